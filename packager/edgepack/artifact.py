@@ -1,0 +1,58 @@
+"""What one stage hands to the next: how to read the folders that stages fill."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgepack_runtime import engines
+from edgepack_runtime.device import cores
+from edgepack_runtime.manifest import Requires, Task, Tolerance, Variant, decode_task
+from edgepack_runtime.model import Model
+from edgepack_runtime.text import TextEncoder
+
+
+def read_task(tokenizer: Path) -> Task:
+    """Read the task that the describe stage wrote."""
+    return decode_task(json.loads((tokenizer / "task.json").read_text()))
+
+
+def read_encoder(tokenizer: Path) -> TextEncoder:
+    """Open the tokenizer that the describe stage wrote."""
+    return TextEncoder((tokenizer / "tokenizer.json").read_bytes(), read_task(tokenizer).text)
+
+
+def read_texts(texts: Path, kind: str) -> list[str]:
+    """Read one of the lists of the collect stage: calibration, evaluation or golden."""
+    found: list[str] = json.loads((texts / "texts.json").read_text())[kind]
+    return found
+
+
+def calibration_feeds(inputs: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
+    """Tokenize the calibration texts one by one, as int64 arrays [1, tokens]."""
+    encoder = read_encoder(inputs["tokenizer"])
+    for text in read_texts(inputs["texts"], "calibration"):
+        row = encoder.encode(text).first
+        yield encoder.batch([row], len(row.ids))
+
+
+def open_model(
+    tokenizer: Path, folder: Path, engine: str, options: Mapping[str, Any] | None = None
+) -> Model:
+    """Open the files of one variant on this host's CPU, in the code that devices run."""
+    files = {path.name: memoryview(path.read_bytes()) for path in sorted(folder.iterdir())}
+    variant = Variant(
+        name="candidate",
+        engine=engine,
+        provider={"onnxruntime": "CPUExecutionProvider"}.get(engine, "CPU"),
+        precision="",
+        scheme="",
+        files=tuple(files),
+        requires=Requires(),
+        tolerance=Tolerance(0.0, 0.0),
+        options=options or {},
+    )
+    session = engines.find(engine).open_session(files, variant, cores())
+    return Model(read_task(tokenizer), variant, session, read_encoder(tokenizer))

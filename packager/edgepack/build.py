@@ -1,0 +1,168 @@
+"""The build, on one page: model in, one bundle per target out.
+
+    fetch → describe → texts → export → optimise and quantize → golden → compare → pack → measure
+
+Every stage is looked up in the stage cache first.  So a build that was interrupted goes
+on where it was, and two targets share every stage up to where they differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgepack import progress
+from edgepack.cache import Source, Stage, StageCache
+from edgepack.export import find
+from edgepack.fetch import fetch
+from edgepack.golden import read_assessment
+from edgepack.measure import measure
+from edgepack.pack import Content, write_bundle
+from edgepack.plan import Plan, VariantPlan, make_plan
+from edgepack.recipe import Recipe
+from edgepack.target import Target
+from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.errors import EdgepackError, InputError
+from edgepack_runtime.manifest import FORMAT, Manifest, Requires, Task, Tolerance, Variant
+from edgepack.artifact import read_task
+
+Folders = dict[str, Path]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A bundle that stands on disk.
+
+    latency_ms: {variant: {"tokens×rows": ms}} for what this host can run, with the float
+        model as `float32`; empty if it can run none.
+    """
+
+    path: Path
+    bundle: Bundle
+    baseline_bytes: int
+    latency_ms: dict[str, dict[str, float]]
+
+
+def plans(recipe: Recipe, targets: Sequence[Target], *, offline: bool = False) -> list[Plan]:
+    """Find the model and plan a bundle for each target."""
+    model = fetch(recipe, offline=offline)
+    return [make_plan(recipe, model, target) for target in targets]
+
+
+def build(planned: Sequence[Plan], out: Path, view: progress.View) -> list[Built]:
+    """Make the bundles of all plans in the folder `out`.
+
+    Raises:
+        EdgepackError: of the family that says what to do; `out` then holds what it held.
+    """
+    _check_writable(out)
+    cache = StageCache()
+    cache.sweep()
+    built = []
+    for plan in planned:
+        folders = _run_stages(plan, cache, view)
+        with view.stage(f"pack {plan.target.name}", cached=False):
+            bundle, path = _pack(plan, folders, out)
+        with view.stage(f"measure {plan.target.name}", cached=False):
+            latency = measure(bundle, folders[plan.export.key], folders[plan.tokenizer.key])
+        baseline = sum(p.stat().st_size for p in folders[plan.export.key].glob("model.onnx"))
+        built.append(Built(path, bundle, baseline, latency))
+    return built
+
+
+def _run_stages(plan: Plan, cache: StageCache, view: progress.View) -> Folders:
+    folders: Folders = {}
+    log = cache.root.parent / "logs" / f"{plan.key[:16]}.log"
+    for stage in plan.stages():
+        found = cache.lookup(stage)
+        with view.stage(stage.label, cached=found is not None):
+            if found is None:
+                with progress.silenced(log):
+                    found = cache.run(stage, _inputs(stage, folders))
+        folders[stage.key] = found
+    return folders
+
+
+def _inputs(stage: Stage, folders: Folders) -> Folders:
+    return {
+        name: needed.path if isinstance(needed, Source) else folders[needed.key]
+        for name, needed in stage.inputs.items()
+    }
+
+
+def _pack(plan: Plan, folders: Folders, out: Path) -> tuple[Bundle, Path]:
+    suffix = ".epk" if plan.recipe.layout == "epk" else ""
+    path = out / f"{plan.model.name}-{plan.target.name}{suffix}"
+    if (same := _already(plan, path)) is not None:
+        return same, path
+    tokenizer = folders[plan.tokenizer.key]
+    files = {"tokenizer.json": tokenizer / "tokenizer.json", "config.json": tokenizer / "config.json",
+             "golden.json": folders[plan.golden.key] / "golden.json"}  # fmt: skip
+    for variant in plan.variants:
+        for name in find(variant.spec.engine).FILES:
+            files[f"{variant.spec.name}/{name}"] = folders[variant.make.key] / name
+        for name in ("config.json", "tokenizer.json"):  # so that Optimum opens a variant as it is
+            files[f"{variant.spec.name}/{name}"] = tokenizer / name
+    content = Content(files)
+    manifest = _manifest(plan, folders, content)
+    write_bundle(manifest, content, path, layout=plan.recipe.layout)
+    return Bundle.open(path), path
+
+
+def _already(plan: Plan, path: Path) -> Bundle | None:
+    """Return the bundle at `path` if it is this plan's and whole."""
+    try:
+        found = Bundle.open(path)
+        found.verify()
+    except EdgepackError:
+        return None
+    return found if found.manifest.provenance.get("plan") == plan.key else None
+
+
+def _manifest(plan: Plan, folders: Folders, content: Content) -> Manifest:
+    task = read_task(folders[plan.tokenizer.key])
+    return Manifest(
+        format=FORMAT,
+        name=plan.model.name,
+        version=plan.recipe.version,
+        release=plan.recipe.release,
+        target=plan.target.name,
+        arch=plan.target.arch,
+        task=task,
+        variants=tuple(_variant(v, folders, task) for v in plan.variants),
+        files=content.entries(),
+        golden="golden.json",
+        provenance={"model": plan.model.source.key, "plan": plan.key},
+    )
+
+
+def _variant(variant: VariantPlan, folders: Folders, task: Task) -> Variant:
+    spec, exporter = variant.spec, find(variant.spec.engine)
+    found = read_assessment(folders[variant.assess.key])
+    options = exporter.device_options(folders[variant.make.key], task.text.max_length)
+    return Variant(
+        name=spec.name,
+        engine=spec.engine,
+        provider=spec.provider,
+        precision=spec.precision,
+        scheme=spec.scheme,
+        files=tuple(f"{spec.name}/{name}" for name in exporter.FILES),
+        requires=Requires(isa_any=spec.isa_any),
+        tolerance=Tolerance(found["tolerance_cosine"], found["tolerance_agreement"]),
+        options={**options, **spec.options},
+        measured={"agreement": found["agreement"], "cosine": found["cosine"]},
+    )
+
+
+def _check_writable(out: Path) -> None:
+    """Fail before the work, not after it."""
+    probe = out / ".edgepack-write-test"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as exc:
+        raise InputError(f"cannot write to {out}: {exc.strerror}; choose another with -o") from exc
+
+

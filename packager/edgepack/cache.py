@@ -1,0 +1,158 @@
+"""The stage cache: what was made from the same inputs once is not made again.
+
+A stage is a pure function of its settings, its inputs and the tools it uses; the hash of
+those is its key.  Its output folder appears under that key in one rename, so a build that
+is killed at any moment leaves either a whole stage or none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from edgepack_runtime.errors import EdgepackError
+from edgepack_runtime.manifest import canonical_json
+from edgepack_runtime.paths import cache_folder
+
+Run = Callable[[Any, Mapping[str, Path], Path], None]
+_MARK = "artifact.json"
+_LEAST_FREE = 32 << 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder or file that no stage made: the model or the data as it was given."""
+
+    path: Path
+    key: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a build.
+
+    label: what the progress view calls it.
+    run: `run(settings, inputs, out)` fills the folder `out` and changes nothing else.
+    settings: a frozen dataclass.
+    inputs: where `run` finds what it needs, each a source or another stage.
+    tools: distributions whose version changes the result.
+    """
+
+    label: str
+    run: Run
+    settings: Any
+    inputs: Mapping[str, Stage | Source]
+    tools: tuple[str, ...] = ()
+
+    @cached_property
+    def key(self) -> str:
+        """Hash everything that the output depends on."""
+        code = Path(self.run.__code__.co_filename).read_bytes()
+        identity = {
+            "stage": f"{self.run.__module__}.{self.run.__name__}",
+            "code": hashlib.sha256(code).hexdigest(),
+            "settings": asdict(self.settings),
+            "inputs": {name: stage.key for name, stage in self.inputs.items()},
+            "tools": {name: _version(name) for name in self.tools},
+        }
+        return hashlib.sha256(canonical_json(identity)).hexdigest()
+
+
+class StageCache:
+    """Finished stages on disk, `$EDGEPACK_CACHE/stages/<key>/`.  Any of them may be deleted."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = (root or cache_folder()) / "stages"
+
+    def lookup(self, stage: Stage) -> Path | None:
+        """Return the folder of a finished stage, if it is there and whole."""
+        folder = self.root / stage.key
+        try:
+            sizes = json.loads((folder / _MARK).read_text())
+            whole = all((folder / name).stat().st_size == size for name, size in sizes.items())
+        except (OSError, ValueError):
+            return None
+        return folder if whole else None
+
+    def run(self, stage: Stage, inputs: Mapping[str, Path]) -> Path:
+        """Run a stage into a folder of its own, then rename it into place.
+
+        Raises:
+            EdgepackError: the disk is full or the cache cannot be written.
+        """
+        final = self.root / stage.key
+        work = self.root / f".{stage.key[:16]}.{os.getpid()}"
+        with _disk_errors(self.root):
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True)
+            try:
+                stage.run(stage.settings, inputs, work)
+                (work / _MARK).write_text(json.dumps(_sizes(work)))
+                shutil.rmtree(final, ignore_errors=True)
+                with contextlib.suppress(FileExistsError):  # another build was faster
+                    work.rename(final)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+        return final
+
+    def sweep(self) -> None:
+        """Remove the work folders of builds that are no longer alive."""
+        for work in self.root.glob(".*.*"):
+            pid = int(work.suffix[1:]) if work.suffix[1:].isdigit() else 0
+            if pid and not Path(f"/proc/{pid}").exists():
+                shutil.rmtree(work, ignore_errors=True)
+
+
+def hash_folder(folder: Path, files: list[Path]) -> str:
+    """Hash files by relative name and content."""
+    lines = []
+    for path in sorted(files):
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        lines.append(f"{digest}  {path.relative_to(folder).as_posix()}\n")
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+@contextlib.contextmanager
+def _disk_errors(root: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into one clear error, whoever met it first."""
+    try:
+        yield
+    except (OSError, RuntimeError) as exc:
+        number = getattr(exc, "errno", None)
+        if number in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise EdgepackError(f"cannot write the stage cache {root}; set EDGEPACK_CACHE") from exc
+        if number in (errno.ENOSPC, errno.EDQUOT) or _free(root) < _LEAST_FREE:
+            raise EdgepackError(
+                f"the disk is full: {_free(root) >> 20} MB left at {root}. Free some, or set "
+                "EDGEPACK_CACHE to a larger disk; finished stages are kept"
+            ) from exc
+        raise
+
+
+def _free(root: Path) -> int:
+    while not root.exists():
+        root = root.parent
+    return shutil.disk_usage(root).free

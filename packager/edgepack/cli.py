@@ -1,0 +1,213 @@
+"""`edgepack`: build, targets, inspect, verify and diff, on the build host.
+
+Exit codes: 0 done, 1 unexpected, 2 wrong input, 3 budget broken, 4 device does not fit,
+5 bundle not trusted, 6 self-test failed.  Only this module prints.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgepack import __version__
+from edgepack_runtime.errors import EdgepackError, InputError
+
+if TYPE_CHECKING:
+    from edgepack.plan import Plan
+    from edgepack.recipe import Recipe
+
+
+class _Commands(click.Group):
+    """Turns edgepack's errors into one line and their exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 (click's signature)
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except EdgepackError as exc:
+            click.echo(f"error: {exc}", err=True)
+            ctx.exit(exc.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted; finished stages are kept, the same command goes on", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Make transformers small and fast, and get them onto devices, safely."""
+
+
+@main.command()
+@click.argument("model", required=False)
+@click.option("-t", "--target", "targets", multiple=True, help="Device; repeatable. `native`: this machine.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("dist"), show_default=True)
+@click.option("--task", default="", help="Instead of the one detected from the model.")
+@click.option("--revision", default="", help="Hub revision; pin a commit.")
+@click.option("--name", default="", help="Name of the bundle.")
+@click.option("--calibration", type=click.Path(path_type=Path), help="File of typical inputs.")
+@click.option("--precision", default="", help="`target` (default) or `float32`.")
+@click.option("--layout", default="", help="`epk` (default) or `folder`.")
+@click.option("--offline", is_flag=True, help="Use the local hub cache only.")
+@click.option("--dry-run", is_flag=True, help="Print the plan, build nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def build(  # noqa: PLR0913 (one parameter an option, as click has it)
+    model: str | None,
+    targets: tuple[str, ...],
+    output: Path,
+    task: str,
+    revision: str,
+    name: str,
+    calibration: Path | None,
+    precision: str,
+    layout: str,
+    *,
+    offline: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Build a bundle of MODEL for each target.
+
+    MODEL is a hub id, a folder, `package:NAME/path`, or a recipe (a .toml file).  Without
+    it, edgepack.toml in this folder is the recipe.  Options win over the recipe.
+    """
+    from edgepack.build import plans
+    from edgepack.target import find_target
+
+    given: dict[str, Any] = {"task": task, "revision": revision, "name": name,
+                             "calibration": calibration, "precision": precision, "layout": layout,
+                             "targets": targets}  # fmt: skip
+    recipe = replace(_recipe(model), **{key: value for key, value in given.items() if value})
+    _check(recipe)
+    wanted = {target.name: target for target in map(find_target, recipe.targets)}
+    planned = plans(recipe, list(wanted.values()), offline=offline)
+    if dry_run:
+        _show_plans(planned, as_json=as_json)
+    else:
+        _build(planned, output, as_json=as_json)
+
+
+def _recipe(model: str | None) -> Recipe:
+    from edgepack.recipe import FILE_NAME, Recipe, read_recipe
+
+    if model is not None and not model.endswith(".toml"):
+        return Recipe(source=model)
+    path = Path(model or FILE_NAME)
+    if not path.is_file():
+        hint = "" if model else "; name a model, or write one"
+        raise InputError(f"no recipe at {path}{hint}")
+    return read_recipe(path)
+
+
+def _check(recipe: Recipe) -> None:
+    from edgepack.recipe import LAYOUTS, PRECISIONS
+
+    if not recipe.targets:
+        raise InputError("no target; name one with --target (edgepack targets lists them)")
+    for option, value, known in (
+        ("--precision", recipe.precision, PRECISIONS),
+        ("--layout", recipe.layout, LAYOUTS),
+    ):
+        if value not in known:
+            raise InputError(f"{option} must be one of {', '.join(known)}, not {value!r}")
+
+
+def _build(planned: list[Plan], output: Path, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from edgepack import report
+    from edgepack.build import build as run
+    from edgepack.progress import make_view
+
+    total = sum(len(list(plan.stages())) + 2 for plan in planned)
+    with make_view(Console(stderr=True), total, quiet=as_json) as view:
+        built = run(planned, output, view)
+    if as_json:
+        click.echo(json.dumps(report.as_json(built), indent=1, ensure_ascii=False))
+        return
+    console = Console()
+    for item in built:
+        console.print(report.table(item))
+        console.print(report.summary(item), highlight=False, soft_wrap=True)
+
+
+def _show_plans(planned: list[Plan], *, as_json: bool) -> None:
+    from edgepack.cache import StageCache
+    from edgepack.report import plan_json
+
+    if as_json:
+        click.echo(json.dumps([plan_json(plan) for plan in planned], indent=1))
+        return
+    cache = StageCache()
+    for plan in planned:
+        click.echo(f"{plan.model.name} ({plan.model.task}) for {plan.target.name}, plan {plan.key[:12]}")
+        for stage in plan.stages():
+            state = "cached" if cache.lookup(stage) else "to do"
+            click.echo(f"  {stage.label:<56} {state}")
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def targets(name: str | None, *, as_json: bool) -> None:
+    """List the targets, or explain one."""
+    from dataclasses import asdict
+
+    from edgepack.target import all_targets, find_target
+
+    found = [find_target(name)] if name else all_targets()
+    if as_json:
+        click.echo(json.dumps([asdict(target) for target in found], indent=1))
+        return
+    for target in found:
+        click.echo(f"{target.name:<16} {target.arch:<9} {target.summary}")
+        if name:
+            for variant in target.variants:
+                needs = f"; needs {' or '.join(variant.isa_any)}" if variant.isa_any else ""
+                click.echo(f"  {variant.name}: {variant.engine}, {variant.provider}, {variant.precision}{needs}")
+                click.echo(f"    {variant.why}")
+
+
+@main.command()
+@click.argument("bundle")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def inspect(bundle: str, *, as_json: bool) -> None:
+    """Show what a bundle says of itself."""
+    from edgepack_runtime.cli import main as runtime
+
+    sys.exit(runtime(["inspect", bundle, *(["--json"] if as_json else [])]))
+
+
+@main.command()
+@click.argument("bundle")
+def verify(bundle: str) -> None:
+    """Hash every file of a bundle against its manifest."""
+    from edgepack_runtime.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    size = opened.verify()
+    click.echo(f"{bundle}: {len(opened.manifest.files)} files, {size / 1e6:.1f} MB, all as promised")
+    click.echo(opened.digest)
+
+
+@main.command()
+@click.argument("old")
+@click.argument("new")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def diff(old: str, new: str, *, as_json: bool) -> None:
+    """Show what differs between two bundles."""
+    from edgepack.diff import compare
+    from edgepack_runtime.bundle import Bundle
+
+    found = compare(Bundle.open(old), Bundle.open(new))
+    if as_json:
+        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    for line in found["changed"] or ["no difference"]:
+        click.echo(line)
+    click.echo(f"{found['new_bytes'] / 1e6:.1f} MB of blobs are new, {found['shared_bytes'] / 1e6:.1f} MB shared")

@@ -1,0 +1,128 @@
+"""The texts a build looks at: to calibrate int8, to measure agreement, to be golden.
+
+A recipe names a file of typical inputs.  Without one they are generated: sentences of a
+small grammar of our own in several scripts, and sentences of words drawn from the model's
+own vocabulary, so that a model of any language sees its own tokens.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgepack_runtime.errors import InputError
+
+TOOLS = ("edgepack", "tokenizers")
+EVALUATION = 64
+GOLDEN = 8
+_GOLDEN_WORDS = 40
+_MOST_CHARACTERS = 2000
+
+_WHO = ("my sister", "the new driver", "Dr. Adams", "a customer in Berlin", "our team", "Ms. Okoro",
+        "the hotel", "nobody", "ACME Corp.", "the president of France")  # fmt: skip
+_DOES = ("ordered", "cancelled", "forgot about", "is waiting for", "would like to change", "lost",
+         "paid 49.90 for", "asked me about", "has never heard of", "just sent back")  # fmt: skip
+_WHAT = ("the blue suitcase", "a flight to New York", "two tickets for Friday", "the invoice",
+         "an alarm at 7 am", "the weather in Nairobi", "my credit card", "a table for six",
+         "the last episode", "https://example.org/help")  # fmt: skip
+_TAIL = (".", "!", "?", " again.", " and wants the money back.", ", can you help?",
+         " because it arrived late, damp and without the charger.", " #fail @support",
+         " - or so they said on Monday, when everybody was in the office and nobody had time.")  # fmt: skip
+_OTHER = (
+    "Können Sie mir bitte die Öffnungszeiten am Samstag nennen?",
+    "¿Cuánto cuesta enviar un paquete a Buenos Aires?",
+    "La réunion de jeudi est reportée à la semaine prochaine.",
+    "明天下午三点在北京开会，请不要迟到。",
+    "東京の天気はどうですか。傘が必要ですか。",
+    "متى تفتح المكتبة في عطلة نهاية الأسبوع؟",
+    "Где находится ближайшая аптека?",
+    "कृपया मेरा खाता शेष बताइए।",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """column: which one of a table; samples: how many texts calibrate; seed: of the choice."""
+
+    column: str = "text"
+    samples: int = 128
+    seed: int = 0
+
+
+def collect(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
+    """Write `texts.json`: the lists `calibration`, `evaluation` and `golden`."""
+    if "data" in inputs:
+        pool = _from_file(inputs["data"], settings)
+    else:
+        pool = _generated(inputs["tokenizer"] / "tokenizer.json", settings)
+    evaluation, rest = pool[:EVALUATION], pool[EVALUATION:]
+    calibration = (rest or evaluation)[: settings.samples]
+    # The shortest stands first: it is what a device runs to prove a freshly loaded model.
+    short = [text for text in evaluation if len(text.split()) <= _GOLDEN_WORDS] or evaluation
+    golden = sorted(short[:GOLDEN], key=lambda text: (len(text), text))
+    chosen = {"calibration": calibration, "evaluation": evaluation, "golden": golden}
+    (out / "texts.json").write_text(json.dumps(chosen, ensure_ascii=False))
+
+
+def _from_file(path: Path, settings: Settings) -> list[str]:
+    texts = [text[:_MOST_CHARACTERS] for text in _rows(path, settings.column) if text.strip()]
+    if not texts:
+        raise InputError(f"{path} holds no texts")
+    random.Random(settings.seed).shuffle(texts)  # noqa: S311 (a choice, not a secret)
+    return texts[: EVALUATION + settings.samples]
+
+
+def _rows(path: Path, column: str) -> Iterator[str]:
+    """Read the texts of a file: JSONL, CSV and TSV by column, anything else line by line."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            if path.suffix == ".jsonl":
+                for number, line in enumerate(stream, 1):
+                    yield _cell(json.loads(line), column, path, number)
+            elif path.suffix in (".csv", ".tsv"):
+                delimiter = "\t" if path.suffix == ".tsv" else ","
+                quoting = csv.QUOTE_NONE if path.suffix == ".tsv" else csv.QUOTE_MINIMAL
+                table = csv.DictReader(stream, delimiter=delimiter, quoting=quoting)
+                for number, row in enumerate(table, 2):
+                    yield _cell(row, column, path, number)
+            else:
+                yield from stream
+    except OSError as exc:
+        raise InputError(f"cannot read {path}: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise InputError(f"{path} is not valid UTF-8 {path.suffix.lstrip('.')}: {exc}") from exc
+
+
+def _cell(row: object, column: str, path: Path, number: int) -> str:
+    if not isinstance(row, dict) or not isinstance(row.get(column), str):
+        names = ", ".join(str(key) for key in row) if isinstance(row, dict) else "none"
+        raise InputError(f"{path}, line {number}: no text in column {column!r}; it has {names}")
+    return str(row[column])
+
+
+def _generated(tokenizer_file: Path, settings: Settings) -> list[str]:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    rng = random.Random(settings.seed)  # noqa: S311 (a choice, not a secret)
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    ids = sorted(i for word, i in tokenizer.get_vocab().items() if word not in special)
+    texts = []
+    for number in range(EVALUATION + settings.samples):
+        if number % 8 == 7:
+            texts.append(rng.choice(_OTHER))
+        elif number % 4 == 3:
+            texts.append(tokenizer.decode(rng.sample(ids, min(len(ids), rng.randint(4, 48)))))
+        else:
+            parts = [_sentence(rng) for _ in range(rng.choice((1, 1, 1, 2, 4)))]
+            texts.append(" ".join(parts))
+    return texts
+
+
+def _sentence(rng: random.Random) -> str:
+    text = f"{rng.choice(_WHO)} {rng.choice(_DOES)} {rng.choice(_WHAT)}{rng.choice(_TAIL)}"
+    return text if rng.random() < 0.5 else text[0].upper() + text[1:]

@@ -1,0 +1,113 @@
+"""Changes to an ONNX graph that are the same for every architecture.
+
+Invariant: what `save` writes is the same bytes for the same graph, equal weights are in it
+once, and ONNX Runtime 1.20 (the oldest a device may have) reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+_IR_VERSION = 10  # the newest that ONNX Runtime 1.20 reads
+_LARGE_TABLE = 100_000  # elements; smaller embeddings are not worth two more nodes
+
+
+def load(path: Path) -> Any:  # noqa: ANN401 (an ONNX model)
+    """Read a model with its weights."""
+    import onnx
+
+    return onnx.load(str(path))
+
+
+def save(model: Any, path: Path) -> None:  # noqa: ANN401 (an ONNX model)
+    """Write a model: equal weights once, doc strings dropped, whole or not at all."""
+    share_equal_weights(model)
+    model.ir_version = min(model.ir_version, _IR_VERSION)
+    model.doc_string = ""
+    for node in model.graph.node:
+        node.doc_string = ""
+    work = path.with_suffix(".tmp")
+    work.write_bytes(model.SerializeToString(deterministic=True))
+    work.replace(path)
+
+
+def share_equal_weights(model: Any) -> int:  # noqa: ANN401 (an ONNX model)
+    """Store initializers of equal type, shape and content once; return the bytes saved."""
+    kept: dict[tuple[int, tuple[int, ...], str], str] = {}
+    renamed: dict[str, str] = {}
+    saved = 0
+    for tensor in model.graph.initializer:
+        content = tensor.raw_data or tensor.SerializeToString(deterministic=True)
+        if len(content) < 64:
+            continue
+        identity = (tensor.data_type, tuple(tensor.dims), hashlib.sha256(content).hexdigest())
+        if identity in kept:
+            renamed[tensor.name] = kept[identity]
+            saved += len(content)
+        else:
+            kept[identity] = tensor.name
+    rest = [tensor for tensor in model.graph.initializer if tensor.name not in renamed]
+    if renamed:
+        del model.graph.initializer[:]
+        model.graph.initializer.extend(rest)
+        for node in model.graph.node:
+            node.input[:] = [renamed.get(name, name) for name in node.input]
+    return saved
+
+
+def quantize_embeddings(model: Any) -> Any:  # noqa: ANN401 (an ONNX model)
+    """Store large float embedding tables as int8 with one scale a row.
+
+    `Gather(table, ids)` becomes `Gather(int8) × Gather(scale)`: only the rows that a text
+    needs are ever made float.  Uses standard operators, so every engine reads it.
+    """
+    from onnx import numpy_helper
+
+    tables = {t.name: t for t in model.graph.initializer if len(t.dims) == 2}
+    nodes = []
+    for node in model.graph.node:
+        table = tables.get(node.input[0]) if node.op_type == "Gather" else None
+        if table is None or table.dims[0] * table.dims[1] < _LARGE_TABLE:
+            nodes.append(node)
+            continue
+        if f"{table.name}_int8" not in {t.name for t in model.graph.initializer}:
+            model.graph.initializer.extend(_rows_to_int8(numpy_helper.to_array(table), table.name))
+        nodes.extend(_int8_gather(node, table.name))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    _drop_unused_weights(model)
+    return model
+
+
+def _rows_to_int8(table: Any, name: str) -> list[Any]:  # noqa: ANN401 (a float array [rows, width])
+    import numpy as np
+    from onnx import numpy_helper
+
+    scale = np.maximum(np.abs(table).max(axis=1, keepdims=True), 1e-12) / 127
+    quantized = np.clip(np.rint(table / scale), -127, 127).astype(np.int8)
+    return [
+        numpy_helper.from_array(quantized, f"{name}_int8"),
+        numpy_helper.from_array(scale.astype(np.float32), f"{name}_scale"),
+    ]
+
+
+def _int8_gather(node: Any, table: str) -> list[Any]:  # noqa: ANN401 (an ONNX Gather node)
+    from onnx import TensorProto, helper
+
+    ids, output, base = node.input[1], node.output[0], f"{node.name or node.output[0]}_int8"
+    return [
+        helper.make_node("Gather", [f"{table}_int8", ids], [f"{base}_rows"], f"{base}_rows", axis=0),
+        helper.make_node("Gather", [f"{table}_scale", ids], [f"{base}_scale"], f"{base}_scale", axis=0),
+        helper.make_node("Cast", [f"{base}_rows"], [f"{base}_cast"], f"{base}_cast", to=TensorProto.FLOAT),
+        helper.make_node("Mul", [f"{base}_cast", f"{base}_scale"], [output], f"{base}_mul"),
+    ]
+
+
+def _drop_unused_weights(model: Any) -> None:  # noqa: ANN401 (an ONNX model)
+    used = {name for node in model.graph.node for name in node.input}
+    used |= {item.name for item in model.graph.output}
+    rest = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(rest)

@@ -1,0 +1,199 @@
+"""ONNX for ONNX Runtime: exported by Optimum, then shaped for where it runs.
+
+Two pipelines that must not be mixed: dynamic int8 is fused first, because quantizing the
+fused graph is what gives fast kernels; static int8 stays unfused, because fused operators
+have no static form and TensorRT reads none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgepack.artifact import calibration_feeds
+from edgepack.cache import Source, Stage
+from edgepack.export import graph, optimum_task
+from edgepack.target import VariantSpec
+from edgepack_runtime.errors import InputError
+
+FILES = ("model.onnx",)
+OPSET = 18
+_EXPORT_TOOLS = ("edgepack", "torch", "transformers", "optimum", "optimum-onnx", "onnx")
+_TOOLS = ("edgepack", "onnx", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """task: as the runtime names it."""
+
+    task: str
+    opset: int = OPSET
+
+
+@dataclass(frozen=True)
+class VariantSettings:
+    """precision and scheme as in a target file."""
+
+    precision: str
+    scheme: str
+
+
+def export_stage(model: Source, task: str) -> Stage:
+    """Return the stage that exports the float32 graph."""
+    settings = ExportSettings(task)
+    return Stage("export to ONNX", export, settings, {"model": model}, _EXPORT_TOOLS)
+
+
+def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source]) -> Stage:
+    """Return the stage that makes one variant from `inputs`: export, tokenizer, texts."""
+    settings = VariantSettings(spec.precision, spec.scheme)
+    needed = {"export": inputs["export"]}
+    if spec.scheme == "static":
+        needed |= {"tokenizer": inputs["tokenizer"], "texts": inputs["texts"]}
+    labels = {
+        "none": f"convert to {spec.precision} ONNX",
+        "dynamic": "fuse and quantize ONNX, dynamic int8",
+        "dynamic-reduced": "fuse and quantize ONNX, dynamic int8, 7-bit weights",
+        "static": "quantize ONNX, static int8 Q/DQ",
+    }
+    return Stage(labels[spec.scheme], make_variant, settings, needed, _TOOLS)
+
+
+def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> None:
+    """Export with Optimum to `model.onnx`, tied weights stored once.
+
+    Raises:
+        InputError: Optimum knows no ONNX form of this architecture.
+    """
+    from optimum.exporters.onnx import main_export
+
+    try:
+        main_export(
+            inputs["model"],
+            out,
+            task=optimum_task(settings.task),
+            opset=settings.opset,
+            library_name="transformers",
+            do_validation=False,
+            local_files_only=True,
+        )
+    except (ValueError, KeyError) as exc:
+        raise InputError(f"Optimum cannot export {inputs['model'].name} to ONNX: {exc}") from exc
+    model = graph.load(out / FILES[0])
+    for path in out.iterdir():
+        path.unlink()
+    graph.save(model, out / FILES[0])
+
+
+def device_options(folder: Path, max_length: int) -> dict[str, Any]:  # noqa: ARG001 (Exporter)
+    """Return no options: ONNX Runtime's defaults are right everywhere."""
+    return {}
+
+
+def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Path) -> None:
+    """Write the `model.onnx` of one variant."""
+    source, final = inputs["export"] / FILES[0], out / FILES[0]
+    if settings.precision == "float32":
+        graph.save(graph.load(source), final)
+    elif settings.precision == "float16":
+        graph.save(_half(graph.load(source)), final)
+    elif settings.scheme == "static":
+        _static(source, inputs, final)
+    else:
+        _dynamic(source, final, reduced=settings.scheme == "dynamic-reduced")
+
+
+def _half(model: Any) -> Any:  # noqa: ANN401 (an ONNX model)
+    """Convert weights and activations to float16; inputs and outputs keep their types."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    return convert_float_to_float16(model, keep_io_types=True)
+
+
+def _dynamic(source: Path, final: Path, *, reduced: bool) -> None:
+    """Fuse attention, layer norms and GELU, then quantize weights per channel."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    work = final.with_name("work.onnx")
+    graph.save(graph.quantize_embeddings(_fuse(source)), work)
+    quantize_dynamic(
+        work,
+        final,
+        op_types_to_quantize=["MatMul", "Attention"],
+        per_channel=True,
+        reduce_range=reduced,
+        weight_type=QuantType.QInt8,
+        extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
+    )
+    work.unlink()
+    graph.save(graph.load(final), final)
+
+
+def _fuse(source: Path) -> Any:  # noqa: ANN401 (an ONNX model)
+    """Run ONNX Runtime's transformer fusions, with exact GELU and plain embeddings.
+
+    Heads and width are read from the graph.  An architecture that has no fusions comes out
+    as it went in.
+    """
+    import onnx
+    from onnxruntime.transformers.fusion_options import FusionOptions
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    options = FusionOptions("bert")
+    options.enable_embed_layer_norm = False  # its table could not be quantized row by row
+    fused = optimize_model(
+        str(source), model_type="bert", opt_level=0, optimization_options=options, use_gpu=False
+    )
+    fused.topological_sort()
+    domains = {item.domain for item in fused.model.opset_import}
+    if "com.microsoft" not in domains:
+        fused.model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    return fused.model
+
+
+def _static(source: Path, inputs: Mapping[str, Path], final: Path) -> None:
+    """Calibrate and insert symmetric int8 Q/DQ pairs around every weighted MatMul."""
+    from onnxruntime.quantization import (
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    work = final.with_name("work.onnx")
+    graph.save(graph.quantize_embeddings(graph.load(source)), work)
+    quantize_static(
+        work,
+        final,
+        _Reader(inputs),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=["MatMul"],
+        per_channel=True,
+        activation_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=CalibrationMethod.MinMax,
+        extra_options={
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "MatMulConstBOnly": True,
+        },
+    )
+    work.unlink()
+    graph.save(graph.load(final), final)
+
+
+class _Reader:
+    """Feeds calibration texts to ONNX Runtime's calibrator, one at a time."""
+
+    def __init__(self, inputs: Mapping[str, Path]) -> None:
+        self._feeds = calibration_feeds(inputs)
+        names = {item.name for item in graph.load(inputs["export"] / FILES[0]).graph.input}
+        self._names = names
+
+    def get_next(self) -> dict[str, Any] | None:
+        """Return the next feed, None at the end."""
+        feed = next(self._feeds, None)
+        return feed and {name: feed[name] for name in self._names}

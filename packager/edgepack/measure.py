@@ -1,0 +1,38 @@
+"""Measure a bundle's variants on the build host, beside the float model they came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgepack.artifact import open_model
+from edgepack_runtime import latency, tuned
+from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.device import probe
+from edgepack_runtime.errors import DeviceError
+from edgepack_runtime.model import open_variant, rank
+from edgepack_runtime.selftest import read_golden
+
+BASELINE = "float32"
+_SECONDS = 0.3  # a model and cell; a device that wants it finer runs `edgepack-runtime tune`
+
+
+def measure(bundle: Bundle, export: Path, tokenizer: Path) -> dict[str, dict[str, float]]:
+    """Return {variant: {"tokens×rows": ms}} and keep it, so that `load` picks by it here.
+
+    What was measured on this machine before is returned as it was.  Empty if the bundle is
+    for another kind of machine.
+    """
+    device = probe()
+    if found := tuned.load(bundle.digest, device):
+        return found
+    try:
+        fit, _ = rank(bundle, device)
+    except DeviceError:
+        return {}
+    models = {variant.name: open_variant(bundle, variant) for variant, _ in fit}
+    if not models:
+        return {}
+    models[BASELINE] = open_model(tokenizer, export, "onnxruntime")
+    found = latency.measure(models, read_golden(bundle).texts, seconds=_SECONDS)
+    tuned.save(bundle.digest, device, found)
+    return found

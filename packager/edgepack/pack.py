@@ -1,0 +1,168 @@
+"""Write a bundle: an OCI image layout, in a folder or one tar, the same bytes every time."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgepack_runtime import bundle as oci
+from edgepack_runtime.errors import EdgepackError
+from edgepack_runtime.manifest import File, Manifest, canonical_json, encode
+
+_WEIGHTS = (".onnx", ".bin", ".xml")
+
+
+@dataclass(frozen=True)
+class Content:
+    """The files of a bundle by path; equal ones become one blob."""
+
+    files: Mapping[str, Path]
+
+    def entries(self) -> tuple[File, ...]:
+        """Hash every file, by path."""
+        return tuple(_entry(name, path) for name, path in sorted(self.files.items()))
+
+
+def write_bundle(manifest: Manifest, content: Content, path: Path, *, layout: str) -> str:
+    """Write a bundle to `path` whole or not at all; return its digest.
+
+    Args:
+        manifest: its `files` are the entries of `content`.
+        content: where the bytes are.
+        path: the `.epk` file or folder to make; an older one is replaced.
+        layout: `epk` or `folder`.
+
+    Raises:
+        EdgepackError: the disk is full or `path` cannot be written.
+    """
+    members, digest = _members(manifest, content)
+    work = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if layout == "epk":
+            _write_archive(members, work)
+        else:
+            _write_folder(members, work)
+        _replace(work, path)
+    except OSError as exc:
+        raise EdgepackError(f"cannot write {path}: {exc.strerror}") from exc
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        work.unlink(missing_ok=True)
+    return digest
+
+
+Member = bytes | Path
+
+
+def _members(manifest: Manifest, content: Content) -> tuple[dict[str, Member], str]:
+    """Return every member of the layout by name, and the digest of the OCI manifest."""
+    blobs: dict[str, Member] = {}
+
+    def add(value: bytes, media_type: str) -> dict[str, Any]:
+        sha256 = hashlib.sha256(value).hexdigest()
+        blobs[f"blobs/sha256/{sha256}"] = value
+        return {"mediaType": media_type, "digest": f"sha256:{sha256}", "size": len(value)}
+
+    layers = [_layer(entry) for entry in manifest.files]
+    for entry in manifest.files:
+        blobs[f"blobs/sha256/{entry.sha256}"] = content.files[entry.path]
+    config = add(canonical_json(_model_config(manifest)), oci.CONFIG_TYPE)
+    image = {
+        "schemaVersion": 2,
+        "mediaType": oci.MANIFEST_TYPE,
+        "artifactType": oci.ARTIFACT_TYPE,
+        "config": config,
+        "layers": layers,
+    }
+    described = add(canonical_json(image), oci.MANIFEST_TYPE)
+    described["artifactType"] = oci.ARTIFACT_TYPE
+    described["annotations"] = {"org.opencontainers.image.ref.name": manifest.version}
+    index = {"schemaVersion": 2, "mediaType": oci.INDEX_TYPE, "manifests": [described]}
+    members: dict[str, Member] = {
+        "oci-layout": canonical_json({"imageLayoutVersion": "1.0.0"}),
+        "index.json": canonical_json(index),
+        **dict(sorted(blobs.items())),
+    }
+    return members, described["digest"]
+
+
+def _layer(entry: File) -> dict[str, Any]:
+    name = entry.path.rpartition("/")[2]
+    if name.endswith(_WEIGHTS):
+        media_type = oci.WEIGHT_TYPE
+    elif name.endswith(".json"):
+        media_type = oci.WEIGHT_CONFIG_TYPE
+    else:
+        media_type = oci.DOC_TYPE
+    return {
+        "mediaType": media_type,
+        "digest": f"sha256:{entry.sha256}",
+        "size": entry.size,
+        "annotations": {oci.FILEPATH: entry.path},
+    }
+
+
+def _model_config(manifest: Manifest) -> dict[str, Any]:
+    """Join what any ModelPack reader understands with our own manifest."""
+    first = manifest.variants[0]
+    return {
+        "descriptor": {"name": manifest.name, "version": manifest.version},
+        "config": {"format": first.engine, "precision": first.precision},
+        "modelfs": {
+            "type": "layers",
+            "diffIds": [f"sha256:{entry.sha256}" for entry in manifest.files],
+        },
+        "edgepack": encode(manifest),
+    }
+
+
+def _entry(name: str, path: Path) -> File:
+    with path.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    return File(path=name, size=path.stat().st_size, sha256=sha256)
+
+
+def _write_archive(members: Mapping[str, Member], path: Path) -> None:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, value in members.items():
+            info = tarfile.TarInfo(name)
+            info.mode = 0o644
+            if isinstance(value, bytes):
+                info.size = len(value)
+                archive.addfile(info, io.BytesIO(value))
+            else:
+                info.size = value.stat().st_size
+                with value.open("rb") as stream:
+                    archive.addfile(info, stream)
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def _write_folder(members: Mapping[str, Member], path: Path) -> None:
+    for name, value in members.items():
+        file = path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(value, bytes):
+            file.write_bytes(value)
+        else:
+            shutil.copyfile(value, file)
+
+
+def _replace(work: Path, path: Path) -> None:
+    """Put `work` in the place of `path`, which may be a file, a folder or nothing."""
+    if not path.is_dir():
+        work.replace(path)
+        return
+    old = path.with_name(f".{path.name}.old.{os.getpid()}")
+    path.rename(old)
+    work.rename(path)
+    shutil.rmtree(old)
+
+

@@ -1,0 +1,108 @@
+"""The live view of a build: one line a stage, with what was found in the cache.
+
+Stages import noisy libraries; what they print goes to a log file, shown only on failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass
+class Timing:
+    """What a build spent: seconds by stage label, 0.0 for a stage from the cache."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class View(Protocol):
+    """Shows the stages of a build as they run."""
+
+    def stage(self, label: str, *, cached: bool) -> contextlib.AbstractContextManager[None]:
+        """Show one stage while the context is open."""
+
+
+class Quiet:
+    """Shows nothing, and remembers how long each stage took."""
+
+    def __init__(self) -> None:
+        self.timing = Timing()
+
+    @contextlib.contextmanager
+    def stage(self, label: str, *, cached: bool) -> Iterator[None]:
+        """Time one stage."""
+        start = time.perf_counter()
+        yield
+        took = 0.0 if cached else time.perf_counter() - start
+        self.timing.seconds[label] = max(took, self.timing.seconds.get(label, 0.0))
+
+
+class Live(Quiet):
+    """A bar over all stages, a spinner for the one that runs, a line for each that is done."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        super().__init__()
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+        from rich.progress import TimeElapsedColumn
+
+        self._console = console
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task = self._progress.add_task("starting", total=total)
+
+    def __enter__(self) -> Live:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    @contextlib.contextmanager
+    def stage(self, label: str, *, cached: bool) -> Iterator[None]:
+        """Show one stage, then leave a line for it."""
+        self._progress.update(self._task, description=label)
+        start = time.perf_counter()
+        with super().stage(label, cached=cached):
+            yield
+        took = "cached" if cached else f"{time.perf_counter() - start:.1f} s"
+        self._console.print(f"[green]✓[/green] {label:<56} [dim]{took:>8}[/dim]", highlight=False)
+        self._progress.advance(self._task)
+
+
+@contextlib.contextmanager
+def silenced(log: Path) -> Iterator[None]:
+    """Send what libraries print, warn and log below this context to a file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+                yield
+        finally:
+            logging.disable(before)
+
+
+def make_view(console: Any, total: int, *, quiet: bool) -> Live | contextlib.nullcontext[Quiet]:  # noqa: ANN401
+    """Return a context that gives the view: live on a console, else quiet."""
+    return contextlib.nullcontext(Quiet()) if quiet else Live(console, total)

@@ -1,0 +1,110 @@
+"""What a build prints at its end: one table a bundle, or the same as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgepack.build import Built
+from edgepack.measure import BASELINE
+from edgepack.plan import Plan
+from edgepack_runtime import tuned
+from edgepack_runtime.manifest import Variant
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def as_json(built: Sequence[Built]) -> list[dict[str, Any]]:
+    """Return everything the tables show, and the digests."""
+    return [
+        {
+            "path": str(item.path),
+            "digest": item.bundle.digest,
+            "target": item.bundle.manifest.target,
+            "task": item.bundle.manifest.task.name,
+            "baseline": {"bytes": item.baseline_bytes, "latency_ms": item.latency_ms.get(BASELINE)},
+            "default_here": fastest(item),
+            "variants": [_variant(item, variant) for variant in item.bundle.manifest.variants],
+        }
+        for item in built
+    ]
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """Return a plan with its key, for --dry-run."""
+    return {"key": plan.key, **plan.as_json()}
+
+
+def table(item: Built) -> Table:
+    """Return the closing table of one bundle: before and after, a row for each variant."""
+    from rich.table import Table
+
+    manifest = item.bundle.manifest
+    cells = _cells(item)
+    shown = Table(title=f"{manifest.name} {manifest.version} for {manifest.target}", title_style="bold")
+    shown.add_column("variant")
+    shown.add_column("size MB", justify="right")
+    for cell in cells:
+        shown.add_column(f"ms, {cell}", justify="right")
+    shown.add_column("agreement with float", justify="right")
+    before = item.latency_ms.get(BASELINE, {})
+    shown.add_row(
+        "before: float32", _megabytes(item.baseline_bytes), *(_ms(before, c) for c in cells), "", style="dim"
+    )
+    best = fastest(item)
+    for variant in manifest.variants:
+        row = _variant(item, variant)
+        mine = row["latency_ms"] or {}
+        times = [_ms(mine, cell) + _ratio(before, mine, cell) for cell in cells]
+        shown.add_row(
+            variant.name, _megabytes(row["bytes"]), *times, f"{row['agreement']:.2%}",
+            style="bold" if variant.name == best else "",
+        )  # fmt: skip
+    return shown
+
+
+def summary(item: Built) -> str:
+    """Say in one line where the bundle is and what runs of it here."""
+    best = fastest(item)
+    here = f"picked on this machine: {best}" if best else "its variants are measured on the device"
+    size = sum({f.sha256: f.size for f in item.bundle.manifest.files}.values())
+    return f"{item.path}  {_megabytes(size)} MB  {item.bundle.digest[:19]}…  {here}"
+
+
+def fastest(item: Built) -> str | None:
+    """Name the variant that `load` picks on this machine, None if none runs here."""
+    names = [v.name for v in item.bundle.manifest.variants if v.name in item.latency_ms]
+    return min(names, key=lambda name: tuned.score(name, item.latency_ms), default=None)
+
+
+def _variant(item: Built, variant: Variant) -> dict[str, Any]:
+    sizes = (item.bundle.manifest.file(path).size for path in variant.files)
+    return {
+        "name": variant.name,
+        "engine": variant.engine,
+        "provider": variant.provider,
+        "precision": variant.precision,
+        "bytes": sum(sizes),
+        "agreement": variant.measured["agreement"],
+        "cosine": variant.measured["cosine"],
+        "latency_ms": item.latency_ms.get(variant.name),
+    }
+
+
+def _cells(item: Built) -> list[str]:
+    return list(next(iter(item.latency_ms.values()), {}))
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.1f}"
+
+
+def _ms(times: dict[str, float], cell: str) -> str:
+    return f"{times[cell]:.2f}" if cell in times else "–"
+
+
+def _ratio(before: dict[str, float], after: dict[str, float], cell: str) -> str:
+    if cell not in before or cell not in after:
+        return ""
+    return f" ({before[cell] / after[cell]:.1f}×)"

@@ -1,0 +1,107 @@
+"""Strict reading of the TOML files that people write: every fault at once, near misses named."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from edgepack_runtime.errors import InputError
+
+
+class Table:
+    """One table of a TOML file.  Faults are collected; `check` raises them together."""
+
+    def __init__(self, values: Mapping[str, Any], where: str, faults: list[str]) -> None:
+        self._values = dict(values)
+        self._where = where
+        self._faults = faults
+        self._known: list[str] = []
+
+    def table(self, key: str) -> Table:
+        """Take a sub-table; an empty one if it is not there."""
+        value = self._take(key, {}, dict, "a table")
+        return Table(value, f"{self._where}{key}.", self._faults)
+
+    def tables(self, key: str) -> list[Table]:
+        """Take an array of tables."""
+        found = self._take(key, [], list, "an array of tables")
+        wrong = [i for i, item in enumerate(found) if not isinstance(item, dict)]
+        self._faults.extend(f"{self._where}{key}[{i}]: expected a table" for i in wrong)
+        return [
+            Table(item, f"{self._where}{key}[{i}].", self._faults)
+            for i, item in enumerate(found)
+            if i not in wrong
+        ]
+
+    def text(self, key: str, default: str = "", *, choices: tuple[str, ...] = ()) -> str:
+        """Take a string, one of `choices` if any are given."""
+        value: str = self._take(key, default, str, "a string")
+        if choices and value not in choices:
+            near = get_close_matches(value, choices, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(choices)}"
+            self._faults.append(f"{self._where}{key}: unknown value {value!r}; {hint}")
+        return value
+
+    def required(self, key: str) -> str:
+        """Take a string that must be there."""
+        if key not in self._values:
+            self._known.append(key)
+            self._faults.append(f"{self._where}{key}: missing")
+            return ""
+        return self.text(key)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Take a list of strings."""
+        value = self._take(key, [], list, "a list of strings")
+        if not all(isinstance(item, str) for item in value):
+            self._faults.append(f"{self._where}{key}: expected a list of strings")
+            return ()
+        return tuple(value)
+
+    def integer(self, key: str, default: int, *, least: int = 0) -> int:
+        """Take a whole number of at least `least`."""
+        value: int = self._take(key, default, int, "a whole number")
+        if value < least:
+            self._faults.append(f"{self._where}{key}: must be at least {least}, not {value}")
+        return value
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        """Take a table whose keys are not ours to know."""
+        value: dict[str, Any] = self._take(key, {}, dict, "a table")
+        return value
+
+    def done(self) -> None:
+        """Note every key that nothing has asked for."""
+        for key in self._values:
+            if key not in self._known:
+                near = get_close_matches(key, self._known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self._known)}"
+                self._faults.append(f"{self._where}{key}: unknown key; {hint}")
+
+    def _take(self, key: str, default: Any, kind: type, name: str) -> Any:  # noqa: ANN401
+        self._known.append(key)
+        value = self._values.get(key, default)
+        if type(value) is not kind:
+            self._faults.append(f"{self._where}{key}: expected {name}, found {value!r}")
+            return default
+        return value
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; an `InputError` says where it is not one."""
+    try:
+        return tomllib.loads(path.read_bytes().decode())
+    except OSError as exc:
+        raise InputError(f"cannot read {path}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise InputError(f"{path} is not valid TOML: {exc}") from exc
+
+
+def check(path: Path, faults: list[str]) -> None:
+    """Raise all faults of a file as one `InputError`."""
+    if faults:
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise InputError(f"{path}: {count}\n" + "\n".join(f"  {fault}" for fault in faults))

@@ -1,0 +1,58 @@
+"""The device half of edgepack: load a bundle, answer like `transformers.pipeline`.
+
+Importing this package is instant: neither numpy nor an inference engine is loaded
+until a bundle is.  It never imports torch, transformers, optimum or onnx.
+
+    import edgepack_runtime as er
+
+    model = er.load("intent.epk")
+    model("turn on the lights")   # [{"label": "lights_on", "score": 0.98}]
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgepack_runtime.errors import (
+    BudgetError,
+    DeviceError,
+    EdgepackError,
+    InputError,
+    NothingToDoError,
+    SelfTestError,
+    TrustError,
+)
+
+if TYPE_CHECKING:
+    from edgepack_runtime.bundle import Bundle
+    from edgepack_runtime.model import Model, load
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BudgetError",
+    "Bundle",
+    "DeviceError",
+    "EdgepackError",
+    "InputError",
+    "Model",
+    "NothingToDoError",
+    "SelfTestError",
+    "TrustError",
+    "__version__",
+    "load",
+]
+
+_LAZY = {
+    "load": "edgepack_runtime.model",
+    "Model": "edgepack_runtime.model",
+    "Bundle": "edgepack_runtime.bundle",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 (a module attribute has no common type)
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,236 @@
+"""Read a bundle: an OCI image layout in a folder or in one uncompressed tar (`.epk`).
+
+Invariants:
+* nothing is extracted by a name that comes from the archive; members are found by digest;
+* every blob is hashed before a byte of it is parsed or handed to an engine;
+* sizes are bounded before anything is read into memory.
+
+`FORMAT.md` beside this package is the specification.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import re
+import tarfile
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgepack_runtime.errors import InputError, TrustError
+from edgepack_runtime.manifest import File, Manifest, decode
+
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+ARTIFACT_TYPE = "application/vnd.cncf.model.manifest.v1+json"
+CONFIG_TYPE = "application/vnd.cncf.model.config.v1+json"
+WEIGHT_TYPE = "application/vnd.cncf.model.weight.v1.raw"
+WEIGHT_CONFIG_TYPE = "application/vnd.cncf.model.weight.config.v1.raw"
+DOC_TYPE = "application/vnd.cncf.model.doc.v1.raw"
+FILEPATH = "org.cncf.model.filepath"
+
+_MAX_JSON = 16 << 20
+_MAX_MEMBERS = 10_000
+_BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
+_FOLDERS = {"blobs", "blobs/sha256"}
+_TOP = {"oci-layout", "index.json"}
+
+
+class Layout(Protocol):
+    """Where the members of an OCI layout are found."""
+
+    def member(self, name: str) -> memoryview:
+        """Return the bytes of one member; a `TrustError` if it is not there."""
+
+
+class FolderLayout:
+    """An OCI layout in a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def member(self, name: str) -> memoryview:
+        """Map one file of the folder; links are refused."""
+        path = self._root / name
+        if path.is_symlink() or not path.is_file():
+            raise TrustError(f"{self._root}: {name} is missing or not a plain file")
+        return _map(path)
+
+
+class ArchiveLayout:
+    """An OCI layout in one uncompressed tar."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._bytes = _map(path)
+        self._spans = _scan(path, len(self._bytes))
+
+    def member(self, name: str) -> memoryview:
+        """Return a view into the mapped archive."""
+        if name not in self._spans:
+            raise TrustError(f"{self._path}: {name} is missing; the file may be truncated")
+        offset, size = self._spans[name]
+        return self._bytes[offset : offset + size]
+
+
+class Bundle:
+    """A manifest and its blobs.
+
+    Attributes:
+        path: where it was opened.
+        manifest: what it says of itself, already checked.
+        digest: `sha256:…` of its OCI manifest, the identity of the bundle.
+    """
+
+    def __init__(self, path: Path, layout: Layout, manifest: Manifest, digest: str) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.digest = digest
+        self._layout = layout
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Open a bundle folder or `.epk`; reads and checks its manifests, no weights.
+
+        Raises:
+            InputError: there is nothing at `path`.
+            TrustError: it is not a bundle, is truncated or altered, or its format is newer.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise InputError(f"no bundle at {path}; give a folder or an .epk made by edgepack build")
+        layout: Layout = FolderLayout(path) if path.is_dir() else ArchiveLayout(path)
+        try:
+            digest, manifest = _open_layout(layout)
+        except TrustError as exc:
+            raise TrustError(f"{path}: {exc}") from exc
+        return cls(path, layout, manifest, digest)
+
+    def read(self, path: str) -> memoryview:
+        """Return the bytes of one file of the manifest, hashed first.
+
+        Raises:
+            TrustError: the blob is missing, or its size or digest differ.
+        """
+        entry = self.manifest.file(path)
+        return _checked(self._layout, entry.sha256, entry.size, path)
+
+    def verify(self) -> int:
+        """Hash every file of the bundle and return how many bytes that were.
+
+        Raises:
+            TrustError: at the first file that is missing or differs.
+        """
+        return sum(len(self.read(entry.path)) for entry in self.manifest.files)
+
+
+def _map(path: Path) -> memoryview:
+    try:
+        with path.open("rb") as stream:
+            if path.stat().st_size == 0:
+                return memoryview(b"")
+            return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY))
+    except OSError as exc:
+        raise InputError(f"cannot read {path}: {exc.strerror}") from exc
+
+
+def _scan(path: Path, length: int) -> dict[str, tuple[int, int]]:
+    """List the members of an archive as name -> (offset, size); refuse all but plain ones."""
+    spans: dict[str, tuple[int, int]] = {}
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for count, item in enumerate(archive):
+                if count >= _MAX_MEMBERS:
+                    raise TrustError(f"{path}: more than {_MAX_MEMBERS} members")
+                name = item.name.removeprefix("./")
+                if item.isdir() and name in {".", *_FOLDERS}:
+                    continue
+                plain = item.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not item.issparse()
+                if not plain or not (name in _TOP or _BLOB.fullmatch(name)) or name in spans:
+                    raise TrustError(f"{path}: member {item.name!r} does not belong in a bundle")
+                if item.offset_data + item.size > length:
+                    raise TrustError(f"{path}: truncated inside {name}")
+                spans[name] = (item.offset_data, item.size)
+    except (tarfile.TarError, ValueError, EOFError) as exc:
+        raise TrustError(f"{path} is not a bundle, or is damaged: {exc}") from exc
+    return spans
+
+
+def _open_layout(layout: Layout) -> tuple[str, Manifest]:
+    marker = _object(layout.member("oci-layout"), "oci-layout")
+    if marker.get("imageLayoutVersion") != "1.0.0":
+        raise TrustError("oci-layout does not say imageLayoutVersion 1.0.0")
+    index = _object(layout.member("index.json"), "index.json")
+    entries = index.get("manifests")
+    if index.get("schemaVersion") != 2 or not isinstance(entries, list) or len(entries) != 1:
+        raise TrustError("index.json does not hold exactly one manifest")
+    digest, body = _descriptor(layout, entries[0], MANIFEST_TYPE, "the OCI manifest")
+    image = _object(body, "the OCI manifest")
+    if image.get("artifactType") != ARTIFACT_TYPE:
+        raise TrustError(f"the OCI manifest is not a model (artifactType {ARTIFACT_TYPE})")
+    _, config = _descriptor(layout, image.get("config"), CONFIG_TYPE, "the model config")
+    manifest = decode(_object(config, "the model config").get("edgepack"))
+    _compare_layers(image.get("layers"), manifest)
+    return digest, manifest
+
+
+def _compare_layers(layers: object, manifest: Manifest) -> None:
+    if not isinstance(layers, list):
+        raise TrustError("the OCI manifest has no layers")
+    found = set()
+    for layer in layers:
+        if not isinstance(layer, dict) or not isinstance(layer.get("annotations"), dict):
+            raise TrustError("the OCI manifest holds a malformed layer")
+        name = layer["annotations"].get(FILEPATH)
+        found.add((name, str(layer.get("digest")).removeprefix("sha256:"), layer.get("size")))
+    listed = {(entry.path, entry.sha256, entry.size) for entry in manifest.files}
+    if found != listed or len(layers) != len(listed):
+        raise TrustError("the OCI layers and the manifest's files differ")
+
+
+def _descriptor(
+    layout: Layout, value: object, media_type: str, what: str
+) -> tuple[str, memoryview]:
+    """Follow an OCI descriptor to its blob, checked by size and digest."""
+    if not isinstance(value, dict) or value.get("mediaType") != media_type:
+        raise TrustError(f"{what} is not described as {media_type}")
+    digest, size = value.get("digest"), value.get("size")
+    if not isinstance(digest, str) or not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+        raise TrustError(f"{what} has no sha256 digest")
+    if not isinstance(size, int) or not 0 <= size <= _MAX_JSON:
+        raise TrustError(f"{what} has no size, or one above {_MAX_JSON} bytes")
+    return digest, _checked(layout, digest.removeprefix("sha256:"), size, what)
+
+
+def _checked(layout: Layout, sha256: str, size: int, what: str) -> memoryview:
+    content = layout.member(f"blobs/sha256/{sha256}")
+    if len(content) != size:
+        raise TrustError(f"{what} has {len(content)} bytes, {size} are promised; copy it again")
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise TrustError(f"{what} does not match its digest; the bundle was altered or damaged")
+    return content
+
+
+def _object(content: memoryview, what: str) -> dict[str, Any]:
+    if len(content) > _MAX_JSON:
+        raise TrustError(f"{what} is larger than {_MAX_JSON} bytes")
+    try:
+        value = json.loads(bytes(content), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as exc:
+        raise TrustError(f"{what} is not valid JSON: {exc}") from exc
+    if not isinstance(value, dict):
+        raise TrustError(f"{what} is not a JSON object")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("duplicate key")
+    return value
+
+
+def file_entry(path: str, content: bytes | memoryview) -> File:
+    """Describe a file for a manifest."""
+    return File(path=path, size=len(content), sha256=hashlib.sha256(content).hexdigest())

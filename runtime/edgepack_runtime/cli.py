@@ -1,0 +1,202 @@
+"""`edgepack-runtime`: run, inspect, selftest, tune and doctor, on the device.
+
+Exit codes: 0 done, 1 unexpected, 2 wrong input, 4 device does not fit, 5 bundle not
+trusted, 6 self-test failed.  Only this module prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgepack_runtime import __version__
+from edgepack_runtime.errors import EdgepackError, InputError
+
+if TYPE_CHECKING:
+    from edgepack_runtime.bundle import Bundle
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    args = _parser().parse_args(argv)
+    level = {0: logging.WARNING, 1: logging.INFO}.get(args.verbose, logging.DEBUG)
+    logging.basicConfig(level=level, format="%(levelname)s: %(message)s")
+    try:
+        args.action(args)
+    except EdgepackError as exc:
+        sys.stderr.write(f"error: {exc}\n")
+        return exc.exit_code
+    except BrokenPipeError:
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="edgepack-runtime", description="Run edgepack bundles.")
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="say what happens")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, action, text in (
+        ("run", _run, "answer texts (arguments, or one per line of standard input)"),
+        ("inspect", _inspect, "show what a bundle says of itself"),
+        ("selftest", _selftest, "verify every file and run the golden inputs"),
+        ("tune", _tune, "measure the variants here, so that load picks the fastest"),
+        ("doctor", _doctor, "show this device, and which variants of a bundle fit it"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(action=action)
+        command.add_argument("bundle", nargs="?" if name == "doctor" else None, help="folder or .epk")
+        command.add_argument("--json", action="store_true", help="print JSON")
+        if name in ("run", "selftest"):
+            _load_options(command)
+        if name == "run":
+            command.add_argument("text", nargs="*", help="texts; none: lines of standard input")
+            command.add_argument("-o", "--option", action="append", default=[], metavar="NAME=VALUE",
+                                 help="an option of the task, for instance top_k=3")  # fmt: skip
+    return parser
+
+
+def _load_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--variant", help="the variant to run instead of the best one")
+    command.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    command.add_argument("--any-device", action="store_true", help="accept another target's bundle")
+    command.add_argument("--allow-fallback", action="store_true", help="accept the next best variant")
+
+
+def _load(args: argparse.Namespace) -> tuple[Bundle, Any]:
+    from edgepack_runtime.bundle import Bundle
+    from edgepack_runtime.model import load
+
+    bundle = Bundle.open(args.bundle)
+    model = load(
+        bundle,
+        variant=args.variant,
+        threads=args.threads,
+        any_device=args.any_device,
+        allow_fallback=args.allow_fallback,
+    )
+    return bundle, model
+
+
+def _run(args: argparse.Namespace) -> None:
+    options = dict(_option(item) for item in args.option)
+    _, model = _load(args)
+    for text in args.text or _lines():
+        answer = model(text, **options)
+        _print(json.dumps(answer, ensure_ascii=False))
+
+
+def _option(item: str) -> tuple[str, object]:
+    name, sign, value = item.partition("=")
+    if not sign:
+        raise InputError(f"--option takes NAME=VALUE, not {item!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _lines() -> Iterator[str]:
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            yield line.decode().rstrip("\r\n")
+        except UnicodeDecodeError as exc:
+            raise InputError(f"standard input, line {number}: not UTF-8 at byte {exc.start}") from exc
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    from edgepack_runtime.bundle import Bundle
+    from edgepack_runtime.manifest import encode
+
+    bundle = Bundle.open(args.bundle)
+    manifest = bundle.manifest
+    if args.json:
+        _print(json.dumps({"digest": bundle.digest, **encode(manifest)}, ensure_ascii=False, indent=1))
+        return
+    _print(f"{manifest.name} {manifest.version} (release {manifest.release}) for {manifest.target}")
+    _print(f"digest   {bundle.digest}")
+    _print(f"task     {manifest.task.name}, {len(manifest.task.labels)} labels, "
+           f"up to {manifest.task.text.max_length} tokens")  # fmt: skip
+    for variant in manifest.variants:
+        size = sum(manifest.file(path).size for path in variant.files)
+        agreement = variant.measured.get("agreement")
+        shown = "" if agreement is None else f", agreement with float {agreement:.2%}"
+        _print(f"variant  {variant.name}: {variant.engine}/{variant.provider}, "
+               f"{variant.precision}, {size / 1e6:.1f} MB{shown}")  # fmt: skip
+
+
+def _selftest(args: argparse.Namespace) -> None:
+    from edgepack_runtime.selftest import selftest
+
+    bundle, model = _load(args)
+    size = bundle.verify()
+    found = selftest(bundle, model)
+    report = {
+        "bytes_verified": size,
+        "variant": model.variant.name,
+        "provider": model.provider,
+        "cosine": round(found.cosine, 6),
+        "agreement": round(found.agreement, 6),
+    }
+    _report(args, report)
+
+
+def _tune(args: argparse.Namespace) -> None:
+    from edgepack_runtime import tuned
+    from edgepack_runtime.bundle import Bundle
+    from edgepack_runtime.device import probe
+    from edgepack_runtime.latency import tune
+
+    bundle = Bundle.open(args.bundle)
+    latencies = tune(bundle)
+    path = tuned.save(bundle.digest, probe(), latencies)
+    best = min(latencies, key=lambda name: tuned.score(name, latencies))
+    _report(args, {"fastest": best, "latency_ms": latencies, "record": str(path)})
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    import platform
+
+    from edgepack_runtime.bundle import Bundle
+    from edgepack_runtime.device import engine_installed, probe, providers, why_not
+
+    device = probe()
+    engines = [name for name in ("onnxruntime", "openvino") if engine_installed(name)]
+    report: dict[str, Any] = {
+        "device": device.fingerprint,
+        "memory_mb": device.memory_mb,
+        "python": platform.python_version(),
+        "engines": engines or "none: pip install 'edgepack-runtime[onnxruntime]'",
+        "providers": list(providers()) if "onnxruntime" in engines else [],
+    }
+    if args.bundle:
+        bundle = Bundle.open(args.bundle)
+        report["variants"] = {v.name: why_not(v, device) or "fits" for v in bundle.manifest.variants}
+    _report(args, report)
+
+
+def _report(args: argparse.Namespace, report: dict[str, Any]) -> None:
+    if args.json:
+        _print(json.dumps(report, ensure_ascii=False))
+        return
+    for name, value in report.items():
+        if isinstance(value, dict):
+            _print(f"{name}:")
+            for key, inner in value.items():
+                _print(f"  {key}: {inner}")
+        else:
+            _print(f"{name}: {value}")
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:] or ["--help"]))

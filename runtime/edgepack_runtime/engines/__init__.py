@@ -1,0 +1,59 @@
+"""The engines: one module each, and this folder is the registry.
+
+An engine module has `open_session(files, variant, threads) -> Session`.  A name that is
+not a file in this folder is refused, so a manifest can never name code to import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from edgepack_runtime.errors import DeviceError
+from edgepack_runtime.manifest import Variant
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Session(Protocol):
+    """A loaded graph.  Safe to call from several threads."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Name the inputs the graph takes."""
+
+    @property
+    def provider(self) -> str:
+        """Name what really executes the graph."""
+
+    def width(self, rows: int, tokens: int) -> int:
+        """Return the padded width, at least `tokens`, that runs a batch of `rows` best."""
+
+    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """Run int64 arrays [rows, width]; return the graph's outputs, owned by the caller."""
+
+
+class Engine(Protocol):
+    """What an engine module provides."""
+
+    def open_session(
+        self, files: Mapping[str, memoryview], variant: Variant, threads: int
+    ) -> Session:
+        """Load a variant's files (by base name), using at most `threads` threads."""
+
+
+def find(name: str) -> Engine:
+    """Return the engine module called `name`.
+
+    Raises:
+        DeviceError: this runtime has no such engine.
+    """
+    known = sorted(p.stem for p in Path(__file__).parent.glob("[a-z]*.py"))
+    if name not in known:
+        raise DeviceError(f"unknown engine {name!r}; this runtime has {', '.join(known)}")
+    return cast(Engine, import_module(f"{__name__}.{name}"))

@@ -1,0 +1,49 @@
+"""The errors of both distributions, in families by what the caller does next.
+
+Every message says what is wrong, where, and the remedy.  `exit_code` is what the
+command lines return; the table is part of the public contract (see README).
+"""
+
+from __future__ import annotations
+
+
+class EdgepackError(Exception):
+    """The root of every error that edgepack raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(EdgepackError):
+    """What the caller passed in is wrong: a recipe, a path, a text, an option."""
+
+    exit_code = 2
+
+
+class BudgetError(EdgepackError):
+    """The build was refused: a quality, size or latency limit is broken."""
+
+    exit_code = 3
+
+
+class DeviceError(EdgepackError):
+    """The bundle is sound but this device cannot run it."""
+
+    exit_code = 4
+
+
+class TrustError(EdgepackError):
+    """The bundle is not what it says it is: truncated, altered or malformed."""
+
+    exit_code = 5
+
+
+class SelfTestError(EdgepackError):
+    """The bundle runs, but its golden outputs do not come out."""
+
+    exit_code = 6
+
+
+class NothingToDoError(EdgepackError):
+    """There is nothing to do."""
+
+    exit_code = 7

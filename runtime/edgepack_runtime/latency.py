@@ -1,0 +1,103 @@
+"""Measure what a user waits for: text in to result out, variants in turn.
+
+Variants alternate call by call, so that a drift of the machine's speed hits all alike.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import TYPE_CHECKING
+
+from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.device import probe
+from edgepack_runtime.errors import DeviceError
+from edgepack_runtime.selftest import read_golden, selftest
+from edgepack_runtime.text import TextEncoder
+
+if TYPE_CHECKING:
+    from edgepack_runtime.model import Model
+
+CELLS = ((16, 1), (32, 1), (128, 1), (32, 8))
+_ROUNDS = 30
+
+
+def measure(
+    models: Mapping[str, Model],
+    texts: Sequence[str],
+    *,
+    cells: Sequence[tuple[int, int]] = CELLS,
+    seconds: float = 1.0,
+) -> dict[str, dict[str, float]]:
+    """Return the median milliseconds of each model in each cell, `{name: {"tokens×rows": ms}}`.
+
+    Args:
+        models: what to compare; all see the same texts in turn.
+        texts: words to make texts of the wanted lengths from.
+        cells: (tokens, rows) pairs; those beyond a model's `max_length` are left out.
+        seconds: about how long each model may take in each cell.
+    """
+    found: dict[str, dict[str, float]] = {name: {} for name in models}
+    for tokens, rows in cells:
+        fit = {n: m for n, m in models.items() if tokens <= m.task.text.max_length}
+        inputs = {n: [text_of(m.encoder, texts, tokens)] * rows for n, m in fit.items()}
+        for name, times in _alternate(fit, inputs, seconds).items():
+            found[name][f"{tokens}×{rows}"] = round(median(times) * 1000, 3)
+    return found
+
+
+def _alternate(
+    models: Mapping[str, Model], inputs: Mapping[str, list[str]], seconds: float
+) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for name, model in models.items():
+        model(inputs[name])
+    end = time.perf_counter() + seconds * len(models)
+    for _ in range(_ROUNDS):
+        for name, model in models.items():
+            start = time.perf_counter()
+            model(inputs[name], batch_size=len(inputs[name]))
+            times[name].append(time.perf_counter() - start)
+        if time.perf_counter() > end and len(next(iter(times.values()))) >= 3:
+            break
+    return times
+
+
+def text_of(encoder: TextEncoder, texts: Sequence[str], tokens: int) -> str:
+    """Join words of `texts` into a text of `tokens` tokens, special ones included.
+
+    One or two fewer if no word is short enough to fill the end.
+    """
+    words = list(dict.fromkeys(" ".join(texts).split())) or ["a"]
+    picked: list[str] = []
+    tried = 0
+    while tried < len(words):
+        word = words[(len(picked) + tried) % len(words)]
+        size = len(encoder.encode(" ".join([*picked, word])).first.ids)
+        if size > tokens:
+            tried += 1
+            continue
+        picked, tried = [*picked, word], 0
+        if size == tokens:
+            break
+    return " ".join(picked)
+
+
+def tune(bundle: Bundle, *, seconds: float = 1.0, threads: int | None = None) -> dict[str, dict[str, float]]:
+    """Self-test and measure every variant that runs on this device.
+
+    Raises:
+        DeviceError: none does.
+        SelfTestError: one runs, but gives other answers than it should.
+    """
+    from edgepack_runtime.model import open_variant, rank
+
+    candidates, rejected = rank(bundle, probe())
+    models = {v.name: open_variant(bundle, v, threads) for v, _ in candidates}
+    if not models:
+        listed = "; ".join(f"{name}: {why}" for name, why in rejected.items())
+        raise DeviceError(f"{bundle.path}: nothing to measure: {listed}")
+    for model in models.values():
+        selftest(bundle, model)
+    return measure(models, read_golden(bundle).texts, seconds=seconds)

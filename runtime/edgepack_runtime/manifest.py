@@ -1,0 +1,238 @@
+"""What a bundle says of itself: the frozen dataclasses behind `FORMAT.md`.
+
+The manifest is canonical JSON (sorted keys, no spaces, UTF-8) inside the OCI config
+blob, under the key `edgepack`.  Reading is strict: an unknown key, a missing key or a
+wrong type is a `TrustError`, because a device must never guess what a bundle meant.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, get_args, get_origin, get_type_hints
+
+from edgepack_runtime.errors import TrustError
+
+FORMAT = 1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a bundle: where it stands for a reader, and which blob it is."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Requires:
+    """What a device must have before a variant is tried on it.
+
+    `isa_any` is met by any one of its CPU flags (Linux names); empty means no demand.
+    """
+
+    arch: tuple[str, ...] = ()
+    isa_any: tuple[str, ...] = ()
+    memory_mb: int = 0
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a device's golden outputs may stray from the float reference.
+
+    cosine: least cosine similarity of the raw outputs, any one golden input.
+    agreement: least share of equal arg-max decisions over all golden inputs.
+    """
+
+    cosine: float
+    agreement: float
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One form of the model: an engine, a provider, a precision and its files."""
+
+    name: str
+    engine: str
+    provider: str
+    precision: str
+    scheme: str
+    files: tuple[str, ...]
+    requires: Requires
+    tolerance: Tolerance
+    options: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Text:
+    """How text becomes token ids: the facts that `tokenizer.json` does not hold.
+
+    max_length counts tokens, special ones included.
+    """
+
+    tokenizer: str
+    max_length: int
+    pad_id: int
+    pad_type_id: int = 0
+    padding_side: str = "right"
+    truncation_side: str = "right"
+    unk_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the model answers, and with which words.
+
+    pooling is the sentence-transformers mode (`mean`, `cls`, `max`), empty for none.
+    """
+
+    name: str
+    text: Text
+    labels: tuple[str, ...] = ()
+    problem_type: str = ""
+    pooling: str = ""
+    normalize: bool = False
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A whole bundle.  `variants` stand in the target's order of preference."""
+
+    format: int
+    name: str
+    version: str
+    release: int
+    target: str
+    arch: str
+    task: Task
+    variants: tuple[Variant, ...]
+    files: tuple[File, ...]
+    golden: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def file(self, path: str) -> File:
+        """Return the entry for `path`; a `TrustError` if the bundle has none."""
+        for entry in self.files:
+            if entry.path == path:
+                return entry
+        raise TrustError(f"the manifest names no file {path!r}; the bundle is incomplete")
+
+    def variant(self, name: str) -> Variant:
+        """Return the variant called `name`; a `TrustError` if there is none."""
+        for entry in self.variants:
+            if entry.name == name:
+                return entry
+        raise TrustError(f"the manifest names no variant {name!r}")
+
+
+def canonical_json(value: object) -> bytes:
+    """Encode as the one JSON text that equal values always give (no NaN, sorted, compact)."""
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return text.encode()
+
+
+def encode(manifest: Manifest) -> dict[str, Any]:
+    """Return the manifest as plain JSON values."""
+    return asdict(manifest)
+
+
+def decode(value: object) -> Manifest:
+    """Read a manifest from plain JSON values.
+
+    Raises:
+        TrustError: a newer format, an unknown key, a missing key, a wrong type, a file
+            path that is not a plain relative one, or a variant whose file is not listed.
+    """
+    if not isinstance(value, dict):
+        raise TrustError("the manifest is not a JSON object")
+    declared = value.get("format")
+    if not isinstance(declared, int) or isinstance(declared, bool) or declared < 1:
+        raise TrustError(f"the manifest has no usable format number (found {declared!r})")
+    if declared > FORMAT:
+        raise TrustError(
+            f"the bundle has format {declared}, this runtime reads up to {FORMAT}; "
+            "upgrade edgepack-runtime, or rebuild with an older edgepack"
+        )
+    manifest: Manifest = _record(Manifest, value, "manifest")
+    _check(manifest)
+    return manifest
+
+
+def decode_task(value: object) -> Task:
+    """Read a task from plain JSON values, as strictly as `decode` does."""
+    task: Task = _record(Task, value, "task")
+    return task
+
+
+def safe_path(path: str) -> bool:
+    """Tell whether `path` is a plain relative POSIX path that stays below its folder."""
+    if not path or path.startswith("/") or "\\" in path or "\0" in path or ":" in path:
+        return False
+    return all(part not in ("", ".", "..") for part in path.split("/"))
+
+
+def _check(manifest: Manifest) -> None:
+    paths = [entry.path for entry in manifest.files]
+    names = [variant.name for variant in manifest.variants]
+    if len(set(paths)) != len(paths) or len(set(names)) != len(names):
+        raise TrustError("the manifest lists a file or a variant twice")
+    for entry in manifest.files:
+        if not safe_path(entry.path):
+            raise TrustError(f"the manifest holds an unsafe path {entry.path!r}")
+        if not _DIGEST.fullmatch(entry.sha256) or entry.size < 0:
+            raise TrustError(f"the manifest holds a malformed digest or size for {entry.path!r}")
+    for name in [manifest.name, manifest.version, manifest.target, *names]:
+        if not _NAME.fullmatch(name):
+            raise TrustError(f"the manifest holds an unusable name {name!r}")
+    if not manifest.variants:
+        raise TrustError("the manifest lists no variant")
+    wanted = [path for variant in manifest.variants for path in variant.files]
+    for path in [*wanted, manifest.golden, manifest.task.text.tokenizer]:
+        manifest.file(path)
+
+
+def _record(kind: Any, value: object, where: str) -> Any:  # noqa: ANN401 (any dataclass)
+    if not isinstance(value, dict):
+        raise TrustError(f"{where}: expected an object, found {type(value).__name__}")
+    hints = get_type_hints(kind)
+    unknown = sorted(set(value) - set(hints))
+    if unknown:
+        raise TrustError(f"{where}: unknown key {unknown[0]!r}")
+    try:
+        return kind(**{key: _value(hints[key], value[key], f"{where}.{key}") for key in value})
+    except TypeError as exc:
+        missing = [f.name for f in fields(kind) if f.name not in value]
+        raise TrustError(f"{where}: missing one of {', '.join(missing)}") from exc
+
+
+def _value(hint: Any, value: object, where: str) -> Any:  # noqa: ANN401 (typed by the hint)
+    if hasattr(hint, "__dataclass_fields__"):
+        return _record(hint, value, where)
+    origin = get_origin(hint)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise TrustError(f"{where}: expected a list")
+        inner = get_args(hint)[0]
+        return tuple(_value(inner, item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is Mapping:
+        if not isinstance(value, dict):
+            raise TrustError(f"{where}: expected an object")
+        return value
+    return _scalar(hint, value, where)
+
+
+def _scalar(hint: Any, value: object, where: str) -> object:  # noqa: ANN401 (typed by the hint)
+    kinds = get_args(hint) or (hint,)
+    if type(value) in kinds:
+        return value
+    if float in kinds and type(value) is int:
+        return float(value)
+    raise TrustError(f"{where}: expected {kinds[0].__name__}, found {type(value).__name__}")

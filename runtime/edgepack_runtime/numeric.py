@@ -1,0 +1,50 @@
+"""The few array functions that answers need, in float32 as the models give them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def softmax(x: Array) -> Array:
+    """Softmax over the last axis."""
+    import numpy as np
+
+    exps = np.exp(x - x.max(axis=-1, keepdims=True))
+    return exps / exps.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(x: Array) -> Array:
+    """Logistic function, element by element."""
+    import numpy as np
+
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+def cosine(a: Array, b: Array) -> float:
+    """Cosine similarity of two arrays taken as flat vectors; 1.0 for two zero vectors."""
+    import numpy as np
+
+    a64, b64 = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    scale = float(np.linalg.norm(a64) * np.linalg.norm(b64))
+    return float(a64 @ b64) / scale if scale else float(np.array_equal(a64, b64))
+
+
+def pool(hidden: Array, mode: str) -> Array:
+    """Pool token vectors [tokens, width] of one unpadded text into one vector [width]."""
+    if mode == "cls":
+        return hidden[0]
+    if mode == "max":
+        return hidden.max(axis=0)
+    return hidden.mean(axis=0)
+
+
+def unit(vector: Array) -> Array:
+    """Scale a vector to length one, as `torch.nn.functional.normalize` does."""
+    import numpy as np
+
+    return vector / max(float(np.linalg.norm(vector)), 1e-12)

@@ -1,0 +1,133 @@
+"""Prove a bundle on this device: its golden inputs must give their golden outputs.
+
+The golden outputs are those of the float model.  Each variant carries the tolerance that
+was measured for it at build time, with a margin for other processors.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.errors import SelfTestError, TrustError
+from edgepack_runtime.manifest import Task
+from edgepack_runtime.numeric import cosine, pool
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgepack_runtime.model import Model
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Inputs and the float model's outputs for them, each [labels], [tokens, labels] or [width]."""
+
+    texts: tuple[str, ...]
+    outputs: tuple[Array, ...]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How near a model is to a reference.
+
+    cosine: the least cosine similarity of outputs, any one text.
+    mean_cosine: its mean over the texts.
+    agreement: the share of equal decisions (arg-max, or each label's sign when multi-label);
+        for embeddings, which decide nothing, the mean cosine.
+    """
+
+    cosine: float
+    mean_cosine: float
+    agreement: float
+
+
+def read_golden(bundle: Bundle) -> Golden:
+    """Read the golden file of a bundle.
+
+    Raises:
+        TrustError: it is malformed.
+    """
+    import numpy as np
+
+    try:
+        value = json.loads(bytes(bundle.read(bundle.manifest.golden)))
+        outputs = tuple(
+            np.array(o["data"], dtype=np.float32).reshape(o["shape"]) for o in value["outputs"]
+        )
+        golden = Golden(tuple(str(text) for text in value["inputs"]), outputs)
+    except (ValueError, KeyError, TypeError) as exc:
+        raise TrustError(f"{bundle.path}: the golden file is malformed: {exc}") from exc
+    if not golden.texts or len(golden.texts) != len(golden.outputs):
+        raise TrustError(f"{bundle.path}: the golden file holds no pairs of input and output")
+    return golden
+
+
+def reference(task: Task, outputs: Sequence[Array]) -> list[Array]:
+    """Reduce raw outputs to what golden files hold: vectors are pooled, the rest is kept."""
+    if has_decisions(task):
+        return list(outputs)
+    return [pool(output, task.pooling or "mean") for output in outputs]
+
+
+def has_decisions(task: Task) -> bool:
+    """Tell whether the task decides between labels."""
+    return task.name in ("text-classification", "token-classification")
+
+
+def compare(task: Task, wanted: Sequence[Array], got: Sequence[Array]) -> Agreement:
+    """Compare outputs with a reference of the same shapes; not-a-number counts as no likeness."""
+    cosines = [_likeness(a, b) for a, b in zip(wanted, got, strict=True)]
+    mean = sum(cosines) / len(cosines)
+    if not has_decisions(task):
+        return Agreement(min(cosines), mean, mean)
+    equal = total = 0
+    for a, b in zip(wanted, got, strict=True):
+        if a.shape != b.shape:
+            total += 1
+            continue
+        same = _decisions(task, a) == _decisions(task, b)
+        equal, total = equal + int(same.sum()), total + same.size
+    return Agreement(min(cosines), mean, equal / total)
+
+
+def selftest(bundle: Bundle, model: Model, *, limit: int | None = None) -> Agreement:
+    """Run the golden inputs (the first `limit` of them) and compare.
+
+    Raises:
+        SelfTestError: the outputs stray further than the variant's tolerance.
+    """
+    golden = read_golden(bundle)
+    texts, outputs = golden.texts[:limit], golden.outputs[:limit]
+    found = compare(model.task, outputs, reference(model.task, model.raw(texts)))
+    allowed = model.variant.tolerance
+    if found.cosine < allowed.cosine or found.agreement < allowed.agreement:
+        raise SelfTestError(
+            f"{bundle.path}: variant {model.variant.name} strays from its golden outputs on this "
+            f"device: cosine {found.cosine:.4f} (least {allowed.cosine:.4f}), agreement "
+            f"{found.agreement:.3f} (least {allowed.agreement:.3f}). "
+            "Pick another variant with --variant, and report the device"
+        )
+    return found
+
+
+def _likeness(a: Array, b: Array) -> float:
+    if a.shape != b.shape:
+        return -1.0
+    value = cosine(a, b)
+    return value if math.isfinite(value) else -1.0
+
+
+def _decisions(task: Task, output: Array) -> Any:  # noqa: ANN401 (a numpy array)
+    if task.problem_type == "multi_label_classification" or output.shape[-1] == 1:
+        return output > 0
+    return output.argmax(axis=-1)
+
+
+__all__ = ["Agreement", "Golden", "compare", "read_golden", "reference", "selftest"]

@@ -1,0 +1,58 @@
+"""Feature extraction: the vector of every token, as the pipeline of the same name gives.
+
+With `pooling=True` the answer is one vector per text instead, pooled and normalised as
+the model declares (sentence-transformers' `modules.json`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edgepack_runtime.errors import InputError
+from edgepack_runtime.numeric import pool, unit
+from edgepack_runtime.tasks import Call
+from edgepack_runtime.text import TextEncoder, Tokens
+
+
+@dataclass(frozen=True)
+class Options:
+    """pooling: give one vector per text; return_tensors: give numpy arrays, not lists."""
+
+    pooling: bool = False
+    return_tensors: bool = False
+
+
+def items(inputs: object, options: Options) -> list[Any]:  # noqa: ARG001
+    """A list holds several texts."""
+    return inputs if isinstance(inputs, list) else [inputs]
+
+
+def prepare(encoder: TextEncoder, item: object, options: Options) -> list[Tokens]:  # noqa: ARG001
+    """Tokenize a text."""
+    if not isinstance(item, str):
+        raise InputError(f"expected text, found {type(item).__name__}")
+    return [encoder.encode(item)]
+
+
+def windowed() -> bool:
+    """A text beyond `max_length` is cut, with a warning."""
+    return False
+
+
+def finish(call: Call, options: Options) -> Any:  # noqa: ANN401 (lists or an array)
+    """Return [1, tokens, width], or [width] when pooled."""
+    hidden = call.outputs[0][0]
+    array = embed(call, 0) if options.pooling else hidden[None]
+    return array if options.return_tensors else array.tolist()
+
+
+def wrap(answers: list[Any], inputs: object, options: Options) -> Any:  # noqa: ANN401, ARG001
+    """One text gives one answer."""
+    return answers if isinstance(inputs, list) else answers[0]
+
+
+def embed(call: Call, index: int) -> Any:  # noqa: ANN401 (a numpy array [width])
+    """Pool text `index` of a call as the model declares; the mean where it says nothing."""
+    vector = pool(call.outputs[index][0], call.spec.pooling or "mean")
+    return unit(vector) if call.spec.normalize else vector

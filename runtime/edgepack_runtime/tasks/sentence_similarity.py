@@ -1,0 +1,54 @@
+"""Sentence embeddings and their similarity, pooled and normalised as the model declares.
+
+A text gives its vector [width]; `{"source_sentence": …, "sentences": […]}` gives the
+cosine similarity of the source to each sentence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edgepack_runtime.errors import InputError
+from edgepack_runtime.numeric import cosine
+from edgepack_runtime.tasks import Call
+from edgepack_runtime.tasks.feature_extraction import embed, windowed
+from edgepack_runtime.text import TextEncoder, Tokens
+
+__all__ = ["Options", "finish", "items", "prepare", "windowed", "wrap"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """return_tensors: give numpy arrays, not lists."""
+
+    return_tensors: bool = False
+
+
+def items(inputs: object, options: Options) -> list[Any]:  # noqa: ARG001
+    """A list holds several texts or comparisons."""
+    return inputs if isinstance(inputs, list) else [inputs]
+
+
+def prepare(encoder: TextEncoder, item: object, options: Options) -> list[Tokens]:  # noqa: ARG001
+    """Tokenize a text, or the source and the sentences of a comparison."""
+    if isinstance(item, str):
+        return [encoder.encode(item)]
+    if not isinstance(item, dict) or set(item) != {"source_sentence", "sentences"}:
+        raise InputError('a comparison is {"source_sentence": "…", "sentences": ["…", …]}')
+    if not isinstance(item["sentences"], list) or not item["sentences"]:
+        raise InputError('"sentences" must be a list of at least one text')
+    return [encoder.encode(text) for text in [item["source_sentence"], *item["sentences"]]]
+
+
+def finish(call: Call, options: Options) -> Any:  # noqa: ANN401 (lists or an array)
+    """Return a vector [width], or similarities [sentences]."""
+    vectors = [embed(call, i) for i in range(len(call.tokens))]
+    if isinstance(call.item, dict):
+        return [cosine(vectors[0], other) for other in vectors[1:]]
+    return vectors[0] if options.return_tensors else vectors[0].tolist()
+
+
+def wrap(answers: list[Any], inputs: object, options: Options) -> Any:  # noqa: ANN401, ARG001
+    """One item gives one answer."""
+    return answers if isinstance(inputs, list) else answers[0]

@@ -1,0 +1,85 @@
+"""Text classification, single- and multi-label, and regression.
+
+Source of the rules: `TextClassificationPipeline` of transformers 4.57.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edgepack_runtime.errors import InputError
+from edgepack_runtime.numeric import sigmoid, softmax
+from edgepack_runtime.tasks import Call
+from edgepack_runtime.text import TextEncoder, Tokens
+
+
+@dataclass(frozen=True)
+class Options:
+    """top_k: how many labels, best first; None for all; left out, the single best one.
+
+    function_to_apply: `softmax`, `sigmoid` or `none` instead of what the model declares.
+    """
+
+    top_k: int | None = -1
+    function_to_apply: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.function_to_apply not in (None, "softmax", "sigmoid", "none"):
+            raise InputError(
+                f"function_to_apply must be softmax, sigmoid or none, not {self.function_to_apply!r}"
+            )
+
+
+def items(inputs: object, options: Options) -> list[Any]:  # noqa: ARG001
+    """A list holds several texts; a string or a {text, text_pair} is one."""
+    return inputs if isinstance(inputs, list) else [inputs]
+
+
+def prepare(encoder: TextEncoder, item: object, options: Options) -> list[Tokens]:  # noqa: ARG001
+    """Tokenize a string or a {text, text_pair}."""
+    if isinstance(item, dict):
+        if "text" not in item or set(item) - {"text", "text_pair"}:
+            raise InputError('a text pair is {"text": …, "text_pair": …}')
+        return [encoder.encode(item["text"], item.get("text_pair"))]
+    if not isinstance(item, str):
+        raise InputError(f"expected text or a text pair, found {type(item).__name__}")
+    return [encoder.encode(item)]
+
+
+def windowed() -> bool:
+    """Only the first window decides; a longer text is cut, with a warning."""
+    return False
+
+
+def finish(call: Call, options: Options) -> Any:  # noqa: ANN401 (a dict or a list of dicts)
+    """Score the labels."""
+    logits = call.outputs[0][0]
+    labels = call.spec.labels
+    scores = _activate(logits, options.function_to_apply or _declared(call))
+    if options.top_k == -1:
+        best = int(scores.argmax())
+        return {"label": labels[best], "score": float(scores[best])}
+    ranked = [{"label": labels[i], "score": float(s)} for i, s in enumerate(scores)]
+    ranked.sort(key=lambda entry: entry["score"], reverse=True)
+    return ranked if options.top_k is None else ranked[: options.top_k]
+
+
+def wrap(answers: list[Any], inputs: object, options: Options) -> Any:  # noqa: ANN401
+    """One string gives a list of one label, or the ranked list when top_k is given."""
+    if isinstance(inputs, list):
+        return answers
+    return answers if isinstance(inputs, str) and options.top_k == -1 else answers[0]
+
+
+def _declared(call: Call) -> str:
+    kind = call.spec.problem_type
+    if kind == "regression":
+        return "none"
+    if kind == "multi_label_classification" or len(call.spec.labels) == 1:
+        return "sigmoid"
+    return "softmax"
+
+
+def _activate(logits: Any, function: str) -> Any:  # noqa: ANN401 (a numpy array [labels])
+    return {"softmax": softmax, "sigmoid": sigmoid, "none": lambda x: x}[function](logits)

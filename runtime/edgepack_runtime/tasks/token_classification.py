@@ -1,0 +1,241 @@
+"""Token classification (NER): entities with character offsets, long texts in windows.
+
+Source of the rules: `TokenClassificationPipeline` of transformers 4.57.  Where that
+pipeline cuts a long text, this one runs overlapping windows, so no entity is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgepack_runtime.errors import InputError
+from edgepack_runtime.numeric import softmax
+from edgepack_runtime.tasks import Call
+from edgepack_runtime.text import TextEncoder, Tokens
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+Entity = dict[str, Any]
+STRATEGIES = ("none", "simple", "first", "average", "max")
+
+
+@dataclass(frozen=True)
+class Options:
+    """aggregation_strategy: how tokens become entities, one of `STRATEGIES`.
+
+    ignore_labels: labels left out of the answer.
+    stride: tokens that two windows of a long text share; a quarter of the window if not set.
+    is_split_into_words: each input is a list of words; `delimiter` joins them for offsets.
+    """
+
+    aggregation_strategy: str = "none"
+    ignore_labels: tuple[str, ...] | list[str] = ("O",)
+    stride: int | None = None
+    is_split_into_words: bool = False
+    delimiter: str = " "
+
+    def __post_init__(self) -> None:
+        if self.aggregation_strategy not in STRATEGIES:
+            raise InputError(
+                f"aggregation_strategy must be one of {', '.join(STRATEGIES)}, "
+                f"not {self.aggregation_strategy!r}"
+            )
+
+
+@dataclass(frozen=True)
+class _Token:
+    """A token that is not special: its scores [labels] and its place in the text."""
+
+    word: str
+    scores: Array
+    start: int
+    end: int
+    index: int
+    is_subword: bool
+
+
+def items(inputs: object, options: Options) -> list[Any]:
+    """A list holds several texts, unless it holds the words of one."""
+    if not isinstance(inputs, list):
+        return [inputs]
+    one = options.is_split_into_words and all(isinstance(word, str) for word in inputs)
+    return [inputs] if one else inputs
+
+
+def prepare(encoder: TextEncoder, item: object, options: Options) -> list[Tokens]:
+    """Tokenize a text, or a list of words."""
+    if isinstance(item, str) is options.is_split_into_words:
+        wanted = "a list of words" if options.is_split_into_words else "text"
+        raise InputError(f"expected {wanted}, found {type(item).__name__}")
+    stride = options.stride
+    if stride is None:
+        stride = encoder.spec.max_length // 4
+    return [encoder.encode(item, stride=stride)]
+
+
+def windowed() -> bool:
+    """Every window of a long text is run."""
+    return True
+
+
+def finish(call: Call, options: Options) -> list[Entity]:
+    """Turn the scores of all windows into entities in the order of the text."""
+    windows = call.tokens[0].windows
+    sentence, shifts = _sentence(call.item, options)
+    found: list[list[Entity]] = []
+    for encoding, logits in zip(windows, call.outputs[0], strict=True):
+        tokens = list(_tokens(call, encoding, softmax(logits), sentence, shifts))
+        entities = _aggregate(call, tokens, options.aggregation_strategy)
+        found.append([e for e in entities if _label(e) not in options.ignore_labels])
+    if len(found) == 1:
+        return found[0]
+    if options.aggregation_strategy == "none":
+        return _join_tokens(found)
+    return _join_entities([entity for window in found for entity in window])
+
+
+def wrap(answers: list[Any], inputs: object, options: Options) -> Any:  # noqa: ANN401
+    """One text gives its list of entities, several give a list of lists."""
+    words_of_one = options.is_split_into_words and len(answers) == 1
+    many = isinstance(inputs, list) and not (words_of_one and items(inputs, options) == [inputs])
+    return answers if many or words_of_one else answers[0]
+
+
+def _label(entity: Entity) -> str:
+    return str(entity["entity"] if "entity" in entity else entity["entity_group"])
+
+
+def _sentence(item: Any, options: Options) -> tuple[str, list[int] | None]:  # noqa: ANN401
+    """Return the text that offsets refer to, and where each given word starts in it."""
+    if isinstance(item, str):
+        return item, None
+    starts, at = [], 0
+    for word in item:
+        starts.append(at)
+        at += len(word) + len(options.delimiter)
+    return options.delimiter.join(item), starts
+
+
+def _tokens(
+    call: Call, encoding: Any, scores: Array, sentence: str, shifts: list[int] | None  # noqa: ANN401
+) -> Iterable[_Token]:
+    wordpieces = bool(getattr(call.encoder.tokenizer.model, "continuing_subword_prefix", None))
+    for index, row in enumerate(scores):
+        if encoding.special_tokens_mask[index]:
+            continue
+        word, (start, end) = encoding.tokens[index], encoding.offsets[index]
+        if shifts is not None and (given := encoding.word_ids[index]) is not None:
+            start, end = start + shifts[given], end + shifts[given]
+        text = sentence[start:end]
+        if wordpieces:
+            is_subword = len(word) != len(text)
+        else:
+            is_subword = start > 0 and " " not in sentence[start - 1 : start + 1]
+        if encoding.ids[index] == call.spec.text.unk_id:
+            word, is_subword = text, False
+        yield _Token(word, row, start, end, index, is_subword)
+
+
+def _aggregate(call: Call, tokens: list[_Token], strategy: str) -> list[Entity]:
+    labels = call.spec.labels
+    if strategy in ("none", "simple"):
+        entities = [_single(token, labels) for token in tokens]
+        return entities if strategy == "none" else _group(call, entities)
+    words: list[list[_Token]] = []
+    for token in tokens:
+        if words and token.is_subword:
+            words[-1].append(token)
+        else:
+            words.append([token])
+    return _group(call, [_word(call, word, strategy) for word in words])
+
+
+def _single(token: _Token, labels: tuple[str, ...]) -> Entity:
+    best = int(token.scores.argmax())
+    return {
+        "entity": labels[best],
+        "score": float(token.scores[best]),
+        "index": token.index,
+        "word": token.word,
+        "start": token.start,
+        "end": token.end,
+    }
+
+
+def _word(call: Call, tokens: list[_Token], strategy: str) -> Entity:
+    import numpy as np
+
+    if strategy == "first":
+        scores = tokens[0].scores
+    elif strategy == "max":
+        scores = max(tokens, key=lambda token: token.scores.max()).scores
+    else:
+        scores = np.nanmean(np.stack([token.scores for token in tokens]), axis=0)
+    best = int(scores.argmax())
+    return {
+        "entity": call.spec.labels[best],
+        "score": float(scores[best]),
+        "word": _text(call, [token.word for token in tokens]),
+        "start": tokens[0].start,
+        "end": tokens[-1].end,
+    }
+
+
+def _text(call: Call, tokens: list[str]) -> str:
+    decoder = call.encoder.tokenizer.decoder
+    return str(decoder.decode(tokens)) if decoder is not None else " ".join(tokens)
+
+
+def _tag(entity: str) -> tuple[str, str]:
+    return (entity[0], entity[2:]) if entity.startswith(("B-", "I-")) else ("I", entity)
+
+
+def _group(call: Call, entities: list[Entity]) -> list[Entity]:
+    """Join neighbours of one kind; a `B-` always opens a new entity."""
+    groups: list[list[Entity]] = []
+    for entity in entities:
+        begin, kind = _tag(entity["entity"])
+        if groups and begin != "B" and kind == _tag(groups[-1][-1]["entity"])[1]:
+            groups[-1].append(entity)
+        else:
+            groups.append([entity])
+    return [_merge(call, group) for group in groups]
+
+
+def _merge(call: Call, group: list[Entity]) -> Entity:
+    return {
+        "entity_group": group[0]["entity"].split("-", 1)[-1],
+        "score": sum(entity["score"] for entity in group) / len(group),
+        "word": _text(call, [entity["word"] for entity in group]),
+        "start": group[0]["start"],
+        "end": group[-1]["end"],
+    }
+
+
+def _join_entities(entities: list[Entity]) -> list[Entity]:
+    """Keep the longest, then the surest, of the entities that overlap between windows."""
+    joined: list[Entity] = []
+    for entity in sorted(entities, key=lambda e: e["start"]):
+        if joined and joined[-1]["start"] <= entity["start"] < joined[-1]["end"]:
+            kept = joined[-1]
+            longer = entity["end"] - entity["start"] - (kept["end"] - kept["start"])
+            if longer > 0 or (longer == 0 and entity["score"] > kept["score"]):
+                joined[-1] = entity
+        else:
+            joined.append(entity)
+    return joined
+
+
+def _join_tokens(windows: list[list[Entity]]) -> list[Entity]:
+    """Keep the surer of two readings of one token; `index` stays that of its window."""
+    best: dict[tuple[int, int], Entity] = {}
+    for entity in (entity for window in windows for entity in window):
+        place = (entity["start"], entity["end"])
+        if place not in best or entity["score"] > best[place]["score"]:
+            best[place] = entity
+    return [best[place] for place in sorted(best)]

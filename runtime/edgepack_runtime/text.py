@@ -1,0 +1,132 @@
+"""Text to token ids, exactly as the model's own fast tokenizer does it.
+
+Invariants: a text is never shortened silently (`Tokens.rest` says what was cut), and
+padding is only added by `batch`, never stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from edgepack_runtime.errors import InputError, TrustError
+from edgepack_runtime.manifest import Text
+
+if TYPE_CHECKING:
+    import numpy as np
+    from tokenizers import Encoding, Tokenizer
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+Words = Sequence[str]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The windows of one text, each at most `max_length` tokens, as `tokenizers` encodings.
+
+    The first window stands for the whole text when the text fits.
+    """
+
+    windows: tuple[Encoding, ...]
+
+    @property
+    def first(self) -> Encoding:
+        """Return the first window."""
+        return self.windows[0]
+
+
+class TextEncoder:
+    """The tokenizer of a bundle."""
+
+    def __init__(self, content: bytes, spec: Text) -> None:
+        from tokenizers import Tokenizer
+
+        try:
+            self.tokenizer: Tokenizer = Tokenizer.from_buffer(content)
+        except Exception as exc:  # noqa: BLE001 (tokenizers raises a bare Exception)
+            raise TrustError(f"the tokenizer of the bundle cannot be read: {exc}") from exc
+        self.tokenizer.no_padding()
+        self.spec = spec
+        self._stride = -1
+        self._lock = Lock()
+
+    def encode(self, text: object, pair: object = None, *, stride: int = 0) -> Tokens:
+        """Tokenize a string, a pair of strings or a list of words.
+
+        Args:
+            text: a string, or a list of words of a text already split.
+            pair: a second string for models that take two.
+            stride: how many tokens two neighbouring windows of a long text share.
+
+        Raises:
+            InputError: not text, text that is not valid Unicode, or a stride that is too long.
+        """
+        split = not isinstance(text, str)
+        checked = _words(text) if split else _string(text)
+        second = None if pair is None else _string(pair)
+        with self._lock:
+            self._truncate(stride)
+            encoding = self.tokenizer.encode(checked, second, is_pretokenized=split)
+        return Tokens((encoding, *encoding.overflowing))
+
+    def _truncate(self, stride: int) -> None:
+        if stride == self._stride:
+            return
+        room = self.spec.max_length - self.tokenizer.num_special_tokens_to_add(is_pair=False)
+        if not 0 <= stride < room:
+            raise InputError(f"stride must be from 0 to {room - 1} tokens, not {stride}")
+        self.tokenizer.enable_truncation(
+            self.spec.max_length, stride=stride, direction=self.spec.truncation_side
+        )
+        self._stride = stride
+
+    def batch(self, rows: Sequence[Encoding], width: int) -> dict[str, Array]:
+        """Stack encodings into int64 arrays [rows, width], padded on the model's side."""
+        import numpy as np
+
+        spec = self.spec
+        fills = {"input_ids": spec.pad_id, "token_type_ids": spec.pad_type_id, "attention_mask": 0}
+        arrays = {k: np.full((len(rows), width), v, dtype=np.int64) for k, v in fills.items()}
+        for i, row in enumerate(rows):
+            size = len(row.ids)
+            at = slice(width - size, width) if spec.padding_side == "left" else slice(0, size)
+            arrays["input_ids"][i, at] = row.ids
+            arrays["token_type_ids"][i, at] = row.type_ids
+            arrays["attention_mask"][i, at] = row.attention_mask
+        return arrays
+
+    def unpad(self, output: Array, row: Encoding, index: int) -> Array:
+        """Cut row `index` of a padded output [rows, longest, …] back to its own tokens."""
+        size = len(row.ids)
+        if self.spec.padding_side == "left":
+            return output[index, output.shape[1] - size :]
+        return output[index, :size]
+
+
+def _string(text: object) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"expected text, found {type(text).__name__}; decode bytes to str first")
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise InputError(
+            f"the text is not valid Unicode at character {exc.start} (a lone surrogate); "
+            "decode the bytes with errors='replace'"
+        ) from exc
+    return text
+
+
+def _words(text: object) -> list[str]:
+    if not isinstance(text, (list, tuple)):
+        raise InputError(f"expected text, found {type(text).__name__}; decode bytes to str first")
+    return [_string(word) for word in text]
+
+
+def batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Group row numbers by length, so that a batch holds little padding."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
