@@ -38,21 +38,18 @@ def calibration_feeds(inputs: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
         yield encoder.batch([row], len(row.ids))
 
 
-def open_model(
-    tokenizer: Path, folder: Path, engine: str, options: Mapping[str, Any] | None = None
-) -> Model:
+def open_model(tokenizer: Path, folder: Path, engine: str, precision: str = "float32") -> Model:
     """Open the files of one variant on this host's CPU, in the code that devices run."""
-    files = {path.name: memoryview(path.read_bytes()) for path in sorted(folder.iterdir())}
+    files = {path.name: memoryview(bytearray(path.read_bytes())) for path in folder.iterdir()}
     variant = Variant(
         name="candidate",
         engine=engine,
         provider={"onnxruntime": "CPUExecutionProvider"}.get(engine, "CPU"),
-        precision="",
+        precision=precision,
         scheme="",
-        files=tuple(files),
+        files=tuple(sorted(files)),
         requires=Requires(),
         tolerance=Tolerance(0.0, 0.0),
-        options=options or {},
     )
     session = engines.find(engine).open_session(files, variant, cores())
     return Model(read_task(tokenizer), variant, session, read_encoder(tokenizer))

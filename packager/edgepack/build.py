@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgepack import progress
+from edgepack.artifact import read_task
 from edgepack.cache import Source, Stage, StageCache
 from edgepack.export import find
 from edgepack.fetch import fetch
@@ -25,7 +26,6 @@ from edgepack.target import Target
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import EdgepackError, InputError
 from edgepack_runtime.manifest import FORMAT, Manifest, Requires, Task, Tolerance, Variant
-from edgepack.artifact import read_task
 
 Folders = dict[str, Path]
 
@@ -55,6 +55,7 @@ def build(planned: Sequence[Plan], out: Path, view: progress.View) -> list[Built
 
     Raises:
         EdgepackError: of the family that says what to do; `out` then holds what it held.
+
     """
     _check_writable(out)
     cache = StageCache()
@@ -97,8 +98,8 @@ def _pack(plan: Plan, folders: Folders, out: Path) -> tuple[Bundle, Path]:
     if (same := _already(plan, path)) is not None:
         return same, path
     tokenizer = folders[plan.tokenizer.key]
-    files = {"tokenizer.json": tokenizer / "tokenizer.json", "config.json": tokenizer / "config.json",
-             "golden.json": folders[plan.golden.key] / "golden.json"}  # fmt: skip
+    files = {name: tokenizer / name for name in ("tokenizer.json", "config.json")}
+    files["golden.json"] = folders[plan.golden.key] / "golden.json"
     for variant in plan.variants:
         for name in find(variant.spec.engine).FILES:
             files[f"{variant.spec.name}/{name}"] = folders[variant.make.key] / name
@@ -164,5 +165,3 @@ def _check_writable(out: Path) -> None:
         probe.unlink()
     except OSError as exc:
         raise InputError(f"cannot write to {out}: {exc.strerror}; choose another with -o") from exc
-
-

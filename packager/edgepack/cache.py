@@ -89,6 +89,7 @@ class StageCache:
 
         Raises:
             EdgepackError: the disk is full or the cache cannot be written.
+
         """
         final = self.root / stage.key
         work = self.root / f".{stage.key[:16]}.{os.getpid()}"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class _Commands(click.Group):
     """Turns edgepack's errors into one line and their exit code."""
 
-    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 (click's signature)
+    def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:
             return super().invoke(ctx)
@@ -45,8 +45,12 @@ def main() -> None:
 
 @main.command()
 @click.argument("model", required=False)
-@click.option("-t", "--target", "targets", multiple=True, help="Device; repeatable. `native`: this machine.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("dist"), show_default=True)
+@click.option(
+    "-t", "--target", "targets", multiple=True, help="Device; repeatable. `native`: this machine."
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=Path("dist"), show_default=True
+)
 @click.option("--task", default="", help="Instead of the one detected from the model.")
 @click.option("--revision", default="", help="Hub revision; pin a commit.")
 @click.option("--name", default="", help="Name of the bundle.")
@@ -56,7 +60,7 @@ def main() -> None:
 @click.option("--offline", is_flag=True, help="Use the local hub cache only.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, build nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def build(  # noqa: PLR0913 (one parameter an option, as click has it)
+def build(  # noqa: PLR0913, PLR0917 (one parameter an option, as click has it)
     model: str | None,
     targets: tuple[str, ...],
     output: Path,
@@ -145,7 +149,9 @@ def _show_plans(planned: list[Plan], *, as_json: bool) -> None:
         return
     cache = StageCache()
     for plan in planned:
-        click.echo(f"{plan.model.name} ({plan.model.task}) for {plan.target.name}, plan {plan.key[:12]}")
+        click.echo(
+            f"{plan.model.name} ({plan.model.task}) for {plan.target.name}, plan {plan.key[:12]}"
+        )
         for stage in plan.stages():
             state = "cached" if cache.lookup(stage) else "to do"
             click.echo(f"  {stage.label:<56} {state}")
@@ -169,7 +175,8 @@ def targets(name: str | None, *, as_json: bool) -> None:
         if name:
             for variant in target.variants:
                 needs = f"; needs {' or '.join(variant.isa_any)}" if variant.isa_any else ""
-                click.echo(f"  {variant.name}: {variant.engine}, {variant.provider}, {variant.precision}{needs}")
+                where = f"{variant.engine}, {variant.provider}"
+                click.echo(f"  {variant.name}: {where}, {variant.precision}{needs}")
                 click.echo(f"    {variant.why}")
 
 
@@ -191,7 +198,9 @@ def verify(bundle: str) -> None:
 
     opened = Bundle.open(bundle)
     size = opened.verify()
-    click.echo(f"{bundle}: {len(opened.manifest.files)} files, {size / 1e6:.1f} MB, all as promised")
+    click.echo(
+        f"{bundle}: {len(opened.manifest.files)} files, {size / 1e6:.1f} MB, all as promised"
+    )
     click.echo(opened.digest)
 
 
@@ -210,4 +219,5 @@ def diff(old: str, new: str, *, as_json: bool) -> None:
         return
     for line in found["changed"] or ["no difference"]:
         click.echo(line)
-    click.echo(f"{found['new_bytes'] / 1e6:.1f} MB of blobs are new, {found['shared_bytes'] / 1e6:.1f} MB shared")
+    new, shared = found["new_bytes"] / 1e6, found["shared_bytes"] / 1e6
+    click.echo(f"{new:.1f} MB of blobs are new, {shared:.1f} MB shared")

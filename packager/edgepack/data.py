@@ -31,7 +31,7 @@ _WHAT = ("the blue suitcase", "a flight to New York", "two tickets for Friday", 
          "the last episode", "https://example.org/help")  # fmt: skip
 _TAIL = (".", "!", "?", " again.", " and wants the money back.", ", can you help?",
          " because it arrived late, damp and without the charger.", " #fail @support",
-         " - or so they said on Monday, when everybody was in the office and nobody had time.")  # fmt: skip
+         " - or so they said on Monday, when the office was full and had no time.")  # fmt: skip
 _OTHER = (
     "Können Sie mir bitte die Öffnungszeiten am Samstag nennen?",
     "¿Cuánto cuesta enviar un paquete a Buenos Aires?",
@@ -84,9 +84,12 @@ def _rows(path: Path, column: str) -> Iterator[str]:
                 for number, line in enumerate(stream, 1):
                     yield _cell(json.loads(line), column, path, number)
             elif path.suffix in (".csv", ".tsv"):
-                delimiter = "\t" if path.suffix == ".tsv" else ","
-                quoting = csv.QUOTE_NONE if path.suffix == ".tsv" else csv.QUOTE_MINIMAL
-                table = csv.DictReader(stream, delimiter=delimiter, quoting=quoting)
+                tabs = path.suffix == ".tsv"  # in which a quotation mark is only a character
+                table = csv.DictReader(
+                    stream,
+                    delimiter="\t" if tabs else ",",
+                    quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
+                )
                 for number, row in enumerate(table, 2):
                     yield _cell(row, column, path, number)
             else:

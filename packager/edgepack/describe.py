@@ -34,7 +34,9 @@ def describe(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     except (ValueError, KeyError, OSError) as exc:
         raise InputError(f"{folder}: transformers cannot read this model: {exc}") from exc
     if not tokenizer.is_fast:
-        raise InputError(f"{folder} has no fast tokenizer, which the device needs; convert it first")
+        raise InputError(
+            f"{folder} has no fast tokenizer, which the device needs; convert it first"
+        )
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
@@ -61,18 +63,18 @@ def describe(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     (out / "task.json").write_bytes(canonical_json(asdict(task)))
 
 
-def _labels(config: Any) -> tuple[str, ...]:  # noqa: ANN401 (a transformers config)
+def _labels(config: Any) -> tuple[str, ...]:
     return tuple(str(config.id2label[i]) for i in range(len(config.id2label)))
 
 
-def _pad_id(tokenizer: Any) -> int:  # noqa: ANN401 (a transformers tokenizer)
+def _pad_id(tokenizer: Any) -> int:
     for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0):
         if candidate is not None:
             return int(candidate)
     return 0
 
 
-def _max_length(folder: Path, config: Any, tokenizer: Any) -> int:  # noqa: ANN401
+def _max_length(folder: Path, config: Any, tokenizer: Any) -> int:
     """Take the least of what the sentence model, the tokenizer and the positions allow."""
     limits = [int(tokenizer.model_max_length)]
     declared = folder / "sentence_bert_config.json"
@@ -95,7 +97,7 @@ def _pooling(folder: Path) -> tuple[str, bool]:
     kinds = {module["type"].rpartition(".")[2]: module["path"] for module in modules}
     unknown = set(kinds) - {"Transformer", "Pooling", "Normalize"}
     if unknown:
-        raise InputError(f"{path}: module {sorted(unknown)[0]} is not supported on devices")
+        raise InputError(f"{path}: module {min(unknown)} is not supported on devices")
     mode = ""
     if "Pooling" in kinds:
         settings = json.loads((folder / kinds["Pooling"] / "config.json").read_text())

@@ -40,7 +40,7 @@ def _described(bundle: Bundle) -> dict[str, Any]:
     return value
 
 
-def _fields(old: Any, new: Any, where: str) -> Iterator[str]:  # noqa: ANN401 (any JSON value)
+def _fields(old: Any, new: Any, where: str) -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             yield from _fields(old.get(key), new.get(key), f"{where}.{key}" if where else key)

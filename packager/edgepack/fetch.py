@@ -40,6 +40,7 @@ def fetch(recipe: Recipe, *, offline: bool = False) -> ModelInfo:
     Raises:
         InputError: no such model, no weights in it, an unknown or undetectable task, or the
             hub cannot be reached.
+
     """
     folder = _folder(recipe, offline=offline)
     config = _config(folder)

@@ -27,9 +27,10 @@ class NoSettings:
 
 @dataclass(frozen=True)
 class AssessSettings:
-    """engine: which runs the variant; options: how, as on the device."""
+    """engine: which runs the variant; precision: as in a target file."""
 
     engine: str
+    precision: str
 
 
 def make_golden(settings: NoSettings, inputs: Mapping[str, Path], out: Path) -> None:  # noqa: ARG001
@@ -52,7 +53,7 @@ def assess(settings: AssessSettings, inputs: Mapping[str, Path], out: Path) -> N
     """Write `assessment.json`: a variant's likeness to the float model, and its tolerance."""
     import numpy as np
 
-    model = open_model(inputs["tokenizer"], inputs["variant"], settings.engine)
+    model = open_model(inputs["tokenizer"], inputs["variant"], settings.engine, settings.precision)
     with np.load(inputs["golden"] / "reference.npz") as stored:
         wanted = [stored[f"arr_{i}"] for i in range(len(stored.files))]
     texts = read_texts(inputs["texts"], "evaluation")
@@ -79,6 +80,6 @@ def read_assessment(folder: Path) -> dict[str, float]:
     return found
 
 
-def _plain(output: Any) -> dict[str, Any]:  # noqa: ANN401 (a float array)
+def _plain(output: Any) -> dict[str, Any]:
     data = [float(f"{value:.6g}") for value in output.ravel().tolist()]
     return {"shape": list(output.shape), "data": data}

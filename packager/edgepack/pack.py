@@ -41,6 +41,7 @@ def write_bundle(manifest: Manifest, content: Content, path: Path, *, layout: st
 
     Raises:
         EdgepackError: the disk is full or `path` cannot be written.
+
     """
     members, digest = _members(manifest, content)
     work = path.with_name(f".{path.name}.{os.getpid()}")
@@ -164,5 +165,3 @@ def _replace(work: Path, path: Path) -> None:
     path.rename(old)
     work.rename(path)
     shutil.rmtree(old)
-
-

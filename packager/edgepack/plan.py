@@ -63,7 +63,8 @@ class Plan:
             "model": self.model.source.key,
             "golden": self.golden.key,
             "variants": [
-                {**asdict(v.spec), "make": v.make.key, "assess": v.assess.key} for v in self.variants
+                {**asdict(v.spec), "make": v.make.key, "assess": v.assess.key}
+                for v in self.variants
             ],
             "stages": [{"label": stage.label, "key": stage.key} for stage in self.stages()],
         }
@@ -74,10 +75,15 @@ def make_plan(recipe: Recipe, model: ModelInfo, target: Target) -> Plan:
 
     Raises:
         InputError: the target asks for something that no exporter makes.
+
     """
     settings = describe.Settings(model.task, recipe.max_length)
     tokenizer = Stage(
-        "read tokenizer and task", describe.describe, settings, {"model": model.source}, describe.TOOLS
+        "read tokenizer and task",
+        describe.describe,
+        settings,
+        {"model": model.source},
+        describe.TOOLS,
     )
     texts = _texts(recipe, tokenizer)
     common: dict[str, Stage | Source] = {"tokenizer": tokenizer, "texts": texts}
@@ -86,9 +92,7 @@ def make_plan(recipe: Recipe, model: ModelInfo, target: Target) -> Plan:
         "golden outputs", golden.make_golden, golden.NoSettings(),
         {**common, "export": export}, golden.TOOLS,
     )  # fmt: skip
-    variants = tuple(
-        _variant(spec, model, common, reference) for spec in _wanted(recipe, target)
-    )
+    variants = tuple(_variant(spec, model, common, reference) for spec in _wanted(recipe, target))
     return Plan(recipe, model, target, tokenizer, texts, export, reference, variants)
 
 
@@ -112,7 +116,7 @@ def _variant(
     make = exporter.variant_stage(spec, {**common, "export": export})
     assess = Stage(
         f"compare {spec.name} with float", golden.assess,
-        golden.AssessSettings(spec.engine), {**common, "variant": make, "golden": reference},
+        golden.AssessSettings(spec.engine, spec.precision), {**common, "variant": make, "golden": reference},
         golden.TOOLS,
     )  # fmt: skip
     return VariantPlan(spec, make, assess)

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,8 +52,14 @@ class Live(Quiet):
 
     def __init__(self, console: Console, total: int) -> None:
         super().__init__()
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-        from rich.progress import TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+        )
 
         self._console = console
         self._progress = Progress(
@@ -69,7 +75,7 @@ class Live(Quiet):
         )
         self._task = self._progress.add_task("starting", total=total)
 
-    def __enter__(self) -> Live:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 
@@ -103,6 +109,6 @@ def silenced(log: Path) -> Iterator[None]:
             logging.disable(before)
 
 
-def make_view(console: Any, total: int, *, quiet: bool) -> Live | contextlib.nullcontext[Quiet]:  # noqa: ANN401
+def make_view(console: Any, total: int, *, quiet: bool) -> Live | contextlib.nullcontext[Quiet]:
     """Return a context that gives the view: live on a console, else quiet."""
     return contextlib.nullcontext(Quiet()) if quiet else Live(console, total)

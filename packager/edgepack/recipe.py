@@ -45,6 +45,7 @@ def read_recipe(path: Path) -> Recipe:
 
     Raises:
         InputError: every unknown key, wrong type and wrong value, in one message.
+
     """
     faults: list[str] = []
     root = Table(read_toml(path), "", faults)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import geometric_mean
 from typing import TYPE_CHECKING, Any
 
 from edgepack.build import Built
@@ -38,25 +39,26 @@ def plan_json(plan: Plan) -> dict[str, Any]:
 
 def table(item: Built) -> Table:
     """Return the closing table of one bundle: before and after, a row for each variant."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     manifest = item.bundle.manifest
     cells = _cells(item)
-    shown = Table(title=f"{manifest.name} {manifest.version} for {manifest.target}", title_style="bold")
-    shown.add_column("variant")
-    shown.add_column("size MB", justify="right")
-    for cell in cells:
-        shown.add_column(f"ms, {cell}", justify="right")
-    shown.add_column("agreement with float", justify="right")
+    title = f"{manifest.name} {manifest.version} for {manifest.target}"
+    caption = "milliseconds, text to result, by tokens × rows" if cells else ""
+    shown = Table(title=title, caption=caption, title_style="bold", box=SIMPLE_HEAD,
+                  pad_edge=False, padding=(0, 1, 0, 0))  # fmt: skip
+    shown.add_column("variant", no_wrap=True)
+    for name in ("MB", *cells, *(["speed-up"] if cells else []), "agreement"):
+        shown.add_column(name, justify="right", no_wrap=True)
     before = item.latency_ms.get(BASELINE, {})
-    shown.add_row(
-        "before: float32", _megabytes(item.baseline_bytes), *(_ms(before, c) for c in cells), "", style="dim"
-    )
+    first = [_ms(before, cell) for cell in cells] + (["1.0×"] if cells else [])
+    shown.add_row("before: float32", _megabytes(item.baseline_bytes), *first, "", style="dim")
     best = fastest(item)
     for variant in manifest.variants:
         row = _variant(item, variant)
         mine = row["latency_ms"] or {}
-        times = [_ms(mine, cell) + _ratio(before, mine, cell) for cell in cells]
+        times = [_ms(mine, cell) for cell in cells] + ([_speed_up(before, mine)] if cells else [])
         shown.add_row(
             variant.name, _megabytes(row["bytes"]), *times, f"{row['agreement']:.2%}",
             style="bold" if variant.name == best else "",
@@ -104,7 +106,7 @@ def _ms(times: dict[str, float], cell: str) -> str:
     return f"{times[cell]:.2f}" if cell in times else "–"
 
 
-def _ratio(before: dict[str, float], after: dict[str, float], cell: str) -> str:
-    if cell not in before or cell not in after:
-        return ""
-    return f" ({before[cell] / after[cell]:.1f}×)"
+def _speed_up(before: dict[str, float], after: dict[str, float]) -> str:
+    """Return the geometric mean of the ratios over the cells that both have."""
+    ratios = [before[cell] / after[cell] for cell in before if cell in after]
+    return f"{geometric_mean(ratios):.1f}×" if ratios else "–"

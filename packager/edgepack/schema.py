@@ -81,7 +81,7 @@ class Table:
                 hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self._known)}"
                 self._faults.append(f"{self._where}{key}: unknown key; {hint}")
 
-    def _take(self, key: str, default: Any, kind: type, name: str) -> Any:  # noqa: ANN401
+    def _take(self, key: str, default: Any, kind: type, name: str) -> Any:
         self._known.append(key)
         value = self._values.get(key, default)
         if type(value) is not kind:

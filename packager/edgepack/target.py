@@ -54,6 +54,7 @@ def find_target(name: str) -> Target:
 
     Raises:
         InputError: there is none; the message suggests the nearest.
+
     """
     paths = _paths()
     if name == "native":

@@ -50,7 +50,7 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 (a module attribute has no common type)
+def __getattr__(name: str) -> Any:
     if name in _LAZY:
         from importlib import import_module
 

@@ -81,6 +81,7 @@ class Bundle:
         path: where it was opened.
         manifest: what it says of itself, already checked.
         digest: `sha256:…` of its OCI manifest, the identity of the bundle.
+
     """
 
     def __init__(self, path: Path, layout: Layout, manifest: Manifest, digest: str) -> None:
@@ -96,10 +97,13 @@ class Bundle:
         Raises:
             InputError: there is nothing at `path`.
             TrustError: it is not a bundle, is truncated or altered, or its format is newer.
+
         """
         path = Path(path)
         if not path.exists():
-            raise InputError(f"no bundle at {path}; give a folder or an .epk made by edgepack build")
+            raise InputError(
+                f"no bundle at {path}; give a folder or an .epk made by edgepack build"
+            )
         layout: Layout = FolderLayout(path) if path.is_dir() else ArchiveLayout(path)
         try:
             digest, manifest = _open_layout(layout)
@@ -112,6 +116,7 @@ class Bundle:
 
         Raises:
             TrustError: the blob is missing, or its size or digest differ.
+
         """
         entry = self.manifest.file(path)
         return _checked(self._layout, entry.sha256, entry.size, path)
@@ -121,6 +126,7 @@ class Bundle:
 
         Raises:
             TrustError: at the first file that is missing or differs.
+
         """
         return sum(len(self.read(entry.path)) for entry in self.manifest.files)
 

@@ -11,7 +11,6 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime import __version__
@@ -50,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(action=action)
-        command.add_argument("bundle", nargs="?" if name == "doctor" else None, help="folder or .epk")
+        command.add_argument(
+            "bundle", nargs="?" if name == "doctor" else None, help="folder or .epk"
+        )
         command.add_argument("--json", action="store_true", help="print JSON")
         if name in ("run", "selftest"):
             _load_options(command)
@@ -65,7 +66,9 @@ def _load_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--variant", help="the variant to run instead of the best one")
     command.add_argument("--threads", type=int, help="CPU threads (default: all)")
     command.add_argument("--any-device", action="store_true", help="accept another target's bundle")
-    command.add_argument("--allow-fallback", action="store_true", help="accept the next best variant")
+    command.add_argument(
+        "--allow-fallback", action="store_true", help="accept the next best variant"
+    )
 
 
 def _load(args: argparse.Namespace) -> tuple[Bundle, Any]:
@@ -106,7 +109,9 @@ def _lines() -> Iterator[str]:
         try:
             yield line.decode().rstrip("\r\n")
         except UnicodeDecodeError as exc:
-            raise InputError(f"standard input, line {number}: not UTF-8 at byte {exc.start}") from exc
+            raise InputError(
+                f"standard input, line {number}: not UTF-8 at byte {exc.start}"
+            ) from exc
 
 
 def _inspect(args: argparse.Namespace) -> None:
@@ -116,7 +121,9 @@ def _inspect(args: argparse.Namespace) -> None:
     bundle = Bundle.open(args.bundle)
     manifest = bundle.manifest
     if args.json:
-        _print(json.dumps({"digest": bundle.digest, **encode(manifest)}, ensure_ascii=False, indent=1))
+        _print(
+            json.dumps({"digest": bundle.digest, **encode(manifest)}, ensure_ascii=False, indent=1)
+        )
         return
     _print(f"{manifest.name} {manifest.version} (release {manifest.release}) for {manifest.target}")
     _print(f"digest   {bundle.digest}")
@@ -176,7 +183,9 @@ def _doctor(args: argparse.Namespace) -> None:
     }
     if args.bundle:
         bundle = Bundle.open(args.bundle)
-        report["variants"] = {v.name: why_not(v, device) or "fits" for v in bundle.manifest.variants}
+        report["variants"] = {
+            v.name: why_not(v, device) or "fits" for v in bundle.manifest.variants
+        }
     _report(args, report)
 
 

@@ -79,10 +79,13 @@ def why_not(variant: Variant, device: Device) -> str:
     if lacking:
         return lacking
     if not engine_installed(variant.engine):
-        return f"{variant.engine} is not installed (pip install 'edgepack-runtime[{variant.engine}]')"
-    if variant.engine == "onnxruntime" and variant.provider != "CPUExecutionProvider":
-        if variant.provider not in providers():
-            return f"the installed onnxruntime has no {variant.provider}"
+        return (
+            f"{variant.engine} is not installed (pip install 'edgepack-runtime[{variant.engine}]')"
+        )
+    wanted = variant.provider
+    on_cpu = variant.engine != "onnxruntime" or wanted == "CPUExecutionProvider"
+    if not on_cpu and wanted not in providers():
+        return f"the installed onnxruntime has no {wanted}"
     return ""
 
 

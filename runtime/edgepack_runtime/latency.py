@@ -37,10 +37,13 @@ def measure(
         texts: words to make texts of the wanted lengths from.
         cells: (tokens, rows) pairs; those beyond a model's `max_length` are left out.
         seconds: about how long each model may take in each cell.
+
     """
     found: dict[str, dict[str, float]] = {name: {} for name in models}
     for tokens, rows in cells:
         fit = {n: m for n, m in models.items() if tokens <= m.task.text.max_length}
+        if not fit:
+            continue
         inputs = {n: [text_of(m.encoder, texts, tokens)] * rows for n, m in fit.items()}
         for name, times in _alternate(fit, inputs, seconds).items():
             found[name][f"{tokens}×{rows}"] = round(median(times) * 1000, 3)
@@ -84,12 +87,15 @@ def text_of(encoder: TextEncoder, texts: Sequence[str], tokens: int) -> str:
     return " ".join(picked)
 
 
-def tune(bundle: Bundle, *, seconds: float = 1.0, threads: int | None = None) -> dict[str, dict[str, float]]:
+def tune(
+    bundle: Bundle, *, seconds: float = 1.0, threads: int | None = None
+) -> dict[str, dict[str, float]]:
     """Self-test and measure every variant that runs on this device.
 
     Raises:
         DeviceError: none does.
         SelfTestError: one runs, but gives other answers than it should.
+
     """
     from edgepack_runtime.model import open_variant, rank
 

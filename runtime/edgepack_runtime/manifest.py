@@ -150,6 +150,7 @@ def decode(value: object) -> Manifest:
     Raises:
         TrustError: a newer format, an unknown key, a missing key, a wrong type, a file
             path that is not a plain relative one, or a variant whose file is not listed.
+
     """
     if not isinstance(value, dict):
         raise TrustError("the manifest is not a JSON object")
@@ -199,7 +200,7 @@ def _check(manifest: Manifest) -> None:
         manifest.file(path)
 
 
-def _record(kind: Any, value: object, where: str) -> Any:  # noqa: ANN401 (any dataclass)
+def _record(kind: Any, value: object, where: str) -> Any:
     if not isinstance(value, dict):
         raise TrustError(f"{where}: expected an object, found {type(value).__name__}")
     hints = get_type_hints(kind)
@@ -213,7 +214,7 @@ def _record(kind: Any, value: object, where: str) -> Any:  # noqa: ANN401 (any d
         raise TrustError(f"{where}: missing one of {', '.join(missing)}") from exc
 
 
-def _value(hint: Any, value: object, where: str) -> Any:  # noqa: ANN401 (typed by the hint)
+def _value(hint: Any, value: object, where: str) -> Any:
     if hasattr(hint, "__dataclass_fields__"):
         return _record(hint, value, where)
     origin = get_origin(hint)
@@ -229,7 +230,7 @@ def _value(hint: Any, value: object, where: str) -> Any:  # noqa: ANN401 (typed 
     return _scalar(hint, value, where)
 
 
-def _scalar(hint: Any, value: object, where: str) -> object:  # noqa: ANN401 (typed by the hint)
+def _scalar(hint: Any, value: object, where: str) -> object:
     kinds = get_args(hint) or (hint,)
     if type(value) in kinds:
         return value

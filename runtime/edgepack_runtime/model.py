@@ -17,10 +17,9 @@ from edgepack_runtime.manifest import Task, Variant
 from edgepack_runtime.text import TextEncoder, Tokens, batches
 
 if TYPE_CHECKING:
-    import numpy as np
     from tokenizers import Encoding
 
-    Array = np.ndarray[Any, np.dtype[Any]]
+    from edgepack_runtime.numeric import Array
 
 BATCH_SIZE = 8
 _log = logging.getLogger(__name__)
@@ -43,6 +42,7 @@ class Model:
         variant: the variant that runs.
         provider: what really executes it.
         choice: how the variant was picked; None when it was opened directly.
+
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Model:
         self._session = session
         self._rules = tasks.find(task.name)
 
-    def __call__(self, inputs: object, *, batch_size: int = BATCH_SIZE, **options: object) -> Any:  # noqa: ANN401
+    def __call__(self, inputs: object, *, batch_size: int = BATCH_SIZE, **options: object) -> Any:
         """Answer one input or a list of them, as `transformers.pipeline` does.
 
         Args:
@@ -71,6 +71,7 @@ class Model:
 
         Raises:
             InputError: not text, text that is not valid Unicode, or an unknown option.
+
         """
         chosen = self._options(options)
         items = self._rules.items(inputs, chosen)
@@ -91,7 +92,7 @@ class Model:
         """
         return [self._infer([self.encoder.encode(text).first], 1)[0] for text in texts]
 
-    def _options(self, options: Mapping[str, object]) -> Any:  # noqa: ANN401 (the task's own class)
+    def _options(self, options: Mapping[str, object]) -> Any:
         known = [f.name for f in fields(self._rules.Options)]
         for name in options:
             if name not in known:
@@ -125,7 +126,7 @@ class Model:
         outputs: list[Array] = [None] * len(rows)  # type: ignore[list-item]
         for group in batches([len(row.ids) for row in rows], batch_size):
             picked = [rows[i] for i in group]
-            longest = max(1, max(len(row.ids) for row in picked))
+            longest = max(1, *(len(row.ids) for row in picked))
             feeds = self.encoder.batch(picked, self._session.width(len(picked), longest))
             output = self._session.run(feeds)[0]
             for at, i in enumerate(group):
@@ -156,6 +157,7 @@ def load(
         InputError: there is no bundle at `path`, or no such variant.
         TrustError: the bundle is truncated, altered, malformed or of a newer format.
         DeviceError: this device cannot run it; the message lists why, variant by variant.
+
     """
     bundle = path if isinstance(path, Bundle) else Bundle.open(path)
     candidates, rejected = rank(bundle, probe(), any_device=any_device)
@@ -176,7 +178,9 @@ def load(
             _log.info("%s runs %s on %s: %s", bundle.path, candidate.name, model.provider, reason)
             return model
     listed = "; ".join(f"{name}: {why}" for name, why in rejected.items())
-    raise DeviceError(f"{bundle.path} (built for {bundle.manifest.target}) does not run here: {listed}")
+    raise DeviceError(
+        f"{bundle.path} (built for {bundle.manifest.target}) does not run here: {listed}"
+    )
 
 
 def rank(
@@ -186,21 +190,26 @@ def rank(
 
     Raises:
         DeviceError: the bundle was built for another architecture.
+
     """
     manifest = bundle.manifest
     if manifest.arch not in (device.arch, "any") and not any_device:
         raise DeviceError(
-            f"{bundle.path} was built for {manifest.target} ({manifest.arch}), this is {device.arch}; "
-            "build it for this machine (edgepack build --target native), or pass any_device=True "
-            "(--any-device) to try the variants that could run"
+            f"{bundle.path} was built for {manifest.target} ({manifest.arch}), "
+            f"this is {device.arch}; build it for this machine (edgepack build --target native), "
+            "or pass any_device=True (--any-device) to try the variants that could run"
         )
     rejected = {v.name: why for v in manifest.variants if (why := why_not(v, device))}
     fit = [v for v in manifest.variants if v.name not in rejected]
     measured = tuned.load(bundle.digest, device)
     if not measured:
-        return [(v, f"first of {manifest.target} that fits, not measured here") for v in fit], rejected
+        return [
+            (v, f"first of {manifest.target} that fits, not measured here") for v in fit
+        ], rejected
     fit.sort(key=lambda v: tuned.score(v.name, measured))
-    return [(v, f"measured here, {tuned.score(v.name, measured):.2f}× the fastest") for v in fit], rejected
+    return [
+        (v, f"measured here, {tuned.score(v.name, measured):.2f}× the fastest") for v in fit
+    ], rejected
 
 
 def open_variant(bundle: Bundle, variant: Variant, threads: int | None = None) -> Model:
@@ -209,6 +218,7 @@ def open_variant(bundle: Bundle, variant: Variant, threads: int | None = None) -
     Raises:
         TrustError: a file is missing or differs from its digest.
         DeviceError: the engine is not installed or cannot load the graph.
+
     """
     if threads is not None and threads < 1:
         raise InputError(f"threads must be at least 1, not {threads}")

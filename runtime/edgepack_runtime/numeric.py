@@ -15,7 +15,8 @@ def softmax(x: Array) -> Array:
     import numpy as np
 
     exps = np.exp(x - x.max(axis=-1, keepdims=True))
-    return exps / exps.sum(axis=-1, keepdims=True)
+    scores: Array = exps / exps.sum(axis=-1, keepdims=True)
+    return scores
 
 
 def sigmoid(x: Array) -> Array:
@@ -36,11 +37,14 @@ def cosine(a: Array, b: Array) -> float:
 
 def pool(hidden: Array, mode: str) -> Array:
     """Pool token vectors [tokens, width] of one unpadded text into one vector [width]."""
+    vector: Array
     if mode == "cls":
-        return hidden[0]
-    if mode == "max":
-        return hidden.max(axis=0)
-    return hidden.mean(axis=0)
+        vector = hidden[0]
+    elif mode == "max":
+        vector = hidden.max(axis=0)
+    else:
+        vector = hidden.mean(axis=0)
+    return vector
 
 
 def unit(vector: Array) -> Array:

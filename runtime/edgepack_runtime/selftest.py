@@ -18,11 +18,8 @@ from edgepack_runtime.manifest import Task
 from edgepack_runtime.numeric import cosine, pool
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from edgepack_runtime.model import Model
-
-    Array = np.ndarray[Any, np.dtype[Any]]
+    from edgepack_runtime.numeric import Array
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,7 @@ def read_golden(bundle: Bundle) -> Golden:
 
     Raises:
         TrustError: it is malformed.
+
     """
     import numpy as np
 
@@ -102,6 +100,7 @@ def selftest(bundle: Bundle, model: Model, *, limit: int | None = None) -> Agree
 
     Raises:
         SelfTestError: the outputs stray further than the variant's tolerance.
+
     """
     golden = read_golden(bundle)
     texts, outputs = golden.texts[:limit], golden.outputs[:limit]
@@ -124,7 +123,7 @@ def _likeness(a: Array, b: Array) -> float:
     return value if math.isfinite(value) else -1.0
 
 
-def _decisions(task: Task, output: Array) -> Any:  # noqa: ANN401 (a numpy array)
+def _decisions(task: Task, output: Array) -> Any:
     if task.problem_type == "multi_label_classification" or output.shape[-1] == 1:
         return output > 0
     return output.argmax(axis=-1)

@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgepack_runtime.errors import InputError, TrustError
 from edgepack_runtime.manifest import Text
 
 if TYPE_CHECKING:
-    import numpy as np
     from tokenizers import Encoding, Tokenizer
 
-    Array = np.ndarray[Any, np.dtype[Any]]
+    from edgepack_runtime.numeric import Array
 
 Words = Sequence[str]
 
@@ -46,7 +45,7 @@ class TextEncoder:
 
         try:
             self.tokenizer: Tokenizer = Tokenizer.from_buffer(content)
-        except Exception as exc:  # noqa: BLE001 (tokenizers raises a bare Exception)
+        except Exception as exc:
             raise TrustError(f"the tokenizer of the bundle cannot be read: {exc}") from exc
         self.tokenizer.no_padding()
         self.spec = spec
@@ -63,6 +62,7 @@ class TextEncoder:
 
         Raises:
             InputError: not text, text that is not valid Unicode, or a stride that is too long.
+
         """
         split = not isinstance(text, str)
         checked = _words(text) if split else _string(text)

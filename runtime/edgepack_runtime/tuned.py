@@ -53,7 +53,9 @@ def score(name: str, latencies: Latencies) -> float:
     mine = latencies.get(name)
     if not mine:
         return float("inf")
-    ratios = [ms / min(row.get(cell, ms) for row in latencies.values()) for cell, ms in mine.items()]
+    ratios = [
+        ms / min(row.get(cell, ms) for row in latencies.values()) for cell, ms in mine.items()
+    ]
     return exp(sum(log(ratio) for ratio in ratios) / len(ratios))
 
 

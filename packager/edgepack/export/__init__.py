@@ -32,7 +32,7 @@ class Exporter(Protocol):
 
 def find(engine: str) -> Exporter:
     """Return the exporter of an engine."""
-    return cast(Exporter, import_module(f"{__name__}.{engine}"))
+    return cast("Exporter", import_module(f"{__name__}.{engine}"))
 
 
 def optimum_task(task: str) -> str:

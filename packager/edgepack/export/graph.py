@@ -14,14 +14,14 @@ _IR_VERSION = 10  # the newest that ONNX Runtime 1.20 reads
 _LARGE_TABLE = 100_000  # elements; smaller embeddings are not worth two more nodes
 
 
-def load(path: Path) -> Any:  # noqa: ANN401 (an ONNX model)
+def load(path: Path) -> Any:
     """Read a model with its weights."""
     import onnx
 
     return onnx.load(str(path))
 
 
-def save(model: Any, path: Path) -> None:  # noqa: ANN401 (an ONNX model)
+def save(model: Any, path: Path) -> None:
     """Write a model: equal weights once, doc strings dropped, whole or not at all."""
     share_equal_weights(model)
     model.ir_version = min(model.ir_version, _IR_VERSION)
@@ -33,7 +33,7 @@ def save(model: Any, path: Path) -> None:  # noqa: ANN401 (an ONNX model)
     work.replace(path)
 
 
-def share_equal_weights(model: Any) -> int:  # noqa: ANN401 (an ONNX model)
+def share_equal_weights(model: Any) -> int:
     """Store initializers of equal type, shape and content once; return the bytes saved."""
     kept: dict[tuple[int, tuple[int, ...], str], str] = {}
     renamed: dict[str, str] = {}
@@ -57,7 +57,7 @@ def share_equal_weights(model: Any) -> int:  # noqa: ANN401 (an ONNX model)
     return saved
 
 
-def quantize_embeddings(model: Any) -> Any:  # noqa: ANN401 (an ONNX model)
+def quantize_embeddings(model: Any) -> Any:
     """Store large float embedding tables as int8 with one scale a row.
 
     `Gather(table, ids)` becomes `Gather(int8) × Gather(scale)`: only the rows that a text
@@ -81,7 +81,7 @@ def quantize_embeddings(model: Any) -> Any:  # noqa: ANN401 (an ONNX model)
     return model
 
 
-def _rows_to_int8(table: Any, name: str) -> list[Any]:  # noqa: ANN401 (a float array [rows, width])
+def _rows_to_int8(table: Any, name: str) -> list[Any]:
     import numpy as np
     from onnx import numpy_helper
 
@@ -93,19 +93,25 @@ def _rows_to_int8(table: Any, name: str) -> list[Any]:  # noqa: ANN401 (a float 
     ]
 
 
-def _int8_gather(node: Any, table: str) -> list[Any]:  # noqa: ANN401 (an ONNX Gather node)
+def _int8_gather(node: Any, table: str) -> list[Any]:
     from onnx import TensorProto, helper
 
     ids, output, base = node.input[1], node.output[0], f"{node.name or node.output[0]}_int8"
     return [
-        helper.make_node("Gather", [f"{table}_int8", ids], [f"{base}_rows"], f"{base}_rows", axis=0),
-        helper.make_node("Gather", [f"{table}_scale", ids], [f"{base}_scale"], f"{base}_scale", axis=0),
-        helper.make_node("Cast", [f"{base}_rows"], [f"{base}_cast"], f"{base}_cast", to=TensorProto.FLOAT),
+        helper.make_node(
+            "Gather", [f"{table}_int8", ids], [f"{base}_rows"], f"{base}_rows", axis=0
+        ),
+        helper.make_node(
+            "Gather", [f"{table}_scale", ids], [f"{base}_scale"], f"{base}_scale", axis=0
+        ),
+        helper.make_node(
+            "Cast", [f"{base}_rows"], [f"{base}_cast"], f"{base}_cast", to=TensorProto.FLOAT
+        ),
         helper.make_node("Mul", [f"{base}_cast", f"{base}_scale"], [output], f"{base}_mul"),
     ]
 
 
-def _drop_unused_weights(model: Any) -> None:  # noqa: ANN401 (an ONNX model)
+def _drop_unused_weights(model: Any) -> None:
     used = {name for node in model.graph.node for name in node.input}
     used |= {item.name for item in model.graph.output}
     rest = [tensor for tensor in model.graph.initializer if tensor.name in used]

@@ -21,7 +21,7 @@ from edgepack_runtime.errors import InputError
 FILES = ("model.onnx",)
 OPSET = 18
 _EXPORT_TOOLS = ("edgepack", "torch", "transformers", "optimum", "optimum-onnx", "onnx")
-_TOOLS = ("edgepack", "onnx", "onnxruntime")
+_TOOLS = ("edgepack", "onnx", "onnxruntime", "nncf")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source]) -> St
         "none": f"convert to {spec.precision} ONNX",
         "dynamic": "fuse and quantize ONNX, dynamic int8",
         "dynamic-reduced": "fuse and quantize ONNX, dynamic int8, 7-bit weights",
-        "static": "quantize ONNX, static int8 Q/DQ",
+        "static": "quantize ONNX with NNCF, static int8 Q/DQ",
     }
     return Stage(labels[spec.scheme], make_variant, settings, needed, _TOOLS)
 
@@ -66,6 +66,7 @@ def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> N
 
     Raises:
         InputError: Optimum knows no ONNX form of this architecture.
+
     """
     from optimum.exporters.onnx import main_export
 
@@ -100,12 +101,12 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
     elif settings.precision == "float16":
         graph.save(_half(graph.load(source)), final)
     elif settings.scheme == "static":
-        _static(source, inputs, final)
+        graph.save(_static(source, inputs), final)
     else:
         _dynamic(source, final, reduced=settings.scheme == "dynamic-reduced")
 
 
-def _half(model: Any) -> Any:  # noqa: ANN401 (an ONNX model)
+def _half(model: Any) -> Any:
     """Convert weights and activations to float16; inputs and outputs keep their types."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -132,7 +133,7 @@ def _dynamic(source: Path, final: Path, *, reduced: bool) -> None:
     graph.save(graph.load(final), final)
 
 
-def _fuse(source: Path) -> Any:  # noqa: ANN401 (an ONNX model)
+def _fuse(source: Path) -> Any:
     """Run ONNX Runtime's transformer fusions, with exact GELU and plain embeddings.
 
     Heads and width are read from the graph.  An architecture that has no fusions comes out
@@ -154,46 +155,24 @@ def _fuse(source: Path) -> Any:  # noqa: ANN401 (an ONNX model)
     return fused.model
 
 
-def _static(source: Path, inputs: Mapping[str, Path], final: Path) -> None:
-    """Calibrate and insert symmetric int8 Q/DQ pairs around every weighted MatMul."""
-    from onnxruntime.quantization import (
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
+def _static(source: Path, inputs: Mapping[str, Path]) -> Any:
+    """Calibrate with NNCF: SmoothQuant, then symmetric int8 Q/DQ pairs, weights per channel.
+
+    Symmetric, explicit pairs on an unfused graph are the form that TensorRT reads, and its
+    weights are int8 in the file.
+    """
+    import logging
+
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    model = graph.quantize_embeddings(graph.load(source))
+    names = [item.name for item in model.graph.input]
+    feeds = [{name: feed[name] for name in names} for feed in calibration_feeds(inputs)]
+    return nncf.quantize(
+        model,
+        nncf.Dataset(feeds),
+        model_type=nncf.ModelType.TRANSFORMER,
+        preset=nncf.QuantizationPreset.PERFORMANCE,
+        subset_size=len(feeds),
     )
-
-    work = final.with_name("work.onnx")
-    graph.save(graph.quantize_embeddings(graph.load(source)), work)
-    quantize_static(
-        work,
-        final,
-        _Reader(inputs),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=["MatMul"],
-        per_channel=True,
-        activation_type=QuantType.QInt8,
-        weight_type=QuantType.QInt8,
-        calibrate_method=CalibrationMethod.MinMax,
-        extra_options={
-            "ActivationSymmetric": True,
-            "WeightSymmetric": True,
-            "MatMulConstBOnly": True,
-        },
-    )
-    work.unlink()
-    graph.save(graph.load(final), final)
-
-
-class _Reader:
-    """Feeds calibration texts to ONNX Runtime's calibrator, one at a time."""
-
-    def __init__(self, inputs: Mapping[str, Path]) -> None:
-        self._feeds = calibration_feeds(inputs)
-        names = {item.name for item in graph.load(inputs["export"] / FILES[0]).graph.input}
-        self._names = names
-
-    def get_next(self) -> dict[str, Any] | None:
-        """Return the next feed, None at the end."""
-        feed = next(self._feeds, None)
-        return feed and {name: feed[name] for name in self._names}

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from edgepack_runtime.errors import DeviceError
 from edgepack_runtime.manifest import Variant
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, np.dtype[Any]]
+    from edgepack_runtime.numeric import Array
 
 
 class Session(Protocol):
@@ -52,8 +50,9 @@ def find(name: str) -> Engine:
 
     Raises:
         DeviceError: this runtime has no such engine.
+
     """
     known = sorted(p.stem for p in Path(__file__).parent.glob("[a-z]*.py"))
     if name not in known:
         raise DeviceError(f"unknown engine {name!r}; this runtime has {', '.join(known)}")
-    return cast(Engine, import_module(f"{__name__}.{name}"))
+    return cast("Engine", import_module(f"{__name__}.{name}"))

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import onnxruntime as ort
+import onnxruntime as ort  # noqa: TID253 (only imported when a bundle needs it)
 
 from edgepack_runtime.errors import DeviceError
 from edgepack_runtime.manifest import Variant
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, np.dtype[Any]]
+    from edgepack_runtime.numeric import Array
 
 _CPU = "CPUExecutionProvider"
 _ERROR_ONLY = 3
@@ -49,6 +47,7 @@ def open_session(files: Mapping[str, memoryview], variant: Variant, threads: int
 
     Raises:
         DeviceError: the graph does not load, or the provider was not taken.
+
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -60,7 +59,7 @@ def open_session(files: Mapping[str, memoryview], variant: Variant, threads: int
         providers.append(_CPU)
     try:
         session = ort.InferenceSession(bytes(files["model.onnx"]), options, providers=providers)
-    except Exception as exc:  # noqa: BLE001 (ONNX Runtime raises many unrelated types)
+    except Exception as exc:
         raise DeviceError(f"onnxruntime {ort.__version__} cannot load the graph: {exc}") from exc
     if session.get_providers()[0] != variant.provider:
         raise DeviceError(

@@ -1,30 +1,27 @@
 """OpenVINO on CPU.
 
 Small graphs spend much of a short text on dynamic shapes.  So a variant may name
-`static_tokens`: single texts up to that length are padded to it and run on a plan of
-fixed shape, everything else on the dynamic plan, widths rounded up to `pad_multiple` so
-that shapes recur.  Each plan is compiled on first use.  int8 and float variants both run
-in float32 where they are not int8, so that the same bundle answers alike on every CPU.
+`static_tokens`: a single text is padded to the least of these lengths that holds it and
+runs on a plan of fixed shape; everything else runs on the dynamic plan, its widths rounded
+up to `pad_multiple` so that shapes recur.  Each plan is compiled on first use.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-import openvino as ov
+import openvino as ov  # noqa: TID253 (only imported when a bundle needs it)
 
-from edgepack_runtime import paths
 from edgepack_runtime.errors import DeviceError
 from edgepack_runtime.manifest import Variant
 
 if TYPE_CHECKING:
-    import numpy as np
+    from edgepack_runtime.numeric import Array
 
-    Array = np.ndarray[Any, np.dtype[Any]]
+
+_DYNAMIC = 0
 
 
 class Plan:
@@ -55,34 +52,35 @@ class OpenVinoSession:
         self._model = model
         self._weights = weights  # the model points into it and does not keep it alive
         self._config = config
-        self._static = int(variant.options.get("static_tokens", 0))
+        self._static = tuple(sorted(variant.options.get("static_tokens", ())))
         self._multiple = int(variant.options.get("pad_multiple", 1))
         self._limit = int(variant.options.get("max_tokens", 0))
-        self._plans: dict[bool, Plan] = {}
+        self._plans: dict[int, Plan] = {}
         self._lock = Lock()
         self.inputs = tuple(item.get_any_name() for item in model.inputs)
 
     def width(self, rows: int, tokens: int) -> int:
-        """Return the static width for a short single text, else a multiple."""
-        if rows == 1 and tokens <= self._static:
-            return self._static
+        """Return the least static length for a short single text, else a multiple."""
+        fit = next((size for size in self._static if tokens <= size), 0)
+        if rows == 1 and fit:
+            return fit
         rounded = -(-tokens // self._multiple) * self._multiple
         return max(tokens, min(rounded, self._limit)) if self._limit else rounded
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """Run int64 arrays [rows, width]."""
         rows, width = feeds[self.inputs[0]].shape
-        static = rows == 1 and width == self._static
+        static = width if rows == 1 and width in self._static else _DYNAMIC
         with self._lock:
             if static not in self._plans:
-                self._plans[static] = self._compile(static=static)
+                self._plans[static] = self._compile(static)
             return self._plans[static].run(feeds)
 
-    def _compile(self, *, static: bool) -> Plan:
+    def _compile(self, tokens: int) -> Plan:
         model = self._model
-        if static:
+        if tokens != _DYNAMIC:
             model = model.clone()
-            model.reshape({item: [1, self._static] for item in model.inputs})
+            model.reshape({item: [1, tokens] for item in model.inputs})
         try:
             compiled = self._core.compile_model(model, "CPU", self._config)
         except RuntimeError as exc:
@@ -97,6 +95,7 @@ def open_session(
 
     Raises:
         DeviceError: OpenVINO cannot read the graph.
+
     """
     import numpy as np
 
@@ -114,6 +113,7 @@ def open_session(
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
         "ENABLE_CPU_PINNING": False,
-        "INFERENCE_PRECISION_HINT": "f32",
     }
+    if variant.precision == "float32":  # else bfloat16 where the CPU has it, as OpenVINO picks
+        config["INFERENCE_PRECISION_HINT"] = "f32"
     return OpenVinoSession(model, weights, variant, config)

@@ -16,9 +16,7 @@ from edgepack_runtime.errors import TrustError
 from edgepack_runtime.text import TextEncoder, Tokens
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, np.dtype[Any]]
+    from edgepack_runtime.numeric import Array
 
 Item = Any
 Answer = Any
@@ -29,19 +27,19 @@ class Task(Protocol):
 
     Options: type[Any]
 
-    def items(self, inputs: object, options: Any) -> list[Item]:  # noqa: ANN401
+    def items(self, inputs: object, options: Any) -> list[Item]:
         """Split a call's inputs into items."""
 
-    def prepare(self, encoder: TextEncoder, item: Item, options: Any) -> list[Tokens]:  # noqa: ANN401
+    def prepare(self, encoder: TextEncoder, item: Item, options: Any) -> list[Tokens]:
         """Tokenize one item into the texts that the model sees."""
 
     def windowed(self) -> bool:
         """Tell whether all windows of a long text are run, or only the first."""
 
-    def finish(self, call: Call, options: Any) -> Answer:  # noqa: ANN401 (the task's own)
+    def finish(self, call: Call, options: Any) -> Answer:
         """Turn the outputs of one item into its answer."""
 
-    def wrap(self, answers: list[Answer], inputs: object, options: Any) -> Answer:  # noqa: ANN401
+    def wrap(self, answers: list[Answer], inputs: object, options: Any) -> Answer:
         """Shape the answers of a whole call as its inputs were shaped."""
 
 
@@ -71,10 +69,11 @@ def find(name: str) -> Task:
 
     Raises:
         TrustError: this runtime has no such task.
+
     """
     if name not in known():
         raise TrustError(f"unknown task {name!r}; this runtime has {', '.join(known())}")
-    return cast(Task, import_module(f"{__name__}.{name.replace('-', '_')}"))
+    return cast("Task", import_module(f"{__name__}.{name.replace('-', '_')}"))
 
 
 def known() -> list[str]:

@@ -40,19 +40,19 @@ def windowed() -> bool:
     return False
 
 
-def finish(call: Call, options: Options) -> Any:  # noqa: ANN401 (lists or an array)
+def finish(call: Call, options: Options) -> Any:
     """Return [1, tokens, width], or [width] when pooled."""
     hidden = call.outputs[0][0]
     array = embed(call, 0) if options.pooling else hidden[None]
     return array if options.return_tensors else array.tolist()
 
 
-def wrap(answers: list[Any], inputs: object, options: Options) -> Any:  # noqa: ANN401, ARG001
+def wrap(answers: list[Any], inputs: object, options: Options) -> Any:  # noqa: ARG001
     """One text gives one answer."""
     return answers if isinstance(inputs, list) else answers[0]
 
 
-def embed(call: Call, index: int) -> Any:  # noqa: ANN401 (a numpy array [width])
+def embed(call: Call, index: int) -> Any:
     """Pool text `index` of a call as the model declares; the mean where it says nothing."""
     vector = pool(call.outputs[index][0], call.spec.pooling or "mean")
     return unit(vector) if call.spec.normalize else vector

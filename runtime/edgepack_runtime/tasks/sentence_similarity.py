@@ -41,7 +41,7 @@ def prepare(encoder: TextEncoder, item: object, options: Options) -> list[Tokens
     return [encoder.encode(text) for text in [item["source_sentence"], *item["sentences"]]]
 
 
-def finish(call: Call, options: Options) -> Any:  # noqa: ANN401 (lists or an array)
+def finish(call: Call, options: Options) -> Any:
     """Return a vector [width], or similarities [sentences]."""
     vectors = [embed(call, i) for i in range(len(call.tokens))]
     if isinstance(call.item, dict):
@@ -49,6 +49,6 @@ def finish(call: Call, options: Options) -> Any:  # noqa: ANN401 (lists or an ar
     return vectors[0] if options.return_tensors else vectors[0].tolist()
 
 
-def wrap(answers: list[Any], inputs: object, options: Options) -> Any:  # noqa: ANN401, ARG001
+def wrap(answers: list[Any], inputs: object, options: Options) -> Any:  # noqa: ARG001
     """One item gives one answer."""
     return answers if isinstance(inputs, list) else answers[0]

@@ -27,7 +27,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.function_to_apply not in (None, "softmax", "sigmoid", "none"):
             raise InputError(
-                f"function_to_apply must be softmax, sigmoid or none, not {self.function_to_apply!r}"
+                "function_to_apply must be softmax, sigmoid or none, "
+                f"not {self.function_to_apply!r}"
             )
 
 
@@ -52,7 +53,7 @@ def windowed() -> bool:
     return False
 
 
-def finish(call: Call, options: Options) -> Any:  # noqa: ANN401 (a dict or a list of dicts)
+def finish(call: Call, options: Options) -> Any:
     """Score the labels."""
     logits = call.outputs[0][0]
     labels = call.spec.labels
@@ -60,12 +61,14 @@ def finish(call: Call, options: Options) -> Any:  # noqa: ANN401 (a dict or a li
     if options.top_k == -1:
         best = int(scores.argmax())
         return {"label": labels[best], "score": float(scores[best])}
-    ranked = [{"label": labels[i], "score": float(s)} for i, s in enumerate(scores)]
+    ranked: list[dict[str, Any]] = [
+        {"label": labels[i], "score": float(s)} for i, s in enumerate(scores)
+    ]
     ranked.sort(key=lambda entry: entry["score"], reverse=True)
     return ranked if options.top_k is None else ranked[: options.top_k]
 
 
-def wrap(answers: list[Any], inputs: object, options: Options) -> Any:  # noqa: ANN401
+def wrap(answers: list[Any], inputs: object, options: Options) -> Any:
     """One string gives a list of one label, or the ranked list when top_k is given."""
     if isinstance(inputs, list):
         return answers
@@ -81,5 +84,7 @@ def _declared(call: Call) -> str:
     return "softmax"
 
 
-def _activate(logits: Any, function: str) -> Any:  # noqa: ANN401 (a numpy array [labels])
-    return {"softmax": softmax, "sigmoid": sigmoid, "none": lambda x: x}[function](logits)
+def _activate(logits: Any, function: str) -> Any:
+    if function == "none":
+        return logits
+    return softmax(logits) if function == "softmax" else sigmoid(logits)

@@ -16,9 +16,7 @@ from edgepack_runtime.tasks import Call
 from edgepack_runtime.text import TextEncoder, Tokens
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, np.dtype[Any]]
+    from edgepack_runtime.numeric import Array
 
 Entity = dict[str, Any]
 STRATEGIES = ("none", "simple", "first", "average", "max")
@@ -99,7 +97,7 @@ def finish(call: Call, options: Options) -> list[Entity]:
     return _join_entities([entity for window in found for entity in window])
 
 
-def wrap(answers: list[Any], inputs: object, options: Options) -> Any:  # noqa: ANN401
+def wrap(answers: list[Any], inputs: object, options: Options) -> Any:
     """One text gives its list of entities, several give a list of lists."""
     words_of_one = options.is_split_into_words and len(answers) == 1
     many = isinstance(inputs, list) and not (words_of_one and items(inputs, options) == [inputs])
@@ -110,7 +108,7 @@ def _label(entity: Entity) -> str:
     return str(entity["entity"] if "entity" in entity else entity["entity_group"])
 
 
-def _sentence(item: Any, options: Options) -> tuple[str, list[int] | None]:  # noqa: ANN401
+def _sentence(item: Any, options: Options) -> tuple[str, list[int] | None]:
     """Return the text that offsets refer to, and where each given word starts in it."""
     if isinstance(item, str):
         return item, None
@@ -122,7 +120,11 @@ def _sentence(item: Any, options: Options) -> tuple[str, list[int] | None]:  # n
 
 
 def _tokens(
-    call: Call, encoding: Any, scores: Array, sentence: str, shifts: list[int] | None  # noqa: ANN401
+    call: Call,
+    encoding: Any,
+    scores: Array,
+    sentence: str,
+    shifts: list[int] | None,
 ) -> Iterable[_Token]:
     wordpieces = bool(getattr(call.encoder.tokenizer.model, "continuing_subword_prefix", None))
     for index, row in enumerate(scores):

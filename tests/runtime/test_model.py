@@ -1,0 +1,180 @@
+"""Loading and answering: the choice of a variant, the options of a call, and odd inputs."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import handmade
+import pytest
+
+from edgepack_runtime import (
+    Bundle,
+    DeviceError,
+    InputError,
+    SelfTestError,
+    TrustError,
+    load,
+    tuned,
+)
+from edgepack_runtime.device import probe
+from edgepack_runtime.model import rank
+from edgepack_runtime.selftest import selftest
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A bundle of the null engine."""
+    return handmade.bundle(tmp_path / "small.epk")
+
+
+def test_the_null_engine_answers_what_arithmetic_says(path: Path) -> None:
+    """[CLS] turn on the lights [SEP] sums to 29, so label 29 % 3 wins."""
+    answer = load(path)("turn on the lights")
+    assert answer[0]["label"] == handmade.LABELS[29 % 3]
+
+
+def test_a_batch_answers_as_each_text_alone_would(path: Path) -> None:
+    """Order is kept though texts run sorted by length, whatever the batch size."""
+    model = load(path)
+    texts = ["turn on", "lights", "turn off the lights please", "a", "the lights a on off"] * 3
+    alone = [model(text)[0] for text in texts]
+    for size in (1, 2, 7, 100):
+        assert model(texts, batch_size=size) == alone
+
+
+def test_an_empty_list_is_an_empty_answer(path: Path) -> None:
+    """No text, no answer, no error."""
+    assert load(path)([]) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "emoji 😀👩‍👩‍👧", "مرحبا بالعالم", "\u202eabc", "\x00", "a\u0301"]
+)
+def test_odd_text_is_answered(text: str, path: Path) -> None:
+    """Empty, emoji, right-to-left and control characters are text like any other."""
+    assert load(path)(text)[0]["label"] in handmade.LABELS
+
+
+@pytest.mark.parametrize("wrong", [b"bytes", None, 3, "lone \ud800 surrogate", ["fine", 3]])
+def test_what_is_no_text_is_one_clear_error(wrong: object, path: Path) -> None:
+    """Bytes, numbers and invalid Unicode are refused with the remedy."""
+    with pytest.raises(InputError, match=r"expected text|not valid Unicode"):
+        load(path)(wrong)
+
+
+def test_a_megabyte_of_text_is_cut_with_a_warning(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A text beyond max_length is cut, and the log says how many texts were."""
+    with caplog.at_level(logging.WARNING):
+        answer = load(path)(["turn on " * 131_072, "turn on"])
+    assert len(answer) == 2
+    assert "1 of 2 texts are longer than 16 tokens" in caplog.text
+
+
+def test_a_long_text_of_ner_is_not_cut(tmp_path: Path) -> None:
+    """Every word of a text of many windows has its one place in the answer."""
+    model = load(handmade.bundle(tmp_path / "ner.epk", task="token-classification"))
+    text = " ".join(["turn", "on", "the", "lights"] * 40)
+    found = model(text, ignore_labels=[])
+    assert len(found) == 160
+    assert [text[e["start"] : e["end"]] for e in found] == text.split()
+
+
+def test_an_unknown_option_suggests_the_near_one(path: Path) -> None:
+    """A misspelt option is an error that names the right one."""
+    with pytest.raises(InputError, match="did you mean 'top_k'"):
+        load(path)("turn on", topk=3)
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"function_to_apply": "relu"}])
+def test_a_senseless_option_is_refused(options: dict[str, object], path: Path) -> None:
+    """Values that mean nothing are an InputError."""
+    with pytest.raises(InputError):
+        load(path)("turn on", **options)  # type: ignore[arg-type]
+
+
+def test_a_bundle_for_another_machine_is_refused_unless_told(tmp_path: Path) -> None:
+    """The error names both machines and the remedy; any_device overrides it."""
+    other = handmade.bundle(tmp_path / "other.epk", change={"arch": "riscv64", "target": "board"})
+    with pytest.raises(DeviceError, match=r"built for board \(riscv64\)"):
+        load(other)
+    assert load(other, any_device=True)("turn on")
+
+
+def test_demands_are_checked_before_an_engine_is_tried(tmp_path: Path) -> None:
+    """A variant whose CPU flag, engine or memory is missing is passed over, and says why."""
+    variants = [
+        {"name": "flag", "requires": {"isa_any": ["avx9"]}},
+        {"name": "engine", "engine": "nosuchengine"},
+        {"name": "memory", "requires": {"memory_mb": 1 << 40}},
+        {"name": "plain"},
+    ]
+    from edgepack_runtime.manifest import Requires
+
+    fields = [
+        {**v, "requires": Requires(**{k: tuple(x) if isinstance(x, list) else x
+                                      for k, x in v.get("requires", {}).items()})}  # type: ignore[attr-defined]
+        for v in variants
+    ]  # fmt: skip
+    model = load(handmade.bundle(tmp_path / "many.epk", variants=fields))
+    assert model.variant.name == "plain"
+    assert model.choice is not None
+    assert set(model.choice.rejected) == {"flag", "engine", "memory"}
+    with pytest.raises(DeviceError, match="avx9"):
+        load(handmade.bundle(tmp_path / "one.epk", variants=fields[:1]))
+
+
+def test_an_engine_outside_the_registry_is_never_imported(tmp_path: Path) -> None:
+    """A manifest cannot name a module to import."""
+    bad = handmade.bundle(tmp_path / "bad.epk", variants=[{"engine": "os"}])
+    with pytest.raises(DeviceError, match="unknown engine 'os'"):
+        load(bad)
+
+
+def test_an_unknown_task_is_refused(tmp_path: Path) -> None:
+    """A task that this runtime does not have is one clear error."""
+    bundle = handmade.bundle(tmp_path / "bad.epk", task="token-classification")
+    opened = Bundle.open(bundle)
+    spec = opened.manifest.task
+    object.__setattr__(spec, "name", "mind-reading")
+    with pytest.raises(TrustError, match="unknown task 'mind-reading'"):
+        load(opened)
+
+
+def test_the_default_is_what_was_measured_here(tmp_path: Path) -> None:
+    """A record of this machine decides; one of another machine is ignored."""
+    path = handmade.bundle(tmp_path / "two.epk", variants=[{"name": "first"}, {"name": "second"}])
+    assert load(path).variant.name == "first"
+    bundle, device = Bundle.open(path), probe()
+    tuned.save(bundle.digest, device, {"first": {"16×1": 2.0}, "second": {"16×1": 1.0}})
+    model = load(path)
+    assert model.variant.name == "second"
+    assert model.choice is not None
+    assert "measured here" in model.choice.reason
+    from dataclasses import replace
+
+    fit, _ = rank(bundle, replace(device, cpu="another"))
+    assert fit[0][0].name == "first"
+
+
+def test_an_unknown_variant_lists_the_known(path: Path) -> None:
+    """Asking for a variant that is not there names those that are."""
+    with pytest.raises(InputError, match="it has null"):
+        load(path, variant="fast")
+
+
+def test_a_wrong_golden_output_fails_the_selftest(tmp_path: Path) -> None:
+    """A model that answers otherwise than its golden file is refused by name."""
+    good = Bundle.open(handmade.bundle(tmp_path / "good.epk"))
+    assert selftest(good, load(good)).agreement == 1.0
+    value = handmade.golden()
+    value["outputs"][0]["data"].reverse()
+    from edgepack_runtime.manifest import canonical_json
+
+    bad = Bundle.open(
+        handmade.bundle(tmp_path / "bad.epk", extra={"golden.json": canonical_json(value)})
+    )
+    with pytest.raises(SelfTestError, match="strays from its golden outputs"):
+        selftest(bad, load(bad))
