@@ -8,6 +8,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from edgepack import pack
 from edgepack_runtime.manifest import (
@@ -18,6 +19,7 @@ from edgepack_runtime.manifest import (
     Tolerance,
     Variant,
     canonical_json,
+    encode,
 )
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "turn", "on", "off", "the", "lights", "please", "a"]
@@ -71,12 +73,8 @@ def bundle(
             content[inside].write_bytes(value)
         packed = pack.Content(content)
         manifest = _manifest(task, packed, variants or [{}])
-        encode = pack.encode
-        try:
-            pack.encode = lambda value: {**encode(value), **(change or {})}  # type: ignore[attr-defined]
+        with mock.patch.object(pack, "encode", lambda m: {**encode(m), **(change or {})}):
             pack.write_bundle(manifest, packed, path, layout=layout)
-        finally:
-            pack.encode = encode  # type: ignore[attr-defined]
     return path
 
 

@@ -116,14 +116,14 @@ def _variant(
     make = exporter.variant_stage(spec, {**common, "export": export})
     assess = Stage(
         f"compare {spec.name} with float", golden.assess,
-        golden.AssessSettings(spec.engine, spec.precision), {**common, "variant": make, "golden": reference},
-        golden.TOOLS,
+        golden.AssessSettings(spec.engine, spec.precision),
+        {**common, "variant": make, "golden": reference}, golden.TOOLS,
     )  # fmt: skip
     return VariantPlan(spec, make, assess)
 
 
 def _wanted(recipe: Recipe, target: Target) -> list[VariantSpec]:
-    """Return the target's variants, or its engines in float32 if the recipe wants that."""
+    """Return the target's variants, or its engines in float32."""
     if recipe.precision == "target":
         return list(target.variants)
     wanted: dict[str, VariantSpec] = {}

@@ -57,8 +57,14 @@ def _parser() -> argparse.ArgumentParser:
             _load_options(command)
         if name == "run":
             command.add_argument("text", nargs="*", help="texts; none: lines of standard input")
-            command.add_argument("-o", "--option", action="append", default=[], metavar="NAME=VALUE",
-                                 help="an option of the task, for instance top_k=3")  # fmt: skip
+            command.add_argument(
+                "-o",
+                "--option",
+                action="append",
+                default=[],
+                metavar="NAME=VALUE",
+                help="an option of the task, for instance top_k=3",
+            )
     return parser
 
 

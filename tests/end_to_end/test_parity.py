@@ -63,7 +63,7 @@ def test_words_already_split_keep_their_offsets(kind: str, model: Get, bundle: G
     ours = er.load(bundle(kind, precision="float32"))
     words = ["Angela", "Merkel", "lives", "in", "New", "York", "."]
     for strategy in ("none", "simple", "first"):
-        options = {"is_split_into_words": True, "aggregation_strategy": strategy}
+        options: dict[str, Any] = {"is_split_into_words": True, "aggregation_strategy": strategy}
         agreement.same(pipeline(words, **options), ours(words, **options))
         agreement.same(pipeline([words, words], **options), ours([words, words], **options))
 
@@ -75,7 +75,7 @@ def test_a_long_text_is_read_to_its_end(kind: str, model: Get, bundle: Get) -> N
     ours = er.load(bundle(kind, precision="float32"))
     text = " ".join(tiny.SENTENCES * 3)
     for stride in (0, 16):
-        options = {"aggregation_strategy": "simple", "stride": stride}
+        options: dict[str, Any] = {"aggregation_strategy": "simple", "stride": stride}
         agreement.same(pipeline(text, **options), ours(text, **options))
     everything = ours(text, ignore_labels=[])
     assert everything[-1]["end"] == len(text)
@@ -135,7 +135,7 @@ def test_wnut17_float_equals_the_pipeline(data: Path, tmp_path: Path) -> None:
     for engine in ENGINES:
         model = er.load(floats, variant=engine)
         for strategy in ("none", "simple"):
-            options = {"aggregation_strategy": strategy}
+            options: dict[str, Any] = {"aggregation_strategy": strategy}
             agreement.same(
                 [pipeline(r, **options) for r in rows], [model(r, **options) for r in rows]
             )

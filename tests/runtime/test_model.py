@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import handmade
 import pytest
@@ -18,6 +19,7 @@ from edgepack_runtime import (
     tuned,
 )
 from edgepack_runtime.device import probe
+from edgepack_runtime.manifest import Requires
 from edgepack_runtime.model import rank
 from edgepack_runtime.selftest import selftest
 
@@ -105,19 +107,12 @@ def test_a_bundle_for_another_machine_is_refused_unless_told(tmp_path: Path) -> 
 
 def test_demands_are_checked_before_an_engine_is_tried(tmp_path: Path) -> None:
     """A variant whose CPU flag, engine or memory is missing is passed over, and says why."""
-    variants = [
-        {"name": "flag", "requires": {"isa_any": ["avx9"]}},
+    fields: list[dict[str, Any]] = [
+        {"name": "flag", "requires": Requires(isa_any=("avx9",))},
         {"name": "engine", "engine": "nosuchengine"},
-        {"name": "memory", "requires": {"memory_mb": 1 << 40}},
+        {"name": "memory", "requires": Requires(memory_mb=1 << 40)},
         {"name": "plain"},
     ]
-    from edgepack_runtime.manifest import Requires
-
-    fields = [
-        {**v, "requires": Requires(**{k: tuple(x) if isinstance(x, list) else x
-                                      for k, x in v.get("requires", {}).items()})}  # type: ignore[attr-defined]
-        for v in variants
-    ]  # fmt: skip
     model = load(handmade.bundle(tmp_path / "many.epk", variants=fields))
     assert model.variant.name == "plain"
     assert model.choice is not None

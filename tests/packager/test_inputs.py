@@ -1,0 +1,170 @@
+"""What a user can get wrong, before a build begins: one clear error each, exit code 2."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edgepack.cli import main
+from edgepack.data import Settings, collect
+
+Get = Callable[..., Path]
+
+
+def run(*args: str, code: int = 2) -> str:
+    """Run the command line, assert its exit code, return what it printed."""
+    result = CliRunner().invoke(main, list(args))
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("./nowhere", "no model folder at ./nowhere"),
+        ("package:no_such_package/model", "pip install it first"),
+        ("package:edgepack/no_such_folder", "holds no folder 'no_such_folder'"),
+        ("some-org/no-such-model", "not in the local cache"),
+        ("bad id!", "no model folder at bad id!"),
+    ],
+)
+def test_a_model_that_is_not_there(model: str, message: str) -> None:
+    """Each way to name a model fails with its own remedy, and nothing is fetched offline."""
+    output = run("build", model, "-t", "cpu-arm64", "--offline")
+    assert message in output
+    assert output.count("\n") == 1
+
+
+def test_no_network_is_said_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A hub that cannot be reached is an error that names the model and a way out."""
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def unreachable(*_: object, **__: object) -> str:
+        raise LocalEntryNotFoundError("cannot connect")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    output = run("build", "org/model", "-t", "cpu-arm64", "-o", str(tmp_path))
+    assert "the hub cannot be reached" in output
+    assert "org/model" in output
+
+
+def test_a_hub_model_in_the_cache_is_found_offline(
+    model: Get, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The real loading code finds a snapshot in the local hub cache without network."""
+    folder = tmp_path / "hub/models--org--tiny"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs/main").write_text("0" * 40)
+    (folder / "snapshots").mkdir()
+    (folder / "snapshots" / ("0" * 40)).symlink_to(model("bert-intent"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    output = run("build", "org/tiny", "-t", "cpu-arm64", "--offline", "--dry-run", code=0)
+    assert "tiny (text-classification) for cpu-arm64" in output
+
+
+def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
+    """No config, a broken config and no weights are told apart."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    assert "it has no config.json" in run("build", str(folder), "-t", "cpu-arm64")
+    (folder / "config.json").write_text("{")
+    assert "is not valid JSON" in run("build", str(folder), "-t", "cpu-arm64")
+    (folder / "config.json").write_text("{}")
+    assert "holds no weights" in run("build", str(folder), "-t", "cpu-arm64")
+
+
+def test_a_task_that_is_not_known_or_cannot_be_told(tmp_path: Path) -> None:
+    """An unknown --task lists the tasks; an architecture without one asks for it."""
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["XForMindReading"]}))
+    assert "edgepack has feature-extraction" in run(
+        "build", str(tmp_path), "-t", "cpu-arm64", "--task", "mind-reading"
+    )
+    assert "cannot tell the task" in run("build", str(tmp_path), "-t", "cpu-arm64")
+
+
+def test_an_unsupported_architecture(tmp_path: Path) -> None:
+    """A model type that transformers does not know is refused, and nothing is written."""
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    config = {"architectures": ["XForTokenClassification"], "model_type": "nosuchtype"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    out = tmp_path / "dist"
+    output = run("build", str(tmp_path), "-t", "cpu-arm64", "-o", str(out), "--json")
+    assert "nosuchtype" in output
+    assert list(out.iterdir()) == []
+
+
+def test_targets_and_recipes_that_are_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No target, an unknown target, no recipe: each says what to do."""
+    monkeypatch.chdir(tmp_path)
+    assert "no recipe at edgepack.toml; name a model" in run("build")
+    assert "no recipe at my.toml" in run("build", "my.toml")
+    assert "no target; name one" in run("build", "org/model")
+    assert "did you mean 'jetson-orin'" in run("build", "org/model", "-t", "jetson-orn")
+    assert "--precision must be one of" in run("build", "x", "-t", "native", "--precision", "int3")
+
+
+def test_an_output_that_cannot_be_written(model: Get, tmp_path: Path) -> None:
+    """A file in the place of the output folder is refused before the work begins."""
+    (tmp_path / "dist").write_text("a file")
+    output = run(
+        "build", str(model("bert-intent")), "-t", "cpu-arm64", "-o", str(tmp_path / "dist")
+    )
+    assert "cannot write to" in output
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.txt", b"\n\n", "holds no texts"),
+        ("t.txt", b"\xff\xfe broken", "not valid UTF-8"),
+        ("t.jsonl", b'{"body": "x"}\n', "line 1: no text in column 'text'; it has body"),
+        ("t.jsonl", b"not json\n", "not valid UTF-8 jsonl"),
+        ("t.csv", b"intent,body\na,b\n", "line 2: no text in column 'text'; it has intent, body"),
+    ],
+)
+def test_calibration_data_that_is_wrong(
+    name: str, content: bytes, message: str, tmp_path: Path
+) -> None:
+    """Each fault of a calibration file names the file, the line and the columns."""
+    from edgepack_runtime import InputError
+
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message.split(";", maxsplit=1)[0]):
+        collect(Settings(), {"data": path}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.txt", "hello you\nsecond line\n"),
+        ("t.tsv", 'text\tlabel\nhello you\ta\nsecond line\t"b\n'),
+        ("t.csv", "label,text\na,hello you\nb,second line\n"),
+        ("t.jsonl", '{"text": "hello you"}\n{"text": "second line"}\n'),
+    ],
+)
+def test_calibration_data_in_every_form(name: str, content: str, tmp_path: Path) -> None:
+    """Lines, TSV, CSV and JSONL give the same texts."""
+    path = tmp_path / name
+    path.write_text(content)
+    collect(Settings(), {"data": path}, tmp_path)
+    texts = json.loads((tmp_path / "texts.json").read_text())
+    assert sorted(text.strip() for text in texts["evaluation"]) == ["hello you", "second line"]
+
+
+def test_a_bundle_command_on_what_is_no_bundle(tmp_path: Path) -> None:
+    """inspect, verify and diff fail alike: 2 for nothing there, 5 for something else."""
+    other = tmp_path / "other.epk"
+    other.write_bytes(b"PK not a bundle" * 100)
+    for command in (["inspect"], ["verify"], ["diff", str(other)]):
+        assert "no bundle at" in run(*command, str(tmp_path / "missing")) or command[0] == "diff"
+        run(command[0], *command[1:], str(other), code=5)
