@@ -10,7 +10,7 @@ import edgepack_runtime as er
 model = er.load(sys.argv[1])
 print(f"variant {model.variant.name} on {model.provider}: {model.choice.reason}")
 
-asked = "where is my order?"
+asked = "where is my parcel?"
 known = ["track a parcel", "return an item", "reset a password"]
 for score, sentence in zip(
     model({"source_sentence": asked, "sentences": known}), known, strict=True

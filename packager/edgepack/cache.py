@@ -27,6 +27,7 @@ from edgepack_runtime.paths import cache_folder
 Run = Callable[[Any, Mapping[str, Path], Path], None]
 _MARK = "artifact.json"
 _LEAST_FREE = 32 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -143,9 +144,9 @@ def _disk_errors(root: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as exc:
         number = getattr(exc, "errno", None)
-        if number in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if number in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
             raise EdgepackError(f"cannot write the stage cache {root}; set EDGEPACK_CACHE") from exc
-        if number in (errno.ENOSPC, errno.EDQUOT) or _free(root) < _LEAST_FREE:
+        if number in _FULL or _free(root) < _LEAST_FREE:
             raise EdgepackError(
                 f"the disk is full: {_free(root) >> 20} MB left at {root}. Free some, or set "
                 "EDGEPACK_CACHE to a larger disk; finished stages are kept"

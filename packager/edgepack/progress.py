@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -97,7 +98,10 @@ class Live(Quiet):
 @contextlib.contextmanager
 def silenced(log: Path) -> Iterator[None]:
     """Send what libraries print, warn and log below this context to a file."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    except OSError:  # the stage itself will say what is wrong with the disk
+        log = Path(os.devnull)
     with log.open("a", encoding="utf-8") as stream, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         before = logging.root.manager.disable

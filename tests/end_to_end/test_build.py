@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -125,20 +126,41 @@ def _whole(dist: Path) -> bool:
     return True
 
 
+def test_a_read_only_cache_is_one_clear_error(model: Get, tmp_path: Path) -> None:
+    """A cache folder that cannot be made is exit 1 and names the variable to set."""
+    (tmp_path / "file").write_text("in the way")
+    command = _command(model("bert-ner"), tmp_path / "dist", "-t", "cpu-arm64", "--json")
+    done = subprocess.run(
+        command,
+        env=_environment(tmp_path / "file/cache"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"error: cannot write the stage cache .*; set EDGEPACK_CACHE\n", done.stderr
+    )
+
+
 def test_a_full_disk_leaves_the_output_as_it_was(built: Path, model: Get, tmp_path: Path) -> None:
     """No space for a stage: exit 1, one clear error, and the old bundle is still there."""
     dist = tmp_path / "dist"
     dist.mkdir()
     old = min((built / "dist").glob("*.epk"))
     shutil.copyfile(old, dist / old.name)
-    script = "ulimit -f 8; trap '' XFSZ; exec \"$@\""  # files of at most 4 or 8 KiB
-    command = ["bash", "-c", script, "bash", *_command(model("bert-ner"), dist, *TARGETS, "--json")]
+    small = tmp_path / "small-disk"
+    small.mkdir()
+    script = 'mount -t tmpfs -o size=300k none "$0" && exec "$@"'
+    namespace = ["unshare", "-rm", "bash", "-c", script, str(small)]
+    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("cannot mount a small disk here")
+    command = [*namespace, *_command(model("bert-ner"), dist, *TARGETS, "--json")]
     done = subprocess.run(
-        command, env=_environment(tmp_path / "cache"), capture_output=True, text=True, check=False
+        command, env=_environment(small), capture_output=True, text=True, check=False
     )
     assert done.returncode == 1, done.stderr
-    assert "error: " in done.stderr
-    assert "Traceback" not in done.stderr
+    assert re.fullmatch(r"error: the disk is full: 0 MB left .*\n", done.stderr)
     assert [path.name for path in dist.iterdir()] == [old.name]
     assert (dist / old.name).read_bytes() == old.read_bytes()
 

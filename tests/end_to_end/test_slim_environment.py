@@ -55,7 +55,7 @@ def test_every_bundle_runs_in_the_slim_environment(python: Path, bundle: Get) ->
 
 
 def test_the_device_has_none_of_the_build_stack(python: Path) -> None:
-    """What the device line installs is the runtime, numpy, tokenizers, an engine and their needs."""
+    """The device line installs the runtime, numpy, tokenizers, an engine and their needs."""
     done = subprocess.run(
         [str(python), "-m", "pip", "list", "--format=json"], capture_output=True, check=True
     )

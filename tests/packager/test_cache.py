@@ -92,7 +92,7 @@ def test_a_full_disk_is_one_clear_error(
 
     monkeypatch.setattr(Path, "write_text", full)
     inputs = {"source": stage.inputs["source"].path}  # type: ignore[union-attr]
-    with pytest.raises(EdgepackError, match="the disk is full: .* MB left .* set EDGEPACK_CACHE"):
+    with pytest.raises(EdgepackError, match=r"the disk is full: .* MB left .* set EDGEPACK_CACHE"):
         StageCache(tmp_path / "cache").run(stage, inputs)
 
 

@@ -74,9 +74,11 @@ def test_a_graph_is_saved_as_the_same_bytes(tmp_path: Path) -> None:
 def test_tied_layers_are_in_a_bundle_once(target: str, bundle: Get) -> None:
     """ALBERT's two layers share their weights: a bundle holds them once, in every variant."""
     opened = Bundle.open(bundle("albert", target))
-    limit = {"int8": 30_000, "float16": 50_000}
+    limit = {"int8": 40_000, "float16": 40_000}  # a second layer would be 8 or 16 KB more
     for variant in opened.manifest.variants:
         for path in variant.files:
+            if path.endswith(".bin"):
+                assert opened.manifest.file(path).size < 45_000
             if not path.endswith(".onnx"):
                 continue
             model = onnx.load_model_from_string(bytes(opened.read(path)))
@@ -87,7 +89,7 @@ def test_tied_layers_are_in_a_bundle_once(target: str, bundle: Get) -> None:
 
 
 def test_the_tensorrt_form_is_symmetric_and_explicit(bundle: Get) -> None:
-    """The int8 graph for TensorRT has int8 zero points of 0 only, and no operator of ONNX Runtime."""
+    """The int8 graph for TensorRT has zero points of 0 only, and no operator of ONNX Runtime."""
     opened = Bundle.open(bundle("bert-ner", "jetson-orin"))
     content = bytes(opened.read("tensorrt-int8/model.onnx"))
     model = onnx.load_model_from_string(content)
@@ -123,7 +125,7 @@ def test_the_avx2_form_cannot_saturate(bundle: Get) -> None:
 
 
 def test_fusions_survive_dynamic_quantization(bundle: Get) -> None:
-    """The dynamic form runs fused attention in int8, and keeps no float matrix product of weights."""
+    """The dynamic form runs fused attention in int8, and no weights are multiplied in float."""
     opened = Bundle.open(bundle("bert-ner"))
     model = onnx.load_model_from_string(bytes(opened.read("onnxruntime-int8/model.onnx")))
     kinds = [node.op_type for node in model.graph.node]

@@ -18,7 +18,8 @@ def test_a_full_recipe_is_read(tmp_path: Path) -> None:
     path.write_text(
         '[model]\nsource = "model"\ntask = "token-classification"\nname = "ner"\nversion = "2.0"\n'
         'release = 3\nmax_length = 128\n[calibration]\nfile = "texts.jsonl"\ncolumn = "body"\n'
-        'samples = 32\n[build]\ntargets = ["jetson-orin"]\nprecision = "float32"\nlayout = "folder"\n'
+        'samples = 32\n[build]\ntargets = ["jetson-orin"]\n'
+        'precision = "float32"\nlayout = "folder"\n'
     )
     recipe = read_recipe(path)
     assert recipe.source == str((tmp_path / "model").resolve())
@@ -92,11 +93,13 @@ def test_a_board_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """A TOML file in $EDGEPACK_TARGETS is a target; a faulty one says what is wrong with it."""
     monkeypatch.setenv("EDGEPACK_TARGETS", str(tmp_path))
     body = (
-        'summary = "my board"\narch = "aarch64"\n[[variants]]\nname = "cpu"\nengine = "onnxruntime"\n'
-        'provider = "CPUExecutionProvider"\nprecision = "int8"\nscheme = "dynamic"\nwhy = "it fits"\n'
+        'summary = "my board"\narch = "aarch64"\n'
+        '[[variants]]\nname = "cpu"\nengine = "onnxruntime"\n'
+        'provider = "CPUExecutionProvider"\nprecision = "int8"\nscheme = "dynamic"\n'
+        'why = "it fits"\n'
     )
     (tmp_path / "my-board.toml").write_text(body)
     assert find_target("my-board").variants[0].name == "cpu"
     (tmp_path / "bad.toml").write_text(body.replace("onnxruntime", "onnxruntim") + "colour = 1\n")
-    with pytest.raises(InputError, match="(?s)did you mean 'onnxruntime'.*colour: unknown key"):
+    with pytest.raises(InputError, match=r"(?s)did you mean 'onnxruntime'.*colour: unknown key"):
         find_target("bad")

@@ -77,7 +77,12 @@ def test_stages_do_not_import_each_other() -> None:
 def test_no_engine_stops_being_lazy() -> None:
     """Only the two engine modules import their engine at the top."""
     tops = {
-        path.name: {a.name for n in ast.parse(path.read_text()).body if isinstance(n, ast.Import) for a in n.names}
+        path.name: {
+            alias.name
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        }
         for path in RUNTIME.rglob("*.py")
     }  # fmt: skip
     heavy = {"numpy", "tokenizers", "onnxruntime", "openvino"}

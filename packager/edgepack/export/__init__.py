@@ -35,6 +35,19 @@ def find(engine: str) -> Exporter:
     return cast("Exporter", import_module(f"{__name__}.{engine}"))
 
 
+def nncf_parameters(*, tied: bool) -> Any:
+    """Return NNCF's settings: without SmoothQuant for tied weights.
+
+    SmoothQuant would scale each use of a weight its own way, and so store it once a layer.
+    """
+    import nncf
+
+    if not tied:
+        return None
+    off = nncf.AdvancedSmoothQuantParameters(matmul=-1)
+    return nncf.AdvancedQuantizationParameters(smooth_quant_alphas=off)
+
+
 def optimum_task(task: str) -> str:
     """Return Optimum's name for a task of the runtime."""
     return "feature-extraction" if task == "sentence-similarity" else task

@@ -35,6 +35,7 @@ def save(model: Any, path: Path) -> None:
 
 def share_equal_weights(model: Any) -> int:
     """Store initializers of equal type, shape and content once; return the bytes saved."""
+    _bypass_identities(model)
     kept: dict[tuple[int, tuple[int, ...], str], str] = {}
     renamed: dict[str, str] = {}
     saved = 0
@@ -55,6 +56,34 @@ def share_equal_weights(model: Any) -> int:
         for node in model.graph.node:
             node.input[:] = [renamed.get(name, name) for name in node.input]
     return saved
+
+
+def _bypass_identities(model: Any) -> None:
+    """Read a weight itself where the exporter put an Identity of it for a second use."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    outputs = {item.name for item in model.graph.output}
+    renamed: dict[str, str] = {}
+    nodes = []
+    for node in model.graph.node:
+        if (
+            node.op_type == "Identity"
+            and node.input[0] in weights
+            and node.output[0] not in outputs
+        ):
+            renamed[node.output[0]] = node.input[0]
+        else:
+            nodes.append(node)
+    for node in nodes:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def has_tied_weights(model: Any) -> bool:
+    """Tell whether two matrix products share a weight, as the layers of ALBERT do."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    used = [n.input[1] for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in weights]
+    return len(set(used)) < len(used)
 
 
 def quantize_embeddings(model: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 from edgepack.artifact import calibration_feeds
 from edgepack.cache import Source, Stage
-from edgepack.export import graph, optimum_task
+from edgepack.export import graph, nncf_parameters, optimum_task
 from edgepack.target import VariantSpec
 from edgepack_runtime.errors import InputError
 
@@ -175,4 +175,5 @@ def _static(source: Path, inputs: Mapping[str, Path]) -> Any:
         model_type=nncf.ModelType.TRANSFORMER,
         preset=nncf.QuantizationPreset.PERFORMANCE,
         subset_size=len(feeds),
+        advanced_parameters=nncf_parameters(tied=graph.has_tied_weights(model)),
     )

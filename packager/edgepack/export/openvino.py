@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgepack.artifact import calibration_feeds, read_texts
+from edgepack.artifact import calibration_feeds
 from edgepack.cache import Source, Stage
-from edgepack.export import optimum_task
+from edgepack.export import nncf_parameters, optimum_task
 from edgepack.target import VariantSpec
 from edgepack_runtime.errors import InputError
 
@@ -119,8 +120,24 @@ def _quantize(model: Any, inputs: Mapping[str, Path]) -> Any:
         model,
         nncf.Dataset(feeds),
         model_type=nncf.ModelType.TRANSFORMER,
-        subset_size=len(read_texts(inputs["texts"], "calibration")),
+        subset_size=len(feeds),
+        advanced_parameters=nncf_parameters(tied=_has_tied_weights(model)),
     )
+
+
+def _has_tied_weights(model: Any) -> bool:
+    """Tell whether two matrix products have weights of equal content."""
+    seen = set()
+    products = [node for node in model.get_ops() if node.get_type_name() == "MatMul"]
+    for node in products:
+        weight = node.input_value(1).get_node()
+        if weight.get_type_name() != "Constant":
+            continue
+        digest = hashlib.sha256(weight.data.tobytes()).digest()
+        if digest in seen:
+            return True
+        seen.add(digest)
+    return False
 
 
 def _gather_before_scale(model: Any) -> None:
