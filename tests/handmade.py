@@ -62,7 +62,7 @@ def bundle(
     rank = 2 if task == "text-classification" else 3
     files = {
         "tokenizer.json": tokenizer(),
-        "golden.json": canonical_json(golden()),
+        "golden.json": canonical_json(golden(rank)),
         "null/null.json": json.dumps({"rank": rank, "size": len(LABELS)}).encode(),
         **(extra or {}),
     }
@@ -78,12 +78,13 @@ def bundle(
     return path
 
 
-def golden() -> dict[str, Any]:
-    """Return one golden input whose output the null engine gives."""
+def golden(rank: int = 2) -> dict[str, Any]:
+    """Return one golden input with the output that the null engine gives."""
     ids = [2, 4, 5, 7, 8, 3]
-    data = [0.0] * len(LABELS)
-    data[sum(ids) % len(LABELS)] = 1.0
-    return {"inputs": ["turn on the lights"], "outputs": [{"shape": [len(LABELS)], "data": data}]}
+    chosen = [sum(ids)] if rank == 2 else ids
+    data = [float(i % len(LABELS) == column) for i in chosen for column in range(len(LABELS))]
+    shape = [len(LABELS)] if rank == 2 else [len(ids), len(LABELS)]
+    return {"inputs": ["turn on the lights"], "outputs": [{"shape": shape, "data": data}]}
 
 
 def spans(path: Path) -> dict[str, tuple[int, int]]:

@@ -51,5 +51,5 @@ def open_model(tokenizer: Path, folder: Path, engine: str, precision: str = "flo
         requires=Requires(),
         tolerance=Tolerance(0.0, 0.0),
     )
-    session = engines.find(engine).open_session(files, variant, cores())
+    session = engines.find(engine).open_session(files, variant, cores(), None)
     return Model(read_task(tokenizer), variant, session, read_encoder(tokenizer))

@@ -20,6 +20,7 @@ TOOLS = ("edgepack", "tokenizers")
 EVALUATION = 64
 GOLDEN = 8
 _GOLDEN_WORDS = 40
+_FIRST_CHARACTERS = 12  # at most 14 tokens, special ones included, in any script
 _MOST_CHARACTERS = 2000
 
 _WHO = ("my sister", "the new driver", "Dr. Adams", "a customer in Berlin", "our team", "Ms. Okoro",
@@ -61,9 +62,11 @@ def collect(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
         pool = _generated(inputs["tokenizer"] / "tokenizer.json", settings)
     evaluation, rest = pool[:EVALUATION], pool[EVALUATION:]
     calibration = (rest or evaluation)[: settings.samples]
-    # The shortest stands first: it is what a device runs to prove a freshly loaded model.
+    # A very short one stands first: a device runs it to prove a freshly loaded model.
+    first = min(evaluation, key=lambda text: (len(text), text))[:_FIRST_CHARACTERS]
     short = [text for text in evaluation if len(text.split()) <= _GOLDEN_WORDS] or evaluation
-    golden = sorted(short[:GOLDEN], key=lambda text: (len(text), text))
+    golden = [first, *short[: GOLDEN - 1]]
+    evaluation = list(dict.fromkeys([*golden, *evaluation]))
     chosen = {"calibration": calibration, "evaluation": evaluation, "golden": golden}
     (out / "texts.json").write_text(json.dumps(chosen, ensure_ascii=False))
 

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 import re
 import tarfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from edgepack_runtime.errors import InputError, TrustError
-from edgepack_runtime.manifest import File, Manifest, decode
+from edgepack_runtime.manifest import File, Manifest, Variant, decode
+from edgepack_runtime.paths import map_file
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -121,6 +122,10 @@ class Bundle:
         entry = self.manifest.file(path)
         return _checked(self._layout, entry.sha256, entry.size, path)
 
+    def files(self, variant: Variant) -> VariantFiles:
+        """Return the files of a variant by base name, each read and hashed when it is taken."""
+        return VariantFiles(self, variant)
+
     def verify(self) -> int:
         """Hash every file of the bundle and return how many bytes that were.
 
@@ -131,12 +136,33 @@ class Bundle:
         return sum(len(self.read(entry.path)) for entry in self.manifest.files)
 
 
+class VariantFiles(Mapping[str, memoryview]):
+    """The files of one variant by base name, read lazily.
+
+    Attributes:
+        key: names their content: equal keys, equal files.
+
+    """
+
+    def __init__(self, bundle: Bundle, variant: Variant) -> None:
+        self._bundle = bundle
+        self._paths = {path.rpartition("/")[2]: path for path in variant.files}
+        digests = [bundle.manifest.file(path).sha256 for path in variant.files]
+        self.key = hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+    def __getitem__(self, name: str) -> memoryview:
+        return self._bundle.read(self._paths[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+
 def _map(path: Path) -> memoryview:
     try:
-        with path.open("rb") as stream:
-            if path.stat().st_size == 0:
-                return memoryview(b"")
-            return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY))
+        return map_file(path)
     except OSError as exc:
         raise InputError(f"cannot read {path}: {exc.strerror}") from exc
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.device import Device, cores, probe, why_not
 from edgepack_runtime.errors import DeviceError, InputError
 from edgepack_runtime.manifest import Task, Variant
+from edgepack_runtime.paths import cache_folder
+from edgepack_runtime.selftest import selftest
 from edgepack_runtime.text import TextEncoder, Tokens, batches
 
 if TYPE_CHECKING:
@@ -96,6 +98,8 @@ class Model:
         known = [f.name for f in fields(self._rules.Options)]
         for name in options:
             if name not in known:
+                from difflib import get_close_matches
+
                 near = get_close_matches(name, known, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}"
                 raise InputError(f"{self.task.name} has no option {name!r}{hint}")
@@ -157,6 +161,7 @@ def load(
         InputError: there is no bundle at `path`, or no such variant.
         TrustError: the bundle is truncated, altered, malformed or of a newer format.
         DeviceError: this device cannot run it; the message lists why, variant by variant.
+        SelfTestError: it runs, but strays from the first golden output.
 
     """
     bundle = path if isinstance(path, Bundle) else Bundle.open(path)
@@ -174,6 +179,7 @@ def load(
                     "Pass allow_fallback=True (--allow-fallback) to accept the next best"
                 ) from exc
         else:
+            selftest(bundle, model, limit=1)
             model.choice = Choice(candidate, reason, rejected)
             _log.info("%s runs %s on %s: %s", bundle.path, candidate.name, model.provider, reason)
             return model
@@ -213,7 +219,7 @@ def rank(
 
 
 def open_variant(bundle: Bundle, variant: Variant, threads: int | None = None) -> Model:
-    """Load one variant, whatever the device; every file is hashed first.
+    """Load one variant, whatever the device; every file that is read is hashed first.
 
     Raises:
         TrustError: a file is missing or differs from its digest.
@@ -223,13 +229,17 @@ def open_variant(bundle: Bundle, variant: Variant, threads: int | None = None) -
     if threads is not None and threads < 1:
         raise InputError(f"threads must be at least 1, not {threads}")
     task = bundle.manifest.task
-    encoder = TextEncoder(bytes(bundle.read(task.text.tokenizer)), task.text)
-    files = {path.rpartition("/")[2]: bundle.read(path) for path in variant.files}
-    try:
-        session = engines.find(variant.engine).open_session(files, variant, threads or cores())
-    except ImportError as exc:
-        raise DeviceError(f"{variant.engine} is not installed: {exc}") from exc
-    return Model(task, variant, session, encoder)
+    content = bytes(bundle.read(task.text.tokenizer))
+    files = bundle.files(variant)
+    cache = cache_folder() / "compiled" / files.key
+    with ThreadPoolExecutor(1) as pool:  # the tokenizer loads while the engine does
+        encoder = pool.submit(TextEncoder, content, task.text)
+        try:
+            engine = engines.find(variant.engine)
+            session = engine.open_session(files, variant, threads or cores(), cache)
+        except ImportError as exc:
+            raise DeviceError(f"{variant.engine} is not installed: {exc}") from exc
+        return Model(task, variant, session, encoder.result())
 
 
 def _named(

@@ -1,7 +1,8 @@
-"""Where a device keeps what it learned: XDG folders, each with an override."""
+"""Where a device keeps what it learned, and how files are mapped and written there."""
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 
@@ -12,3 +13,38 @@ def cache_folder() -> Path:
         return Path(override)
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "edgepack"
+
+
+def map_file(path: Path) -> memoryview:
+    """Map a file copy-on-write: read lazily, and writable for engines that insist on it.
+
+    Raises:
+        OSError: it cannot be read.
+
+    """
+    with path.open("rb") as stream:
+        if path.stat().st_size == 0:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, and its folder if need be.
+
+    Raises:
+        OSError: the disk is full or read-only.
+
+    """
+    import tempfile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).replace(path)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -7,14 +7,12 @@ it.  Measurements stay out of the bundle, so that a bundle is the same bytes eve
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from math import exp, log
 from pathlib import Path
 
 from edgepack_runtime.device import Device
-from edgepack_runtime.paths import cache_folder
+from edgepack_runtime.paths import cache_folder, write_whole
 
 Latencies = Mapping[str, Mapping[str, float]]
 
@@ -36,11 +34,8 @@ def load(digest: str, device: Device) -> dict[str, dict[str, float]]:
 def save(digest: str, device: Device, latencies: Latencies) -> Path:
     """Keep a measurement for later loads; written whole or not at all."""
     path = _path(digest)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(handle, "w") as stream:
-        json.dump({"device": device.fingerprint, "latency_ms": latencies}, stream, indent=1)
-    Path(name).replace(path)
+    record = {"device": device.fingerprint, "latency_ms": latencies}
+    write_whole(path, json.dumps(record, indent=1).encode())
     return path
 
 

@@ -20,7 +20,7 @@ from edgepack_runtime import (
 )
 from edgepack_runtime.device import probe
 from edgepack_runtime.manifest import Requires
-from edgepack_runtime.model import rank
+from edgepack_runtime.model import open_variant, rank
 from edgepack_runtime.selftest import selftest
 
 
@@ -172,4 +172,6 @@ def test_a_wrong_golden_output_fails_the_selftest(tmp_path: Path) -> None:
         handmade.bundle(tmp_path / "bad.epk", extra={"golden.json": canonical_json(value)})
     )
     with pytest.raises(SelfTestError, match="strays from its golden outputs"):
-        selftest(bad, load(bad))
+        load(bad)
+    with pytest.raises(SelfTestError, match=r"agreement 0\.000"):
+        selftest(bad, open_variant(bad, bad.manifest.variants[0]))

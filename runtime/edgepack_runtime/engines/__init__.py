@@ -1,6 +1,6 @@
 """The engines: one module each, and this folder is the registry.
 
-An engine module has `open_session(files, variant, threads) -> Session`.  A name that is
+An engine module has `open_session(files, variant, threads, cache) -> Session`.  A name that is
 not a file in this folder is refused, so a manifest can never name code to import.
 """
 
@@ -40,9 +40,12 @@ class Engine(Protocol):
     """What an engine module provides."""
 
     def open_session(
-        self, files: Mapping[str, memoryview], variant: Variant, threads: int
+        self, files: Mapping[str, memoryview], variant: Variant, threads: int, cache: Path | None
     ) -> Session:
-        """Load a variant's files (by base name), using at most `threads` threads."""
+        """Load a variant's files (by base name), using at most `threads` threads.
+
+        `cache` is a folder, made when needed, for what the engine compiles from these files.
+        """
 
 
 def find(name: str) -> Engine:

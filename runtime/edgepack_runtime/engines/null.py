@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgepack_runtime.manifest import Variant
@@ -39,7 +40,12 @@ class NullSession:
         return [np.eye(self._size, dtype=np.float32)[chosen]]
 
 
-def open_session(files: Mapping[str, memoryview], variant: Variant, threads: int) -> NullSession:  # noqa: ARG001
+def open_session(
+    files: Mapping[str, memoryview],
+    variant: Variant,  # noqa: ARG001 (the Engine protocol)
+    threads: int,  # noqa: ARG001 (the Engine protocol)
+    cache: Path | None,  # noqa: ARG001 (the Engine protocol)
+) -> NullSession:
     """Read `null.json`."""
     shape = json.loads(bytes(files["null.json"]))
     return NullSession(rank=int(shape["rank"]), size=int(shape["size"]))

@@ -7,6 +7,7 @@ must be the one that is taken; ONNX Runtime's own silent fall back to the CPU is
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort  # noqa: TID253 (only imported when a bundle needs it)
@@ -42,7 +43,12 @@ class OrtSession:
         return list(self._session.run(None, typed))
 
 
-def open_session(files: Mapping[str, memoryview], variant: Variant, threads: int) -> OrtSession:
+def open_session(
+    files: Mapping[str, memoryview],
+    variant: Variant,
+    threads: int,
+    cache: Path | None,  # noqa: ARG001 (the Engine protocol)
+) -> OrtSession:
     """Load `model.onnx` on the variant's provider.
 
     Raises:

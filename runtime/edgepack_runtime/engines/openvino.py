@@ -3,37 +3,77 @@
 Small graphs spend much of a short text on dynamic shapes.  So a variant may name
 `static_tokens`: a single text is padded to the least of these lengths that holds it and
 runs on a plan of fixed shape; everything else runs on the dynamic plan, its widths rounded
-up to `pad_multiple` so that shapes recur.  Each plan is compiled on first use.
+up to `pad_multiple` so that shapes recur.  The first plan is compiled at load, the others
+on first use; what was compiled is kept in the cache folder, by OpenVINO version and CPU.
 """
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
 from threading import Lock
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import openvino as ov  # noqa: TID253 (only imported when a bundle needs it)
-
+from edgepack_runtime.device import probe
 from edgepack_runtime.errors import DeviceError
 from edgepack_runtime.manifest import Variant
+from edgepack_runtime.paths import map_file, write_whole
 
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 
-
 _DYNAMIC = 0
+_log = logging.getLogger(__name__)
+
+
+def _import_openvino() -> Any:
+    """Import OpenVINO without its model converter and telemetry, which no device needs.
+
+    They are a third of its import time and 15 MB.  `openvino.convert_model` still works for
+    other code in this process: it imports the converter when it is called.
+    """
+    if "openvino" in sys.modules:
+        return sys.modules["openvino"]
+
+    def convert_model(*args: Any, **kwargs: Any) -> Any:
+        from openvino.tools.ovc import convert_model as real
+
+        return real(*args, **kwargs)
+
+    tools, converter = ModuleType("openvino.tools"), ModuleType("openvino.tools.ovc")
+    tools.__path__ = []
+    converter.convert_model = convert_model  # type: ignore[attr-defined]
+    stubs = {"openvino.tools": tools, "openvino.tools.ovc": converter}
+    sys.modules.update(stubs)
+    try:
+        import openvino
+    finally:
+        for name, stub in stubs.items():
+            if sys.modules.get(name) is stub:
+                del sys.modules[name]
+    return openvino
+
+
+ov = _import_openvino()
 
 
 class Plan:
     """One compiled shape of the model and its request."""
 
-    def __init__(self, compiled: ov.CompiledModel, inputs: tuple[str, ...]) -> None:
+    def __init__(self, compiled: Any, memory: Any) -> None:
+        self._memory = memory  # the model points into it and does not keep it alive
         self._request = compiled.create_infer_request()
-        self._inputs = inputs
+        self.inputs = tuple(item.get_any_name() for item in compiled.inputs)
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """Run one batch; the outputs are copies."""
-        for name in self._inputs:
+        for name in self.inputs:
             self._request.set_tensor(name, ov.Tensor(feeds[name], shared_memory=True))
         self._request.start_async()
         self._request.wait()
@@ -41,23 +81,24 @@ class Plan:
 
 
 class OpenVinoSession:
-    """One model, compiled once per plan."""
+    """One model, compiled once for each plan."""
 
     provider = "CPU"
 
     def __init__(
-        self, model: ov.Model, weights: ov.Tensor, variant: Variant, config: dict[str, Any]
+        self, files: Mapping[str, memoryview], variant: Variant, threads: int, cache: Path | None
     ) -> None:
         self._core = ov.Core()
-        self._model = model
-        self._weights = weights  # the model points into it and does not keep it alive
-        self._config = config
+        self._files = files
+        self._cache = cache
+        self._config = _config(variant, threads)
         self._static = tuple(sorted(variant.options.get("static_tokens", ())))
         self._multiple = int(variant.options.get("pad_multiple", 1))
         self._limit = int(variant.options.get("max_tokens", 0))
-        self._plans: dict[int, Plan] = {}
         self._lock = Lock()
-        self.inputs = tuple(item.get_any_name() for item in model.inputs)
+        first = self._static[0] if self._static else _DYNAMIC
+        self._plans = {first: self._plan(first)}
+        self.inputs = self._plans[first].inputs
 
     def width(self, rows: int, tokens: int) -> int:
         """Return the least static length for a short single text, else a multiple."""
@@ -69,45 +110,66 @@ class OpenVinoSession:
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """Run int64 arrays [rows, width]."""
-        rows, width = feeds[self.inputs[0]].shape
-        static = width if rows == 1 and width in self._static else _DYNAMIC
+        rows, width = feeds["input_ids"].shape
+        tokens = width if rows == 1 and width in self._static else _DYNAMIC
         with self._lock:
-            if static not in self._plans:
-                self._plans[static] = self._compile(static)
-            return self._plans[static].run(feeds)
+            if tokens not in self._plans:
+                self._plans[tokens] = self._plan(tokens)
+            return self._plans[tokens].run(feeds)
 
-    def _compile(self, tokens: int) -> Plan:
-        model = self._model
-        if tokens != _DYNAMIC:
-            model = model.clone()
-            model.reshape({item: [1, tokens] for item in model.inputs})
+    def _plan(self, tokens: int) -> Plan:
+        """Take a plan from the cache, or compile it and keep it there."""
+        kept = self._kept(tokens)
+        if kept is not None and (content := _verified(kept)) is not None:
+            with suppress(RuntimeError):  # kept by a build that only looked the same
+                blob = _tensor(content)
+                return Plan(self._core.import_model(blob, "CPU", self._config), blob)
+        compiled = self._compile(tokens)
+        if kept is not None:
+            exported = compiled.export_model().getvalue()
+            try:
+                write_whole(kept, exported + hashlib.sha256(exported).digest())
+            except OSError as exc:
+                _log.info("the compiled model is not kept: %s", exc)
+        return Plan(compiled, self._weights)
+
+    def _compile(self, tokens: int) -> Any:
         try:
-            compiled = self._core.compile_model(model, "CPU", self._config)
+            model = self._model
+            if tokens != _DYNAMIC:
+                model = model.clone()
+                model.reshape({item: [1, tokens] for item in model.inputs})
+            return self._core.compile_model(model, "CPU", self._config)
         except RuntimeError as exc:
-            raise DeviceError(f"openvino cannot compile the graph: {exc}") from exc
-        return Plan(compiled, self.inputs)
+            raise DeviceError(f"openvino cannot load the graph: {exc}") from exc
+
+    @cached_property
+    def _model(self) -> Any:
+        self._weights = _tensor(self._files["openvino_model.bin"])
+        return self._core.read_model(bytes(self._files["openvino_model.xml"]), self._weights)
+
+    def _kept(self, tokens: int) -> Path | None:
+        """Name the file of a plan: another OpenVINO, CPU or setting is another file."""
+        if self._cache is None:
+            return None
+        identity = [ov.get_version(), probe().fingerprint, str(sorted(self._config.items()))]
+        key = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16]
+        return self._cache / f"openvino-{tokens}-{key}.blob"
 
 
 def open_session(
-    files: Mapping[str, memoryview], variant: Variant, threads: int
+    files: Mapping[str, memoryview], variant: Variant, threads: int, cache: Path | None
 ) -> OpenVinoSession:
-    """Load `openvino_model.xml` and its weights.
+    """Load `openvino_model.xml` and its weights, or what was compiled from them before.
 
     Raises:
-        DeviceError: OpenVINO cannot read the graph.
+        DeviceError: OpenVINO cannot read or compile the graph.
 
     """
-    import numpy as np
+    return OpenVinoSession(files, variant, threads, cache)
 
-    content = np.frombuffer(files["openvino_model.bin"], dtype=np.uint8)
-    # A bundle maps its files copy-on-write, so that OpenVINO accepts them without a copy.
-    if not content.flags.writeable:
-        content = content.copy()
-    weights = ov.Tensor(content, shared_memory=True)
-    try:
-        model = ov.Core().read_model(bytes(files["openvino_model.xml"]), weights)
-    except RuntimeError as exc:
-        raise DeviceError(f"openvino cannot read the graph: {exc}") from exc
+
+def _config(variant: Variant, threads: int) -> dict[str, Any]:
     config: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
@@ -116,4 +178,22 @@ def open_session(
     }
     if variant.precision == "float32":  # else bfloat16 where the CPU has it, as OpenVINO picks
         config["INFERENCE_PRECISION_HINT"] = "f32"
-    return OpenVinoSession(model, weights, variant, config)
+    return config
+
+
+def _tensor(content: memoryview) -> Any:
+    """Wrap bytes without a copy; OpenVINO wants them writable, as mapped files here are."""
+    import numpy as np
+
+    array = np.frombuffer(content, dtype=np.uint8)
+    return ov.Tensor(array if array.flags.writeable else array.copy(), shared_memory=True)
+
+
+def _verified(path: Path) -> memoryview | None:
+    """Map a kept plan if it is whole: it ends in the digest of what stands before."""
+    try:
+        content = map_file(path)
+    except OSError:
+        return None
+    body, digest = content[:-32], content[-32:]
+    return body if hashlib.sha256(body).digest() == digest else None
