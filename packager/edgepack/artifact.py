@@ -11,6 +11,7 @@ from edgepack_runtime import engines
 from edgepack_runtime.device import cores
 from edgepack_runtime.manifest import Requires, Task, Tolerance, Variant, decode_task
 from edgepack_runtime.model import Model
+from edgepack_runtime.paths import map_file
 from edgepack_runtime.text import TextEncoder
 
 
@@ -40,7 +41,7 @@ def calibration_feeds(inputs: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
 
 def open_model(tokenizer: Path, folder: Path, engine: str, precision: str = "float32") -> Model:
     """Open the files of one variant on this host's CPU, in the code that devices run."""
-    files = {path.name: memoryview(bytearray(path.read_bytes())) for path in folder.iterdir()}
+    files = {path.name: map_file(path) for path in folder.iterdir()}
     variant = Variant(
         name="candidate",
         engine=engine,

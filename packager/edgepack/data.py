@@ -17,7 +17,7 @@ from pathlib import Path
 from edgepack_runtime.errors import InputError
 
 TOOLS = ("edgepack", "tokenizers")
-EVALUATION = 64
+EVALUATION = 48
 GOLDEN = 8
 _GOLDEN_WORDS = 40
 _FIRST_CHARACTERS = 12  # at most 14 tokens, special ones included, in any script
@@ -50,7 +50,7 @@ class Settings:
     """column: which one of a table; samples: how many texts calibrate; seed: of the choice."""
 
     column: str = "text"
-    samples: int = 128
+    samples: int = 64
     seed: int = 0
 
 

@@ -34,7 +34,7 @@ class Recipe:
     max_length: int = 0
     calibration: Path | None = None
     column: str = "text"
-    samples: int = 128
+    samples: int = 64
     targets: tuple[str, ...] = ()
     precision: str = "target"
     layout: str = "epk"
@@ -61,7 +61,7 @@ def read_recipe(path: Path) -> Recipe:
         max_length=model.integer("max_length", 0),
         calibration=path.parent / file if file else None,
         column=data.text("column", "text"),
-        samples=data.integer("samples", 128, least=1),
+        samples=data.integer("samples", 64, least=1),
         targets=build.texts("targets"),
         precision=build.text("precision", "target", choices=PRECISIONS),
         layout=build.text("layout", "epk", choices=LAYOUTS),

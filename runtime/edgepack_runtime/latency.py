@@ -19,7 +19,7 @@ from edgepack_runtime.text import TextEncoder
 if TYPE_CHECKING:
     from edgepack_runtime.model import Model
 
-CELLS = ((16, 1), (32, 1), (128, 1), (32, 8))
+CELLS = ((16, 1), (32, 1), (128, 1), (16, 8))
 _ROUNDS = 30
 
 

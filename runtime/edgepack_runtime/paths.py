@@ -29,7 +29,9 @@ def map_file(path: Path) -> memoryview:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, and its folder if need be.
+    """Write a file in one step, and its folder if need be.
+
+    After a power cut it may be there and hollow: readers check what they find.
 
     Raises:
         OSError: the disk is full or read-only.
@@ -42,8 +44,6 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
         Path(name).replace(path)
     except OSError:
         Path(name).unlink(missing_ok=True)

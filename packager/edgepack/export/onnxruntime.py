@@ -8,7 +8,7 @@ have no static form and TensorRT reads none of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +50,14 @@ def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source]) -> St
     """Return the stage that makes one variant from `inputs`: export, tokenizer, texts."""
     settings = VariantSettings(spec.precision, spec.scheme)
     needed = {"export": inputs["export"]}
+    if spec.scheme == "dynamic-reduced":
+        needed["dynamic"] = variant_stage(replace(spec, scheme="dynamic"), inputs)
     if spec.scheme == "static":
         needed |= {"tokenizer": inputs["tokenizer"], "texts": inputs["texts"]}
     labels = {
         "none": f"convert to {spec.precision} ONNX",
         "dynamic": "fuse and quantize ONNX, dynamic int8",
-        "dynamic-reduced": "fuse and quantize ONNX, dynamic int8, 7-bit weights",
+        "dynamic-reduced": "reduce dynamic int8 weights to 7 bits",
         "static": "quantize ONNX with NNCF, static int8 Q/DQ",
     }
     return Stage(labels[spec.scheme], make_variant, settings, needed, _TOOLS)
@@ -100,10 +102,12 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
         graph.save(graph.load(source), final)
     elif settings.precision == "float16":
         graph.save(_half(graph.load(source)), final)
+    elif settings.scheme == "dynamic-reduced":
+        graph.save(graph.halve_int8_weights(graph.load(inputs["dynamic"] / FILES[0])), final)
     elif settings.scheme == "static":
         graph.save(_static(source, inputs), final)
     else:
-        _dynamic(source, final, reduced=settings.scheme == "dynamic-reduced")
+        _dynamic(source, final)
 
 
 def _half(model: Any) -> Any:
@@ -113,23 +117,19 @@ def _half(model: Any) -> Any:
     return convert_float_to_float16(model, keep_io_types=True)
 
 
-def _dynamic(source: Path, final: Path, *, reduced: bool) -> None:
+def _dynamic(source: Path, final: Path) -> None:
     """Fuse attention, layer norms and GELU, then quantize weights per channel."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    work = final.with_name("work.onnx")
-    graph.save(graph.quantize_embeddings(_fuse(source)), work)
     quantize_dynamic(
-        work,
+        graph.quantize_embeddings(_fuse(source)),
         final,
         op_types_to_quantize=["MatMul", "Attention"],
         per_channel=True,
-        reduce_range=reduced,
         weight_type=QuantType.QInt8,
         extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
     )
-    work.unlink()
     graph.save(graph.load(final), final)
 
 
