@@ -79,11 +79,20 @@ def _run_stages(plan: Plan, cache: StageCache, view: progress.View) -> Folders:
     for stage in plan.stages():
         found = cache.lookup(stage)
         with view.stage(stage.label, cached=found is not None):
-            if found is None:
-                with progress.silenced(log):
-                    found = cache.run(stage, _inputs(stage, folders))
-        folders[stage.key] = found
+            folders[stage.key] = found or _run_stage(stage, _inputs(stage, folders), cache, log)
     return folders
+
+
+def _run_stage(stage: Stage, inputs: Folders, cache: StageCache, log: Path) -> Path:
+    try:
+        with progress.silenced(log):
+            return cache.run(stage, inputs)
+    except EdgepackError:
+        raise
+    except Exception as exc:  # the one place where every library's errors arrive
+        progress.log_error(log)
+        reason = str(exc).strip().partition("\n")[0] or type(exc).__name__
+        raise EdgepackError(f"stage {stage.label!r} failed: {reason}; details in {log}") from exc
 
 
 def _inputs(stage: Stage, folders: Folders) -> Folders:

@@ -100,12 +100,21 @@ class StageCache:
             try:
                 stage.run(stage.settings, inputs, work)
                 (work / _MARK).write_text(json.dumps(_sizes(work)))
-                shutil.rmtree(final, ignore_errors=True)
-                with contextlib.suppress(FileExistsError):  # another build was faster
-                    work.rename(final)
+                self._publish(stage, work, final)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
         return final
+
+    def _publish(self, stage: Stage, work: Path, final: Path) -> None:
+        """Rename a finished stage into place, unless another build was faster."""
+        if self.lookup(stage) is not None:
+            return
+        shutil.rmtree(final, ignore_errors=True)
+        try:
+            work.rename(final)
+        except OSError as exc:
+            if exc.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
 
     def sweep(self) -> None:
         """Remove the work folders of builds that are no longer alive."""

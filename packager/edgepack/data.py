@@ -82,10 +82,11 @@ def _from_file(path: Path, settings: Settings) -> list[str]:
 def _rows(path: Path, column: str) -> Iterator[str]:
     """Read the texts of a file: JSONL, CSV and TSV by column, anything else line by line."""
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
             if path.suffix == ".jsonl":
                 for number, line in enumerate(stream, 1):
-                    yield _cell(json.loads(line), column, path, number)
+                    if line.strip():
+                        yield _cell(json.loads(line), column, path, number)
             elif path.suffix in (".csv", ".tsv"):
                 tabs = path.suffix == ".tsv"  # in which a quotation mark is only a character
                 table = csv.DictReader(
@@ -96,10 +97,10 @@ def _rows(path: Path, column: str) -> Iterator[str]:
                 for number, row in enumerate(table, 2):
                     yield _cell(row, column, path, number)
             else:
-                yield from stream
+                yield from (line.rstrip("\r\n") for line in stream)
     except OSError as exc:
         raise InputError(f"cannot read {path}: {exc.strerror}") from exc
-    except ValueError as exc:
+    except (ValueError, csv.Error) as exc:
         raise InputError(f"{path} is not valid UTF-8 {path.suffix.lstrip('.')}: {exc}") from exc
 
 
@@ -107,6 +108,7 @@ def _cell(row: object, column: str, path: Path, number: int) -> str:
     if not isinstance(row, dict) or not isinstance(row.get(column), str):
         names = ", ".join(str(key) for key in row) if isinstance(row, dict) else "none"
         raise InputError(f"{path}, line {number}: no text in column {column!r}; it has {names}")
+    str(row[column]).encode()  # a lone surrogate, which JSON can hold, is no text
     return str(row[column])
 
 

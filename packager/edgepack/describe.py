@@ -13,6 +13,7 @@ from edgepack_runtime.manifest import Task, Text, canonical_json
 
 TOOLS = ("edgepack", "transformers", "tokenizers")
 _UNLIMITED = 1 << 24
+_POSITIONS_AFTER_PADDING = ("roberta", "camembert", "mpnet", "data2vec-text", "longformer")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def describe(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     pooling = _pooling(folder)
     text = Text(
         tokenizer="tokenizer.json",
-        max_length=settings.max_length or _max_length(folder, config, tokenizer),
+        max_length=_chosen_length(settings, _max_length(folder, config, tokenizer)),
         pad_id=_pad_id(tokenizer),
         pad_type_id=tokenizer.pad_token_type_id,
         padding_side=tokenizer.padding_side,
@@ -74,6 +75,15 @@ def _pad_id(tokenizer: Any) -> int:
     return 0
 
 
+def _chosen_length(settings: Settings, most: int) -> int:
+    least = 8  # room for special tokens and a word
+    if settings.max_length and not least <= settings.max_length <= most:
+        raise InputError(
+            f"max_length must be from {least} to {most} for this model, not {settings.max_length}"
+        )
+    return settings.max_length or most
+
+
 def _max_length(folder: Path, config: Any, tokenizer: Any) -> int:
     """Take the least of what the sentence model, the tokenizer and the positions allow."""
     limits = [int(tokenizer.model_max_length)]
@@ -82,7 +92,8 @@ def _max_length(folder: Path, config: Any, tokenizer: Any) -> int:
         limits.append(int(json.loads(declared.read_text()).get("max_seq_length") or _UNLIMITED))
     if positions := getattr(config, "max_position_embeddings", None):
         # RoBERTa and its kin number positions from padding_idx + 1.
-        offset = config.pad_token_id + 1 if "roberta" in config.model_type else 0
+        kin = any(name in config.model_type for name in _POSITIONS_AFTER_PADDING)
+        offset = config.pad_token_id + 1 if kin else 0
         limits.append(int(positions) - offset)
     usable = [limit for limit in limits if 0 < limit < _UNLIMITED]
     return min(usable, default=512)

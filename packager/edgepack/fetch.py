@@ -139,7 +139,7 @@ def _detect(folder: Path, config: dict[str, Any]) -> str:
     architectures = config.get("architectures") or []
     for name in architectures:
         for head, task in _HEADS.items():
-            if str(name).endswith(head):
+            if str(name).endswith(head) and not str(name).endswith("LMHeadModel"):
                 return task
     raise InputError(
         f"cannot tell the task of {folder.name} from its architectures {architectures}; "

@@ -68,7 +68,7 @@ def assess(settings: AssessSettings, inputs: Mapping[str, Path], out: Path) -> N
     assessment = {
         "agreement": round(found.agreement, _DIGITS),
         "cosine": round(found.mean_cosine, _DIGITS),
-        "tolerance_cosine": round(max(0.0, near.cosine - _COSINE_MARGIN), _DIGITS),
+        "tolerance_cosine": round(max(-1.0, near.cosine - _COSINE_MARGIN), _DIGITS),
         "tolerance_agreement": round(max(0.0, near.agreement - _AGREEMENT_MARGIN), _DIGITS),
     }
     (out / "assessment.json").write_bytes(canonical_json(assessment))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack_runtime import bundle as oci
-from edgepack_runtime.errors import EdgepackError
+from edgepack_runtime.errors import EdgepackError, InputError
 from edgepack_runtime.manifest import File, Manifest, canonical_json, encode
 
 _WEIGHTS = (".onnx", ".bin", ".xml")
@@ -41,8 +41,11 @@ def write_bundle(manifest: Manifest, content: Content, path: Path, *, layout: st
 
     Raises:
         EdgepackError: the disk is full or `path` cannot be written.
+        InputError: `path` is a folder that is no bundle.
 
     """
+    if path.is_dir() and not (path / "oci-layout").is_file():
+        raise InputError(f"{path} is a folder, and no bundle: it is left alone; choose another -o")
     members, digest = _members(manifest, content)
     work = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -163,5 +166,9 @@ def _replace(work: Path, path: Path) -> None:
         return
     old = path.with_name(f".{path.name}.old.{os.getpid()}")
     path.rename(old)
-    work.rename(path)
+    try:
+        work.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
     shutil.rmtree(old)

@@ -14,7 +14,7 @@ from edgepack.fetch import ModelInfo
 from edgepack.recipe import Recipe
 from edgepack.target import Target, VariantSpec
 from edgepack_runtime.errors import InputError
-from edgepack_runtime.manifest import canonical_json
+from edgepack_runtime.manifest import canonical_json, safe_name
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,12 @@ def make_plan(recipe: Recipe, model: ModelInfo, target: Target) -> Plan:
         InputError: the target asks for something that no exporter makes.
 
     """
+    for what, value in (("name", model.name), ("version", recipe.version)):
+        if not safe_name(value):
+            raise InputError(
+                f"{what} {value!r} is not usable: letters, digits, '.', '_' and '-', "
+                "at most 128 of them"
+            )
     settings = describe.Settings(model.task, recipe.max_length)
     tokenizer = Stage(
         "read tokenizer and task",

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import time
+import traceback
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -116,3 +117,9 @@ def silenced(log: Path) -> Iterator[None]:
 def make_view(console: Any, total: int, *, quiet: bool) -> Live | contextlib.nullcontext[Quiet]:
     """Return a context that gives the view: live on a console, else quiet."""
     return contextlib.nullcontext(Quiet()) if quiet else Live(console, total)
+
+
+def log_error(log: Path) -> None:
+    """Append the traceback of the exception at hand to the log."""
+    with contextlib.suppress(OSError), log.open("a", encoding="utf-8") as stream:
+        stream.write(traceback.format_exc())

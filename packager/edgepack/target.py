@@ -12,6 +12,7 @@ from typing import Any
 
 from edgepack.schema import Table, check, read_toml
 from edgepack_runtime.errors import InputError
+from edgepack_runtime.manifest import safe_name
 
 ENGINES = ("onnxruntime", "openvino")
 PRECISIONS = ("float32", "float16", "int8")
@@ -97,6 +98,12 @@ def read_target(path: Path) -> Target:
     root.done()
     if not target.variants:
         faults.append("variants: at least one is needed")
+    names = [variant.name for variant in target.variants]
+    for name in dict.fromkeys([target.name, *names]):
+        if not safe_name(name):
+            faults.append(f"{name!r} is not usable as a name: letters, digits, '.', '_' and '-'")
+        if names.count(name) > 1:
+            faults.append(f"variants: two are called {name!r}")
     check(path, faults)
     return target
 

@@ -16,6 +16,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any, Protocol
 
 from edgepack_runtime.errors import InputError, TrustError
@@ -33,6 +34,7 @@ FILEPATH = "org.cncf.model.filepath"
 
 _MAX_JSON = 16 << 20
 _MAX_MEMBERS = 10_000
+_HOSTILE = (RecursionError, OverflowError, MemoryError)  # what a crafted header provokes
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
 _FOLDERS = {"blobs", "blobs/sha256"}
 _TOP = {"oci-layout", "index.json"}
@@ -101,11 +103,13 @@ class Bundle:
 
         """
         path = Path(path)
-        if not path.exists():
+        try:
+            is_folder = S_ISDIR(path.stat().st_mode)
+        except (OSError, ValueError) as exc:
             raise InputError(
                 f"no bundle at {path}; give a folder or an .epk made by edgepack build"
-            )
-        layout: Layout = FolderLayout(path) if path.is_dir() else ArchiveLayout(path)
+            ) from exc
+        layout: Layout = FolderLayout(path) if is_folder else ArchiveLayout(path)
         try:
             digest, manifest = _open_layout(layout)
         except TrustError as exc:
@@ -184,7 +188,7 @@ def _scan(path: Path, length: int) -> dict[str, tuple[int, int]]:
                 if item.offset_data + item.size > length:
                     raise TrustError(f"{path}: truncated inside {name}")
                 spans[name] = (item.offset_data, item.size)
-    except (tarfile.TarError, ValueError, EOFError) as exc:
+    except (tarfile.TarError, ValueError, EOFError, *_HOSTILE) as exc:
         raise TrustError(f"{path} is not a bundle, or is damaged: {exc}") from exc
     return spans
 
@@ -215,8 +219,9 @@ def _compare_layers(layers: object, manifest: Manifest) -> None:
         if not isinstance(layer, dict) or not isinstance(layer.get("annotations"), dict):
             raise TrustError("the OCI manifest holds a malformed layer")
         name = layer["annotations"].get(FILEPATH)
-        found.add((name, str(layer.get("digest")).removeprefix("sha256:"), layer.get("size")))
-    listed = {(entry.path, entry.sha256, entry.size) for entry in manifest.files}
+        digest = str(layer.get("digest")).removeprefix("sha256:")
+        found.add((str(name), digest, str(layer.get("size"))))
+    listed = {(entry.path, entry.sha256, str(entry.size)) for entry in manifest.files}
     if found != listed or len(layers) != len(listed):
         raise TrustError("the OCI layers and the manifest's files differ")
 

@@ -32,6 +32,11 @@ def main(argv: list[str] | None = None) -> int:
         return exc.exit_code
     except BrokenPipeError:
         return 1
+    except KeyboardInterrupt:
+        return 130
+    except OSError as exc:
+        sys.stderr.write(f"error: {exc}\n")
+        return 1
     return 0
 
 
@@ -97,7 +102,7 @@ def _run(args: argparse.Namespace) -> None:
     _, model = _load(args)
     for text in args.text or _lines():
         answer = model(text, **options)
-        _print(json.dumps(answer, ensure_ascii=False))
+        _print(json.dumps(answer, ensure_ascii=False, default=lambda array: array.tolist()))
 
 
 def _option(item: str) -> tuple[str, object]:

@@ -5,6 +5,7 @@ Variants alternate call by call, so that a drift of the machine's speed hits all
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 CELLS = ((16, 1), (32, 1), (128, 1), (16, 8))
 _ROUNDS = 30
+_log = logging.getLogger(__name__)
 
 
 def measure(
@@ -100,7 +102,13 @@ def tune(
     from edgepack_runtime.model import open_variant, rank
 
     candidates, rejected = rank(bundle, probe())
-    models = {v.name: open_variant(bundle, v, threads) for v, _ in candidates}
+    models = {}
+    for variant, _ in candidates:
+        try:
+            models[variant.name] = open_variant(bundle, variant, threads)
+        except DeviceError as exc:
+            rejected[variant.name] = str(exc)
+            _log.warning("%s is not measured: %s", variant.name, exc)
     if not models:
         listed = "; ".join(f"{name}: {why}" for name, why in rejected.items())
         raise DeviceError(f"{bundle.path}: nothing to measure: {listed}")

@@ -173,6 +173,11 @@ def decode_task(value: object) -> Task:
     return task
 
 
+def safe_name(name: str) -> bool:
+    """Tell whether `name` may name a bundle, a version, a target or a variant."""
+    return bool(_NAME.fullmatch(name))
+
+
 def safe_path(path: str) -> bool:
     """Tell whether `path` is a plain relative POSIX path that stays below its folder."""
     if not path or path.startswith("/") or "\\" in path or "\0" in path or ":" in path:
@@ -191,7 +196,7 @@ def _check(manifest: Manifest) -> None:
         if not _DIGEST.fullmatch(entry.sha256) or entry.size < 0:
             raise TrustError(f"the manifest holds a malformed digest or size for {entry.path!r}")
     for name in [manifest.name, manifest.version, manifest.target, *names]:
-        if not _NAME.fullmatch(name):
+        if not safe_name(name):
             raise TrustError(f"the manifest holds an unusable name {name!r}")
     if not manifest.variants:
         raise TrustError("the manifest lists no variant")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from edgepack_runtime import engines, tasks, tuned
 from edgepack_runtime.bundle import Bundle
@@ -103,6 +103,14 @@ class Model:
                 near = get_close_matches(name, known, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}"
                 raise InputError(f"{self.task.name} has no option {name!r}{hint}")
+        hints = get_type_hints(self._rules.Options)
+        for name, value in options.items():
+            kinds = tuple(
+                get_origin(kind) or kind for kind in get_args(hints[name]) or (hints[name],)
+            )
+            if type(value) not in kinds:
+                wanted = " or ".join(kind.__name__ for kind in kinds)
+                raise InputError(f"{name} must be {wanted}, not {value!r}")
         return self._rules.Options(**options)
 
     def _outputs(self, tokens: list[list[Tokens]], batch_size: int) -> list[list[list[Array]]]:
@@ -125,7 +133,7 @@ class Model:
             )  # fmt: skip
 
     def _infer(self, rows: Sequence[Encoding], batch_size: int) -> list[Array]:
-        if batch_size < 1:
+        if type(batch_size) is not int or batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
         outputs: list[Array] = [None] * len(rows)  # type: ignore[list-item]
         for group in batches([len(row.ids) for row in rows], batch_size):

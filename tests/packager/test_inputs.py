@@ -171,3 +171,49 @@ def test_a_bundle_command_on_what_is_no_bundle(tmp_path: Path) -> None:
         assert "is not a bundle" in run(command, str(other), code=5)
     assert "no bundle at" in run("diff", missing, str(other))
     assert "is not a bundle" in run("diff", str(other), missing, code=5)
+
+
+@pytest.mark.parametrize("name", ["my model", "../x", "a/b", "x" * 200])
+def test_a_name_that_the_format_refuses_is_refused_first(name: str, model: Get) -> None:
+    """A bundle's name is checked before anything is built."""
+    output = run("build", str(model("bert-intent")), "-t", "cpu-arm64", "--name", name, "--dry-run")
+    assert "is not usable" in output
+
+
+def test_a_broken_model_is_one_line_and_a_log(model: Get, tmp_path: Path) -> None:
+    """Weights that no library can read are one error line that names the log, exit 1."""
+    import shutil
+
+    folder = tmp_path / "broken"
+    shutil.copytree(model("bert-intent"), folder)
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
+    output = run(
+        "build", str(folder), "-t", "cpu-arm64", "-o", str(tmp_path / "d"), "--json", code=1
+    )
+    assert "stage 'export to ONNX' failed" in output
+    assert "details in" in output
+    assert "Traceback" in Path(output.split("details in ")[1].strip()).read_text()
+
+
+def test_a_max_length_beyond_the_model_is_refused(model: Get, tmp_path: Path) -> None:
+    """More tokens than the model has positions would fail on the device, so they fail here."""
+    recipe = tmp_path / "long.toml"
+    recipe.write_text(
+        f'[model]\nsource = "{model("bert-intent")}"\nmax_length = 1024\n'
+        '[build]\ntargets = ["cpu-arm64"]\n'
+    )
+    output = run("build", str(recipe), "-o", str(tmp_path / "d"), "--json")
+    assert "max_length must be from 8 to 64" in output
+
+
+def test_a_folder_that_is_no_bundle_is_left_alone(model: Get, tmp_path: Path) -> None:
+    """--layout folder never replaces a folder of the user's."""
+    mine = tmp_path / "bert-intent-cpu-arm64"
+    mine.mkdir()
+    (mine / "precious").write_text("mine")
+    folder = str(model("bert-intent"))
+    output = run(
+        "build", folder, "-t", "cpu-arm64", "-o", str(tmp_path), "--layout", "folder", "--json"
+    )
+    assert "it is left alone" in output
+    assert (mine / "precious").read_text() == "mine"

@@ -157,3 +157,36 @@ def test_folder_and_archive_are_the_same_bundle(tmp_path: Path) -> None:
 def _append(path: Path, info: tarfile.TarInfo) -> None:
     with tarfile.open(path, "a", format=tarfile.USTAR_FORMAT) as archive:
         archive.addfile(info, io.BytesIO(b""))
+
+
+def test_hostile_tar_headers_are_refused(tmp_path: Path) -> None:
+    """A chain of long-name headers, or one of absurd size, is a TrustError and no crash."""
+    path = tmp_path / "hostile.epk"
+    header = tarfile.TarInfo("././@LongLink")
+    header.type = tarfile.GNUTYPE_LONGNAME
+    path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) * 3000)
+    with pytest.raises(TrustError):
+        Bundle.open(path)
+    header.size = 1 << 60
+    path.write_bytes(header.tobuf(tarfile.GNU_FORMAT))
+    with pytest.raises(TrustError):
+        Bundle.open(path)
+
+
+def test_a_name_too_long_for_the_disk_is_no_bundle() -> None:
+    """A path that no file system takes is said not to be there."""
+    with pytest.raises(InputError, match="no bundle at"):
+        Bundle.open("x" * 5000)
+
+
+def test_an_altered_graph_is_not_trusted_whatever_the_engine(bundle: Get, tmp_path: Path) -> None:
+    """One byte changed in a weight blob is a TrustError, and no fall back passes over it."""
+    source = bundle("bert-intent", "cpu-arm64")
+    entry = Bundle.open(source).manifest.file("onnxruntime-int8/model.onnx")
+    content = bytearray(source.read_bytes())
+    at, size = handmade.spans(source)[f"blobs/sha256/{entry.sha256}"]
+    content[at + size // 2] ^= 1
+    path = tmp_path / "altered.epk"
+    path.write_bytes(content)
+    with pytest.raises(TrustError, match="does not match its digest"):
+        load(path, any_device=True, allow_fallback=True)

@@ -90,7 +90,10 @@ def test_an_unknown_option_suggests_the_near_one(path: Path) -> None:
         load(path)("turn on", topk=3)
 
 
-@pytest.mark.parametrize("options", [{"batch_size": 0}, {"function_to_apply": "relu"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"batch_size": 0}, {"batch_size": "x"}, {"function_to_apply": "relu"}, {"top_k": 1.5}],
+)
 def test_a_senseless_option_is_refused(options: dict[str, object], path: Path) -> None:
     """Values that mean nothing are an InputError."""
     with pytest.raises(InputError):
@@ -175,3 +178,43 @@ def test_a_wrong_golden_output_fails_the_selftest(tmp_path: Path) -> None:
         load(bad)
     with pytest.raises(SelfTestError, match=r"agreement 0\.000"):
         selftest(bad, open_variant(bad, bad.manifest.variants[0]))
+
+
+def test_bytes_of_one_character_all_stay_in_a_long_text() -> None:
+    """Tokens that share their offsets are told apart when windows are joined."""
+    from edgepack_runtime.tasks.token_classification import _join_tokens
+
+    def token(start: int, end: int, score: float) -> dict[str, Any]:
+        return {"start": start, "end": end, "score": score}
+
+    first = [token(0, 1, 0.5), token(1, 2, 0.6), token(1, 2, 0.7), token(1, 2, 0.8)]
+    second = [token(1, 2, 0.9), token(1, 2, 0.1), token(1, 2, 0.2), token(2, 3, 0.3)]
+    joined = [entity["score"] for entity in _join_tokens([first, second])]
+    assert joined == [0.5, 0.9, 0.7, 0.8, 0.3]
+
+
+def test_a_provider_option_that_loads_code_is_refused() -> None:
+    """A manifest may not name libraries or paths for a provider to open."""
+    from edgepack_runtime.engines.onnxruntime import open_session
+    from edgepack_runtime.manifest import Tolerance, Variant
+
+    options = {"provider_options": {"trt_extra_plugin_lib_paths": "/tmp/evil.so"}}  # noqa: S108
+    variant = Variant(
+        "x", "onnxruntime", "CPUExecutionProvider", "int8", "none", ("model.onnx",),
+        Requires(), Tolerance(0.9, 0.9), options,
+    )  # fmt: skip
+    with pytest.raises(TrustError, match="which no bundle may"):
+        open_session({"model.onnx": memoryview(b"")}, variant, 1, None)
+
+
+def test_scores_of_single_numbers_are_compared_by_value() -> None:
+    """A regression or reranker output that moved is not called alike for its sign."""
+    import numpy as np
+
+    from edgepack_runtime.manifest import Task, Text
+    from edgepack_runtime.selftest import compare
+
+    task = Task("text-classification", Text("t", 16, 0), labels=("score",))
+    wanted, got = [np.array([5.0])], [np.array([0.5])]
+    assert compare(task, wanted, wanted).cosine == 1.0
+    assert compare(task, wanted, got).cosine < 0.2

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort  # noqa: TID253 (only imported when a bundle needs it)
 
-from edgepack_runtime.errors import DeviceError
+from edgepack_runtime.errors import DeviceError, TrustError
 from edgepack_runtime.manifest import Variant
 
 if TYPE_CHECKING:
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 
 _CPU = "CPUExecutionProvider"
 _ERROR_ONLY = 3
+# What a manifest may set.  Others name libraries to load and paths to write.
+_PROVIDER_OPTIONS = {
+    "trt_engine_cache_enable",
+    "trt_timing_cache_enable",
+    "trt_fp16_enable",
+    "trt_int8_enable",
+    "trt_cuda_graph_enable",
+    "trt_builder_optimization_level",
+}
 
 
 class OrtSession:
@@ -53,6 +62,7 @@ def open_session(
 
     Raises:
         DeviceError: the graph does not load, or the provider was not taken.
+        TrustError: the manifest sets an option of the provider that it may not.
 
     """
     options = ort.SessionOptions()
@@ -60,11 +70,16 @@ def open_session(
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERROR_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers: list[Any] = [(variant.provider, dict(variant.options.get("provider_options", {})))]
+    # Weights that stand outside of the graph would be files that nobody hashed.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", "/nonexistent"
+    )
+    providers: list[Any] = [(variant.provider, _provider_options(variant))]
     if variant.provider != _CPU:
         providers.append(_CPU)
+    content = bytes(files["model.onnx"])
     try:
-        session = ort.InferenceSession(bytes(files["model.onnx"]), options, providers=providers)
+        session = ort.InferenceSession(content, options, providers=providers)
     except Exception as exc:
         raise DeviceError(f"onnxruntime {ort.__version__} cannot load the graph: {exc}") from exc
     if session.get_providers()[0] != variant.provider:
@@ -73,3 +88,10 @@ def open_session(
             "see edgepack-runtime doctor"
         )
     return OrtSession(session)
+
+
+def _provider_options(variant: Variant) -> dict[str, str]:
+    wanted = dict(variant.options.get("provider_options", {}))
+    if unknown := sorted(set(wanted) - _PROVIDER_OPTIONS):
+        raise TrustError(f"variant {variant.name} sets {unknown[0]!r}, which no bundle may")
+    return wanted

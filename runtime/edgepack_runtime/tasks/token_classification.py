@@ -6,6 +6,7 @@ pipeline cuts a long text, this one runs overlapping windows, so no entity is lo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -234,10 +235,17 @@ def _join_entities(entities: list[Entity]) -> list[Entity]:
 
 
 def _join_tokens(windows: list[list[Entity]]) -> list[Entity]:
-    """Keep the surer of two readings of one token; `index` stays that of its window."""
-    best: dict[tuple[int, int], Entity] = {}
-    for entity in (entity for window in windows for entity in window):
-        place = (entity["start"], entity["end"])
-        if place not in best or entity["score"] > best[place]["score"]:
-            best[place] = entity
-    return [best[place] for place in sorted(best)]
+    """Keep the surer of two windows' readings of one token; `index` stays that of its window.
+
+    Byte-level tokens of one character share its offsets, so they are told apart by their turn.
+    """
+    best: dict[tuple[int, int, int], Entity] = {}
+    for window in windows:
+        turns: Counter[tuple[int, int]] = Counter()
+        for entity in window:
+            place = (entity["start"], entity["end"])
+            key = (*place, turns[place])
+            turns[place] += 1
+            if key not in best or entity["score"] > best[key]["score"]:
+                best[key] = entity
+    return [best[key] for key in sorted(best)]
