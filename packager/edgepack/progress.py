@@ -12,19 +12,11 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-@dataclass
-class Timing:
-    """What a build spent: seconds by stage label, 0.0 for a stage from the cache."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class View(Protocol):
@@ -35,25 +27,18 @@ class View(Protocol):
 
 
 class Quiet:
-    """Shows nothing, and remembers how long each stage took."""
-
-    def __init__(self) -> None:
-        self.timing = Timing()
+    """Shows nothing."""
 
     @contextlib.contextmanager
-    def stage(self, label: str, *, cached: bool) -> Iterator[None]:
-        """Time one stage."""
-        start = time.perf_counter()
+    def stage(self, label: str, *, cached: bool) -> Iterator[None]:  # noqa: ARG002 (View)
+        """Run one stage."""
         yield
-        took = 0.0 if cached else time.perf_counter() - start
-        self.timing.seconds[label] = max(took, self.timing.seconds.get(label, 0.0))
 
 
 class Live(Quiet):
     """A bar over all stages, a spinner for the one that runs, a line for each that is done."""
 
     def __init__(self, console: Console, total: int) -> None:
-        super().__init__()
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -89,8 +74,7 @@ class Live(Quiet):
         """Show one stage, then leave a line for it."""
         self._progress.update(self._task, description=label)
         start = time.perf_counter()
-        with super().stage(label, cached=cached):
-            yield
+        yield
         took = "cached" if cached else f"{time.perf_counter() - start:.1f} s"
         self._console.print(f"[green]✓[/green] {label:<56} [dim]{took:>8}[/dim]", highlight=False)
         self._progress.advance(self._task)

@@ -20,7 +20,7 @@ from stat import S_ISDIR
 from typing import Any, Protocol
 
 from edgepack_runtime.errors import InputError, TrustError
-from edgepack_runtime.manifest import File, Manifest, Variant, decode
+from edgepack_runtime.manifest import Manifest, Variant, decode
 from edgepack_runtime.paths import map_file
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -266,8 +266,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         raise ValueError("duplicate key")
     return value
-
-
-def file_entry(path: str, content: bytes | memoryview) -> File:
-    """Describe a file for a manifest."""
-    return File(path=path, size=len(content), sha256=hashlib.sha256(content).hexdigest())

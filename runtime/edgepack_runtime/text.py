@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from edgepack_runtime.numeric import Array
 
-Words = Sequence[str]
-
 
 @dataclass(frozen=True)
 class Tokens:
