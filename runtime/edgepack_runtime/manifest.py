@@ -231,7 +231,10 @@ def _value(hint: Any, value: object, where: str) -> Any:
     if origin is Mapping:
         if not isinstance(value, dict):
             raise TrustError(f"{where}: expected an object")
-        return value
+        inner = get_args(hint)[1]
+        if inner is Any:
+            return value
+        return {key: _value(inner, item, f"{where}.{key}") for key, item in value.items()}
     return _scalar(hint, value, where)
 
 

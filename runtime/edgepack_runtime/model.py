@@ -16,7 +16,7 @@ from edgepack_runtime.errors import DeviceError, InputError
 from edgepack_runtime.manifest import Task, Variant
 from edgepack_runtime.paths import cache_folder
 from edgepack_runtime.selftest import selftest
-from edgepack_runtime.text import TextEncoder, Tokens, batches
+from edgepack_runtime.text import INPUTS, TextEncoder, Tokens, batches
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -247,6 +247,11 @@ def open_variant(bundle: Bundle, variant: Variant, threads: int | None = None) -
             session = engine.open_session(files, variant, threads or cores(), cache)
         except ImportError as exc:
             raise DeviceError(f"{variant.engine} is not installed: {exc}") from exc
+        if unknown := sorted(set(session.inputs) - set(INPUTS)):
+            raise DeviceError(
+                f"the graph of {variant.name} wants {', '.join(unknown)}, which this runtime "
+                f"does not make; it makes {', '.join(INPUTS)}"
+            )
         return Model(task, variant, session, encoder.result())
 
 

@@ -35,6 +35,9 @@ class Tokens:
         return self.windows[0]
 
 
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
 class TextEncoder:
     """The tokenizer of a bundle."""
 
@@ -67,6 +70,8 @@ class TextEncoder:
         second = None if pair is None else _string(pair)
         with self._lock:
             self._truncate(stride)
+            if isinstance(checked, str) and second is not None:
+                checked, second = self._clip(checked), self._clip(second)
             encoding = self.tokenizer.encode(checked, second, is_pretokenized=split)
         return Tokens((encoding, *encoding.overflowing))
 
@@ -80,6 +85,14 @@ class TextEncoder:
             self.spec.max_length, stride=stride, direction=self.spec.truncation_side
         )
         self._stride = stride
+
+    def _clip(self, text: str) -> str:
+        """Cut one text of a pair after two windows: the windows of two long texts multiply."""
+        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        if len(encoding.overflowing) < 2:
+            return text
+        kept = encoding.overflowing[0].offsets
+        return text[kept[0][0] :] if self.spec.truncation_side == "left" else text[: kept[-1][1]]
 
     def batch(self, rows: Sequence[Encoding], width: int) -> dict[str, Array]:
         """Stack encodings into int64 arrays [rows, width], padded on the model's side."""

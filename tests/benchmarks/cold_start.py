@@ -3,7 +3,8 @@
     python tests/benchmarks/cold_start.py --work /tmp/bench
 
 Each contender is a fresh process, timed from its start to the line that holds its answer; they
-take turns.  Memory is its peak resident set until then (VmHWM).
+take turns.  Memory is its peak resident set until then (VmHWM).  Like stands beside like: each
+peer is compared with edgepack's default variant and with its variant for the same engine.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from peers import CONTENDERS
+from peers import CONTENDERS, EDGEPACK_ONNXRUNTIME
 from shapes import make_model, make_peers
 
 TEXT = "the quick brown fox jumps over a lazy dog"
@@ -61,9 +62,11 @@ def main() -> None:
     model = args.work / "minilm" / "model"
     task = make_model("minilm", model)
     folders = make_peers(model, task, args.work / "minilm")
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in CONTENDERS}
+    folders[EDGEPACK_ONNXRUNTIME] = folders["edgepack"]
+    names = (*CONTENDERS[:1], EDGEPACK_ONNXRUNTIME, *CONTENDERS[1:])
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for turn in range(args.rounds + 1):
-        for name in CONTENDERS:
+        for name in names:
             result = once(name, folders[name], task)
             if turn:  # the first round warms the page cache
                 found[name].append(result)
@@ -72,10 +75,13 @@ def main() -> None:
         seconds, megabytes = zip(*results, strict=True)
         rows[name] = {"seconds": [round(f(seconds), 3) for f in (min, statistics.median, max)],
                       "peak_mb": [round(f(megabytes), 1) for f in (min, statistics.median, max)]}  # fmt: skip
-        mine = rows["edgepack"]
-        ratio = rows[name]["seconds"][1] / mine["seconds"][1]
-        share = mine["peak_mb"][1] / rows[name]["peak_mb"][1]
-        print(f"{name:<26} {rows[name]}  edgepack: {ratio:.1f}× faster, {share:.0%} of the memory")
+    for name in CONTENDERS[1:]:
+        for mine in names[:2]:
+            ratio = rows[name]["seconds"][1] / rows[mine]["seconds"][1]
+            share = rows[mine]["peak_mb"][1] / rows[name]["peak_mb"][1]
+            print(f"{name:<26} ÷ {mine:<24} {ratio:5.1f}× the time; edgepack takes {share:.0%} "
+                  "of the memory")  # fmt: skip
+    print(json.dumps(rows))
     if args.out:
         args.out.write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgepack.export import graph
-from edgepack_runtime import Bundle
+from edgepack_runtime import Bundle, InputError
 
 Get = Callable[..., Path]
 ROWS, WIDTH = 4000, 32
@@ -134,3 +134,13 @@ def test_fusions_survive_dynamic_quantization(bundle: Get) -> None:
     weights = {t.name for t in model.graph.initializer}
     floats = [n for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in weights]
     assert not floats
+
+
+def test_a_graph_beyond_two_gigabytes_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one ONNX file cannot hold is refused with the remedy, and nothing is written."""
+    monkeypatch.setattr(graph, "_MOST_BYTES", 1000)
+    with pytest.raises(InputError, match="distil or prune"):
+        graph.save(_embedding(), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())

@@ -115,6 +115,13 @@ def test_a_manifest_that_says_too_much_or_too_little_is_refused(
         Bundle.open(handmade.bundle(tmp_path / "small.epk", change=change))
 
 
+def test_a_measurement_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    """What was measured is numbers, whatever the name of the figure."""
+    path = handmade.bundle(tmp_path / "small.epk", variants=[{"measured": {"agreement": "x"}}])
+    with pytest.raises(TrustError, match="agreement: expected float"):
+        Bundle.open(path)
+
+
 @pytest.mark.parametrize("path", ["../model.onnx", "/model.onnx", "a/../../b", "c:\\x", "a//b", ""])
 def test_an_unsafe_path_in_the_manifest_is_refused(path: str, tmp_path: Path) -> None:
     """No file of a manifest may point out of its folder."""

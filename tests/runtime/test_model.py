@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -193,20 +194,6 @@ def test_bytes_of_one_character_all_stay_in_a_long_text() -> None:
     assert joined == [0.5, 0.9, 0.7, 0.8, 0.3]
 
 
-def test_a_provider_option_that_loads_code_is_refused() -> None:
-    """A manifest may not name libraries or paths for a provider to open."""
-    from edgepack_runtime.engines.onnxruntime import open_session
-    from edgepack_runtime.manifest import Tolerance, Variant
-
-    options = {"provider_options": {"trt_extra_plugin_lib_paths": "/tmp/evil.so"}}  # noqa: S108
-    variant = Variant(
-        "x", "onnxruntime", "CPUExecutionProvider", "int8", "none", ("model.onnx",),
-        Requires(), Tolerance(0.9, 0.9), options,
-    )  # fmt: skip
-    with pytest.raises(TrustError, match="which no bundle may"):
-        open_session({"model.onnx": memoryview(b"")}, variant, 1, None)
-
-
 def test_scores_of_single_numbers_are_compared_by_value() -> None:
     """A regression or reranker output that moved is not called alike for its sign."""
     import numpy as np
@@ -218,3 +205,64 @@ def test_scores_of_single_numbers_are_compared_by_value() -> None:
     wanted, got = [np.array([5.0])], [np.array([0.5])]
     assert compare(task, wanted, wanted).cosine == 1.0
     assert compare(task, wanted, got).cosine < 0.2
+
+
+def test_two_very_long_texts_of_a_pair_are_cut_in_time(path: Path) -> None:
+    """The windows of a pair of long texts do not multiply: a second is enough for 2 × 200 KB."""
+    answer = load(path)({"text": "turn on " * 25_000, "text_pair": "the lights " * 20_000})
+    assert answer["label"] in handmade.LABELS
+    short = load(path)({"text": "turn on " * 40, "text_pair": "the lights " * 40})
+    assert answer == short
+
+
+@pytest.mark.parametrize(
+    ("engine", "options"),
+    [
+        ("onnxruntime", {"provider_options": {"trt_extra_plugin_lib_paths": "/tmp/evil.so"}}),  # noqa: S108
+        ("onnxruntime", {"provider_options": ["trt_fp16_enable"]}),
+        ("openvino", {"static_tokens": 5}),
+        ("openvino", {"static_tokens": ["16"]}),
+        ("openvino", {"pad_multiple": 0}),
+        ("openvino", {"max_tokens": "many"}),
+    ],
+)
+def test_an_option_that_no_bundle_may_have_is_refused(
+    engine: str, options: dict[str, object]
+) -> None:
+    """A manifest names no library to load, and no length that is not one."""
+    from edgepack_runtime import engines
+    from edgepack_runtime.manifest import Tolerance, Variant
+
+    variant = Variant(
+        "x", engine, "CPUExecutionProvider", "int8", "none", ("model.onnx",),
+        Requires(), Tolerance(0.9, 0.9), options,
+    )  # fmt: skip
+    with pytest.raises(TrustError, match=r"which no bundle may|must be"):
+        engines.find(engine).open_session({"model.onnx": memoryview(b"")}, variant, 1, None)
+
+
+def test_weights_outside_of_the_graph_are_not_read(tmp_path: Path) -> None:
+    """A graph that points to a file beside it does not load: nobody hashed that file."""
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    from edgepack_runtime import DeviceError, engines
+    from edgepack_runtime.manifest import Tolerance, Variant
+
+    table = numpy_helper.from_array(np.ones((64, 64), np.float32), "table")
+    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, [None, None])
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, [None, None, 64])
+    node = helper.make_node("Gather", ["table", "input_ids"], ["out"])
+    graph = helper.make_graph([node], "g", [ids], [out], [table])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    file = tmp_path / "model.onnx"
+    onnx.save(made, file, save_as_external_data=True, location="weights", size_threshold=0)
+    variant = Variant(
+        "x", "onnxruntime", "CPUExecutionProvider", "float32", "none", ("model.onnx",),
+        Requires(), Tolerance(0.9, 0.9),
+    )  # fmt: skip
+    with pytest.raises(DeviceError, match="cannot load the graph"), contextlib.chdir(tmp_path):
+        engines.find("onnxruntime").open_session(
+            {"model.onnx": memoryview(file.read_bytes())}, variant, 1, None
+        )

@@ -10,7 +10,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from edgepack_runtime.errors import InputError
+
 _IR_VERSION = 10  # the newest that ONNX Runtime 1.20 reads
+_MOST_BYTES = (2 << 30) - (16 << 20)  # protobuf's limit, less what is not weights
 _LARGE_TABLE = 100_000  # elements; smaller embeddings are not worth two more nodes
 
 
@@ -24,6 +27,12 @@ def load(path: Path) -> Any:
 def save(model: Any, path: Path) -> None:
     """Write a model: equal weights once, doc strings dropped, whole or not at all."""
     share_equal_weights(model)
+    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    if size > _MOST_BYTES:
+        raise InputError(
+            f"the graph holds {size / 1e9:.1f} GB of weights, and ONNX holds 2 GB in one file; "
+            "distil or prune the model first"
+        )
     model.ir_version = min(model.ir_version, _IR_VERSION)
     model.doc_string = ""
     for node in model.graph.node:

@@ -17,6 +17,7 @@ from edgepack.cache import Source, Stage
 from edgepack.export import graph, nncf_parameters, optimum_task
 from edgepack.target import VariantSpec
 from edgepack_runtime.errors import InputError
+from edgepack_runtime.text import INPUTS
 
 FILES = ("model.onnx",)
 OPSET = 18
@@ -85,6 +86,11 @@ def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> N
     except (ValueError, KeyError) as exc:
         raise InputError(f"Optimum cannot export {inputs['model'].name} to ONNX: {exc}") from exc
     model = graph.load(out / FILES[0])
+    if unknown := sorted({item.name for item in model.graph.input} - set(INPUTS)):
+        raise InputError(
+            f"{inputs['model'].name} wants {', '.join(unknown)} beside {', '.join(INPUTS)}; "
+            "the runtime does not make that input yet"
+        )
     for path in out.iterdir():
         path.unlink()
     graph.save(model, out / FILES[0])

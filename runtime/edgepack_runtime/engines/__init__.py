@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from edgepack_runtime.errors import DeviceError
+from edgepack_runtime.errors import DeviceError, TrustError
 from edgepack_runtime.manifest import Variant
 
 if TYPE_CHECKING:
@@ -46,6 +46,17 @@ class Engine(Protocol):
 
         `cache` is a folder, made when needed, for what the engine compiles from these files.
         """
+
+
+def whole_number(variant: Variant, name: str, default: int, *, least: int) -> int:
+    """Read an option of a variant that is a whole number; a `TrustError` if it is not one."""
+    value = variant.options.get(name, default)
+    if type(value) is not int or value < least:
+        raise TrustError(
+            f"variant {variant.name}: option {name} must be a whole number from {least}, "
+            f"not {value!r}"
+        )
+    return value
 
 
 def find(name: str) -> Engine:

@@ -49,7 +49,11 @@ class OrtSession:
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """Run int64 arrays [rows, width]."""
         typed = {k: feeds[k].astype(self._dtypes[k], copy=False) for k in self.inputs}
-        return list(self._session.run(None, typed))
+        try:
+            return list(self._session.run(None, typed))
+        except Exception as exc:
+            rows, width = feeds["input_ids"].shape
+            raise DeviceError(f"onnxruntime fails on {rows}×{width} tokens: {exc}") from exc
 
 
 def open_session(
@@ -91,7 +95,9 @@ def open_session(
 
 
 def _provider_options(variant: Variant) -> dict[str, str]:
-    wanted = dict(variant.options.get("provider_options", {}))
+    wanted = variant.options.get("provider_options", {})
+    if not isinstance(wanted, dict) or not all(isinstance(v, str) for v in wanted.values()):
+        raise TrustError(f"variant {variant.name}: provider_options must be texts, not {wanted!r}")
     if unknown := sorted(set(wanted) - _PROVIDER_OPTIONS):
         raise TrustError(f"variant {variant.name} sets {unknown[0]!r}, which no bundle may")
     return wanted

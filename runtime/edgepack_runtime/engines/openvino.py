@@ -15,13 +15,16 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime.device import probe
-from edgepack_runtime.errors import DeviceError
+from edgepack_runtime.engines import whole_number
+from edgepack_runtime.errors import DeviceError, TrustError
 from edgepack_runtime.manifest import Variant
 from edgepack_runtime.paths import map_file, write_whole
 
@@ -29,35 +32,31 @@ if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 
 _DYNAMIC = 0
+_DIGEST_BYTES = 32
+_HASH_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
 
 
 def _import_openvino() -> Any:
-    """Import OpenVINO without its model converter and telemetry, which no device needs.
+    """Import the binding of OpenVINO without its Python layer, which no device needs.
 
-    They are a third of its import time and 15 MB.  `openvino.convert_model` still works for
-    other code in this process: it imports the converter when it is called.
+    That layer (operator sets, converter, telemetry) is three quarters of its import time and
+    15 MB.  Other code of this process can import the whole package before or after.
     """
+    name = "openvino._pyopenvino"
     if "openvino" in sys.modules:
-        return sys.modules["openvino"]
-
-    def convert_model(*args: Any, **kwargs: Any) -> Any:
-        from openvino.tools.ovc import convert_model as real
-
-        return real(*args, **kwargs)
-
-    tools, converter = ModuleType("openvino.tools"), ModuleType("openvino.tools.ovc")
-    tools.__path__ = []
-    converter.convert_model = convert_model  # type: ignore[attr-defined]
-    stubs = {"openvino.tools": tools, "openvino.tools.ovc": converter}
-    sys.modules.update(stubs)
+        return import_module(name)
+    spec = find_spec("openvino")
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError("no package openvino")
+    package = ModuleType("openvino")
+    package.__path__ = list(spec.submodule_search_locations)
+    sys.modules["openvino"] = package
     try:
-        import openvino
+        return import_module(name)
     finally:
-        for name, stub in stubs.items():
-            if sys.modules.get(name) is stub:
-                del sys.modules[name]
-    return openvino
+        if sys.modules.get("openvino") is package:
+            del sys.modules["openvino"]
 
 
 ov = _import_openvino()
@@ -75,7 +74,7 @@ class Plan:
         """Run one batch; the outputs are copies."""
         for name in self.inputs:
             self._request.set_tensor(name, ov.Tensor(feeds[name], shared_memory=True))
-        self._request.start_async()
+        self._request.start_async({}, None)
         self._request.wait()
         return [tensor.data.copy() for tensor in self._request.output_tensors]
 
@@ -92,9 +91,9 @@ class OpenVinoSession:
         self._files = files
         self._cache = cache
         self._config = _config(variant, threads)
-        self._static = tuple(sorted(variant.options.get("static_tokens", ())))
-        self._multiple = int(variant.options.get("pad_multiple", 1))
-        self._limit = int(variant.options.get("max_tokens", 0))
+        self._static = _static_tokens(variant)
+        self._multiple = whole_number(variant, "pad_multiple", 1, least=1)
+        self._limit = whole_number(variant, "max_tokens", 0, least=0)
         self._lock = Lock()
         first = self._static[0] if self._static else _DYNAMIC
         self._plans = {first: self._plan(first)}
@@ -115,7 +114,10 @@ class OpenVinoSession:
         with self._lock:
             if tokens not in self._plans:
                 self._plans[tokens] = self._plan(tokens)
-            return self._plans[tokens].run(feeds)
+            try:
+                return self._plans[tokens].run(feeds)
+            except RuntimeError as exc:
+                raise DeviceError(f"openvino fails on {rows}×{width} tokens: {exc}") from exc
 
     def _plan(self, tokens: int) -> Plan:
         """Take a plan from the cache, or compile it and keep it there."""
@@ -169,6 +171,15 @@ def open_session(
     return OpenVinoSession(files, variant, threads, cache)
 
 
+def _static_tokens(variant: Variant) -> tuple[int, ...]:
+    found = variant.options.get("static_tokens", [])
+    if not isinstance(found, list) or not all(type(size) is int and size > 0 for size in found):
+        raise TrustError(
+            f"variant {variant.name}: option static_tokens must be lengths, not {found!r}"
+        )
+    return tuple(sorted(found))
+
+
 def _config(variant: Variant, threads: int) -> dict[str, Any]:
     config: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -190,10 +201,19 @@ def _tensor(content: memoryview) -> Any:
 
 
 def _verified(path: Path) -> memoryview | None:
-    """Map a kept plan if it is whole: it ends in the digest of what stands before."""
+    """Map a kept plan if it is whole: it ends in the digest of what stands before.
+
+    It is hashed through a buffer, so that pages which no kernel needs never become resident.
+    """
+    found = hashlib.sha256()
     try:
+        left = path.stat().st_size - _DIGEST_BYTES
+        with path.open("rb", buffering=0) as stream:
+            while left > 0 and (part := stream.read(min(left, _HASH_BYTES))):
+                found.update(part)
+                left -= len(part)
+            digest = stream.read()
         content = map_file(path)
     except OSError:
         return None
-    body, digest = content[:-32], content[-32:]
-    return body if hashlib.sha256(body).digest() == digest else None
+    return content[:-_DIGEST_BYTES] if found.digest() == digest else None
