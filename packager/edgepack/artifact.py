@@ -39,7 +39,15 @@ def calibration_feeds(inputs: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
         yield encoder.batch([row], len(row.ids))
 
 
-def open_model(tokenizer: Path, folder: Path, engine: str, precision: str = "float32") -> Model:
+def open_model(
+    tokenizer: Path,
+    folder: Path,
+    engine: str,
+    precision: str = "float32",
+    *,
+    threads: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> Model:
     """Open the files of one variant on this host's CPU, in the code that devices run."""
     files = {path.name: map_file(path) for path in folder.iterdir()}
     variant = Variant(
@@ -51,6 +59,7 @@ def open_model(tokenizer: Path, folder: Path, engine: str, precision: str = "flo
         files=tuple(sorted(files)),
         requires=Requires(),
         tolerance=Tolerance(0.0, 0.0),
+        options=options or {},
     )
-    session = engines.find(engine).open_session(files, variant, cores(), None)
+    session = engines.find(engine).open_session(files, variant, threads or cores(), None)
     return Model(read_task(tokenizer), variant, session, read_encoder(tokenizer))

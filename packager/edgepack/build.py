@@ -1,6 +1,7 @@
 """The build, on one page: model in, one bundle per target out.
 
-    fetch → describe → texts → export → optimise and quantize → golden → compare → pack → measure
+    fetch → [adapt → fine-tune → trim vocabulary → prune → distil] → describe → texts → export
+    → optimise and quantize → golden → compare → gate → pack → measure
 
 Every stage is looked up in the stage cache first.  So a build that was interrupted goes
 on where it was, and two targets share every stage up to where they differ.
@@ -8,19 +9,22 @@ on where it was, and two targets share every stage up to where they differ.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from edgepack import progress
+from edgepack import gate, progress, staged
 from edgepack.artifact import read_task
 from edgepack.cache import Source, Stage, StageCache
 from edgepack.export import find
 from edgepack.fetch import fetch
 from edgepack.golden import read_assessment
 from edgepack.measure import measure
-from edgepack.pack import Content, write_bundle
+from edgepack.pack import Content, replace_bundle, write_bundle
 from edgepack.plan import Plan, VariantPlan, make_plan
+from edgepack.rank import read_ranking
 from edgepack.recipe import Recipe
 from edgepack.target import Target
 from edgepack_runtime.bundle import Bundle
@@ -36,12 +40,14 @@ class Built:
 
     latency_ms: {variant: {"tokens×rows": ms}} for what this host can run, with the float
         model as `float32`; empty if it can run none.
+    stages: the staged table as JSON values (`staged.Row`), empty for a plain conversion.
     """
 
     path: Path
     bundle: Bundle
     baseline_bytes: int
     latency_ms: dict[str, dict[str, float]]
+    stages: list[dict[str, Any]]
 
 
 def plans(recipe: Recipe, targets: Sequence[Target], *, offline: bool = False) -> list[Plan]:
@@ -54,29 +60,83 @@ def build(planned: Sequence[Plan], out: Path, view: progress.View) -> list[Built
     """Make the bundles of all plans in the folder `out`.
 
     Raises:
-        EdgepackError: of the family that says what to do.  If a stage failed, `out` holds what
-            it held; if writing failed, every bundle in it is whole, the old one or the new.
+        BudgetError: a bundle broke its budget, and repair did not help.
+        EdgepackError: of the family that says what to do.  If a stage failed or a budget is
+            broken, `out` holds what it held; if writing failed, every bundle in it is whole,
+            the old one or the new.
 
     """
     _check_writable(out)
     cache = StageCache()
     cache.sweep()
-    made = [_run_stages(plan, cache, view) for plan in planned]
-    built = []
-    for plan, folders in zip(planned, made, strict=True):
-        with view.stage(f"pack {plan.target.name}", cached=False):
-            bundle, path = _pack(plan, folders, out)
-        with view.stage(f"measure {plan.target.name}", cached=False):
-            latency = measure(bundle, folders[plan.export.key], folders[plan.tokenizer.key])
-        baseline = sum(p.stat().st_size for p in folders[plan.export.key].glob("model.onnx"))
-        built.append(Built(path, bundle, baseline, latency))
-    return built
+    made = [_gated(plan, cache, view) for plan in planned]
+    with TemporaryDirectory(prefix=".edgepack-", dir=out) as name:  # where none looks finished
+        built = [
+            _unchanged(plan, folders, out / _file_name(plan))
+            or _candidate(plan, folders, Path(name), view)
+            for plan, folders in made
+        ]
+        return [_publish(item, out) for item in built]
 
 
-def _run_stages(plan: Plan, cache: StageCache, view: progress.View) -> Folders:
+def _gated(plan: Plan, cache: StageCache, view: progress.View) -> tuple[Plan, Folders]:
+    """Run the stages; while a variant lost too much, free its most sensitive layers and repeat."""
+    folders = _run_stages(plan, plan.stages(), cache, view)
+    while drops := gate.lost(plan, folders):
+        folders |= _run_stages(plan, plan.ranking(), cache, view)
+        kept = gate.next_repair(plan, read_ranking(folders[plan.sensitivity.key]), drops)
+        if not kept:
+            gate.refuse(plan, folders, drops)
+        plan = make_plan(plan.recipe, plan.model, plan.target, kept)
+        folders |= _run_stages(plan, plan.stages(), cache, view)
+    return plan, folders
+
+
+def _candidate(plan: Plan, folders: Folders, out: Path, view: progress.View) -> Built:
+    """Pack a bundle in `out`, measure it, and hold it to its budget."""
+    content = _content(plan, folders)
+    manifest = _manifest(plan, folders, content)
+    path = out / _file_name(plan)
+    with view.stage(f"pack {plan.target.name}", cached=False):
+        table = staged.measure_forms(plan, folders, manifest) if plan.staged else []
+        write_bundle(manifest, content, path, layout=plan.recipe.layout, report=table)
+    bundle = Bundle.open(path)
+    with view.stage(f"measure {plan.target.name}", cached=False):
+        latency = measure(bundle, folders[plan.export.key], folders[plan.tokenizer.key])
+        gate.check_costs(plan.recipe.budget, bundle, latency)
+    return Built(path, bundle, _baseline(plan, folders), latency, table)
+
+
+def _unchanged(plan: Plan, folders: Folders, path: Path) -> Built | None:
+    """Return the bundle at `path` if it is this plan's and whole."""
+    try:
+        found = Bundle.open(path)
+        found.verify()
+    except EdgepackError:
+        return None
+    if found.manifest.provenance.get("plan") != plan.key:
+        return None
+    latency = measure(found, folders[plan.export.key], folders[plan.tokenizer.key])
+    return Built(path, found, _baseline(plan, folders), latency, found.report)
+
+
+def _publish(built: Built, out: Path) -> Built:
+    path = out / built.path.name
+    if path != built.path:
+        replace_bundle(built.path, path)
+    return replace(built, path=path, bundle=Bundle.open(path))
+
+
+def _baseline(plan: Plan, folders: Folders) -> int:
+    return sum(path.stat().st_size for path in folders[plan.export.key].glob("model.onnx"))
+
+
+def _run_stages(
+    plan: Plan, stages: Iterable[Stage], cache: StageCache, view: progress.View
+) -> Folders:
     folders: Folders = {}
     log = cache.root.parent / "logs" / f"{plan.key[:16]}.log"
-    for stage in plan.stages():
+    for stage in stages:
         found = cache.lookup(stage)
         with view.stage(stage.label, cached=found is not None):
             folders[stage.key] = found or _run_stage(stage, _inputs(stage, folders), cache, log)
@@ -102,11 +162,12 @@ def _inputs(stage: Stage, folders: Folders) -> Folders:
     }
 
 
-def _pack(plan: Plan, folders: Folders, out: Path) -> tuple[Bundle, Path]:
+def _file_name(plan: Plan) -> str:
     suffix = ".epk" if plan.recipe.layout == "epk" else ""
-    path = out / f"{plan.model.name}-{plan.target.name}{suffix}"
-    if (same := _already(plan, path)) is not None:
-        return same, path
+    return f"{plan.model.name}-{plan.target.name}{suffix}"
+
+
+def _content(plan: Plan, folders: Folders) -> Content:
     tokenizer = folders[plan.tokenizer.key]
     files = {name: tokenizer / name for name in ("tokenizer.json", "config.json")}
     files["golden.json"] = folders[plan.golden.key] / "golden.json"
@@ -115,24 +176,12 @@ def _pack(plan: Plan, folders: Folders, out: Path) -> tuple[Bundle, Path]:
             files[f"{variant.spec.name}/{name}"] = folders[variant.make.key] / name
         for name in ("config.json", "tokenizer.json"):  # so that Optimum opens a variant as it is
             files[f"{variant.spec.name}/{name}"] = tokenizer / name
-    content = Content(files)
-    manifest = _manifest(plan, folders, content)
-    write_bundle(manifest, content, path, layout=plan.recipe.layout)
-    return Bundle.open(path), path
-
-
-def _already(plan: Plan, path: Path) -> Bundle | None:
-    """Return the bundle at `path` if it is this plan's and whole."""
-    try:
-        found = Bundle.open(path)
-        found.verify()
-    except EdgepackError:
-        return None
-    return found if found.manifest.provenance.get("plan") == plan.key else None
+    return Content(files)
 
 
 def _manifest(plan: Plan, folders: Folders, content: Content) -> Manifest:
     task = read_task(folders[plan.tokenizer.key])
+    kept = {variant.spec.name: list(variant.kept) for variant in plan.variants if variant.kept}
     return Manifest(
         format=FORMAT,
         name=plan.model.name,
@@ -144,13 +193,18 @@ def _manifest(plan: Plan, folders: Folders, content: Content) -> Manifest:
         variants=tuple(_variant(v, folders, task) for v in plan.variants),
         files=content.entries(),
         golden="golden.json",
-        provenance={"model": plan.model.source.key, "plan": plan.key},
+        provenance={
+            "model": plan.model.source.key,
+            "plan": plan.key,
+            **({"left_in_float": kept} if kept else {}),
+        },
     )
 
 
 def _variant(variant: VariantPlan, folders: Folders, task: Task) -> Variant:
     spec, exporter = variant.spec, find(variant.spec.engine)
     found = read_assessment(folders[variant.assess.key])
+    quality = gate.figures(variant, folders)
     options = exporter.device_options(folders[variant.make.key], task.text.max_length)
     return Variant(
         name=spec.name,
@@ -162,7 +216,7 @@ def _variant(variant: VariantPlan, folders: Folders, task: Task) -> Variant:
         requires=Requires(isa_any=spec.isa_any),
         tolerance=Tolerance(found["tolerance_cosine"], found["tolerance_agreement"]),
         options={**options, **spec.options},
-        measured={"agreement": found["agreement"], "cosine": found["cosine"]},
+        measured={"agreement": found["agreement"], "cosine": found["cosine"], **quality},
     )
 
 

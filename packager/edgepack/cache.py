@@ -26,6 +26,7 @@ from edgepack_runtime.paths import cache_folder
 
 Run = Callable[[Any, Mapping[str, Path], Path], None]
 _MARK = "artifact.json"
+_RESUMES = "resumes"
 _LEAST_FREE = 32 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -47,6 +48,7 @@ class Stage:
     settings: a frozen dataclass.
     inputs: where `run` finds what it needs, each a source or another stage.
     tools: distributions whose version changes the result.
+    resumes: `run` goes on from what it left in `out`, so a killed run's folder is kept.
     """
 
     label: str
@@ -54,6 +56,7 @@ class Stage:
     settings: Any
     inputs: Mapping[str, Stage | Source]
     tools: tuple[str, ...] = ()
+    resumes: bool = False
 
     @cached_property
     def key(self) -> str:
@@ -93,21 +96,33 @@ class StageCache:
 
         """
         final = self.root / stage.key
-        work = self.root / f".{stage.key[:16]}.{os.getpid()}"
-        with _disk_errors(self.root):
+        with _disk_errors(self.root), self._work(stage) as work:
+            stage.run(stage.settings, inputs, work)
+            (work / _MARK).write_text(json.dumps(_sizes(work)))
+            self._publish(stage, work, final)
+        return final
+
+    @contextlib.contextmanager
+    def _work(self, stage: Stage) -> Iterator[Path]:
+        """Give the folder in which a stage works; that of a killed, resuming one as it was left."""
+        if stage.resumes:
+            work = self.root / f".{stage.key[:16]}.{_RESUMES}"
+            work.mkdir(parents=True, exist_ok=True)
+            with _locked(work.with_suffix(".lock")):
+                yield work
+        else:
+            work = self.root / f".{stage.key[:16]}.{os.getpid()}"
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
             try:
-                stage.run(stage.settings, inputs, work)
-                (work / _MARK).write_text(json.dumps(_sizes(work)))
-                self._publish(stage, work, final)
+                yield work
             finally:
                 shutil.rmtree(work, ignore_errors=True)
-        return final
 
     def _publish(self, stage: Stage, work: Path, final: Path) -> None:
         """Rename a finished stage into place, unless another build was faster."""
         if self.lookup(stage) is not None:
+            shutil.rmtree(work, ignore_errors=True)
             return
         shutil.rmtree(final, ignore_errors=True)
         try:
@@ -122,6 +137,17 @@ class StageCache:
             pid = int(work.suffix[1:]) if work.suffix[1:].isdigit() else 0
             if pid and not Path(f"/proc/{pid}").exists():
                 shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that the system lets go when this process dies."""
+    import fcntl
+
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+    path.unlink(missing_ok=True)
 
 
 def hash_folder(folder: Path, files: list[Path]) -> str:

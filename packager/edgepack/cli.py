@@ -136,6 +136,8 @@ def _build(planned: list[Plan], output: Path, *, as_json: bool) -> None:
         return
     console = Console()
     for item in built:
+        if item.stages:
+            console.print(report.stages_table(item))
         console.print(report.table(item))
         console.print(report.summary(item), highlight=False, soft_wrap=True)
 
@@ -155,6 +157,61 @@ def _show_plans(planned: list[Plan], *, as_json: bool) -> None:
         for stage in plan.stages():
             state = "cached" if cache.lookup(stage) else "to do"
             click.echo(f"  {stage.label:<56} {state}")
+
+
+@main.command()
+@click.argument("model")
+@click.option("--data", "source", required=True, help="File of labelled rows, or datasets:NAME.")
+@click.option("--task", default="", help="Instead of the one detected from the model.")
+@click.option("--text-column", default="", help="Name of the column that holds the text.")
+@click.option("--pair-column", default="", help="Name of the column of a second text.")
+@click.option("--label-column", default="", help="Name of the column of labels or tags.")
+@click.option("--variant", default="", help="Of a bundle, instead of the best one.")
+@click.option("--threads", type=int, help="CPU threads (default: all).")
+@click.option("--offline", is_flag=True, help="Use the local hub cache only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate(  # noqa: PLR0913, PLR0917 (one parameter an option, as click has it)
+    model: str,
+    source: str,
+    task: str,
+    text_column: str,
+    pair_column: str,
+    label_column: str,
+    variant: str,
+    threads: int | None,
+    *,
+    offline: bool,
+    as_json: bool,
+) -> None:
+    """Measure the quality of MODEL (a model or a bundle) on labelled data."""
+    from edgepack.dataset import Columns
+    from edgepack.evaluate import Asked, evaluate_source
+
+    columns = Columns(text_column, pair_column, label_column)
+    asked = Asked(task=task, variant=variant, threads=threads, offline=offline)
+    name, quality = evaluate_source(model, source, columns, asked)
+    if as_json:
+        click.echo(json.dumps({"model": name, "main": quality.main, "rows": quality.rows,
+                               "figures": dict(quality.figures)}, indent=1))  # fmt: skip
+        return
+    click.echo(f"{name} on {quality.rows} rows of {source}")
+    for figure, value in quality.figures.items():
+        click.echo(f"  {figure:<18} {value:.4f}{'  ←' if figure == quality.main else ''}")
+
+
+@main.command()
+@click.option("--example", "name", required=True, help="Which example to copy; `list` lists them.")
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+def init(name: str, folder: Path | None) -> None:
+    """Copy an example recipe into FOLDER (by default one of its name)."""
+    from edgepack.examples import copy_example, list_examples
+
+    if name == "list":
+        for found, summary in list_examples().items():
+            click.echo(f"{found:<14} {summary}")
+        return
+    made = copy_example(name, folder or Path(name))
+    click.echo(f"{made}: read its README.md, then run edgepack build in it")
 
 
 @main.command()

@@ -7,18 +7,19 @@ own vocabulary, so that a model of any language sees its own tokens.
 
 from __future__ import annotations
 
-import csv
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgepack.dataset import Columns, read_examples
 from edgepack_runtime.errors import InputError
 
 TOOLS = ("edgepack", "tokenizers")
 EVALUATION = 48
 GOLDEN = 8
+_SAMPLES = 64
 _GOLDEN_WORDS = 40
 _FIRST_CHARACTERS = 12  # at most 14 tokens, special ones included, in any script
 _MOST_CHARACTERS = 2000
@@ -47,21 +48,36 @@ _OTHER = (
 
 @dataclass(frozen=True)
 class Settings:
-    """column: which one of a table; samples: how many texts calibrate; seed: of the choice."""
+    """task and columns: how to read the file; seed: of the choice.
 
-    column: str = "text"
-    samples: int = 64
+    samples: how many texts calibrate; 0 for 64, or as many as there are.
+    """
+
+    task: str
+    columns: Columns = Columns()
+    samples: int = 0
     seed: int = 0
 
 
 def collect(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
-    """Write `texts.json`: the lists `calibration`, `evaluation` and `golden`."""
+    """Write `texts.json`: the lists `calibration`, `evaluation` and `golden`.
+
+    Raises:
+        InputError: the file holds no texts, or fewer than `samples`.
+
+    """
+    wanted = settings.samples or _SAMPLES
     if "data" in inputs:
-        pool = _from_file(inputs["data"], settings)
+        pool = _from_file(inputs["data"], settings, wanted)
     else:
-        pool = _generated(inputs["tokenizer"] / "tokenizer.json", settings)
+        pool = _generated(inputs["tokenizer"] / "tokenizer.json", settings.seed, wanted)
     evaluation, rest = pool[:EVALUATION], pool[EVALUATION:]
-    calibration = (rest or evaluation)[: settings.samples]
+    calibration = (rest or evaluation)[:wanted]
+    if len(calibration) < settings.samples:
+        raise InputError(
+            f"{inputs['data']} holds {len(calibration)} texts to calibrate with beside the "
+            f"{len(evaluation)} to compare with; calibration.samples asks for {settings.samples}"
+        )
     # A very short one stands first: a device runs it to prove a freshly loaded model.
     first = min(evaluation, key=lambda text: (len(text), text))[:_FIRST_CHARACTERS]
     short = [text for text in evaluation if len(text.split()) <= _GOLDEN_WORDS] or evaluation
@@ -71,56 +87,24 @@ def collect(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     (out / "texts.json").write_text(json.dumps(chosen, ensure_ascii=False))
 
 
-def _from_file(path: Path, settings: Settings) -> list[str]:
-    texts = [text[:_MOST_CHARACTERS] for text in _rows(path, settings.column) if text.strip()]
+def _from_file(path: Path, settings: Settings, wanted: int) -> list[str]:
+    examples = read_examples(str(path), settings.task, settings.columns)
+    texts = [e.text[:_MOST_CHARACTERS] for e in examples if e.text.strip()]
     if not texts:
         raise InputError(f"{path} holds no texts")
     random.Random(settings.seed).shuffle(texts)  # noqa: S311 (a choice, not a secret)
-    return texts[: EVALUATION + settings.samples]
+    return texts[: EVALUATION + wanted]
 
 
-def _rows(path: Path, column: str) -> Iterator[str]:
-    """Read the texts of a file: JSONL, CSV and TSV by column, anything else line by line."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            if path.suffix == ".jsonl":
-                for number, line in enumerate(stream, 1):
-                    if line.strip():
-                        yield _cell(json.loads(line), column, path, number)
-            elif path.suffix in (".csv", ".tsv"):
-                tabs = path.suffix == ".tsv"  # in which a quotation mark is only a character
-                table = csv.DictReader(
-                    stream,
-                    delimiter="\t" if tabs else ",",
-                    quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
-                )
-                for number, row in enumerate(table, 2):
-                    yield _cell(row, column, path, number)
-            else:
-                yield from (line.rstrip("\r\n") for line in stream)
-    except OSError as exc:
-        raise InputError(f"cannot read {path}: {exc.strerror}") from exc
-    except (ValueError, csv.Error) as exc:
-        raise InputError(f"{path} is not valid UTF-8 {path.suffix.lstrip('.')}: {exc}") from exc
-
-
-def _cell(row: object, column: str, path: Path, number: int) -> str:
-    if not isinstance(row, dict) or not isinstance(row.get(column), str):
-        names = ", ".join(str(key) for key in row) if isinstance(row, dict) else "none"
-        raise InputError(f"{path}, line {number}: no text in column {column!r}; it has {names}")
-    str(row[column]).encode()  # a lone surrogate, which JSON can hold, is no text
-    return str(row[column])
-
-
-def _generated(tokenizer_file: Path, settings: Settings) -> list[str]:
+def _generated(tokenizer_file: Path, seed: int, wanted: int) -> list[str]:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    rng = random.Random(settings.seed)  # noqa: S311 (a choice, not a secret)
+    rng = random.Random(seed)  # noqa: S311 (a choice, not a secret)
     special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     ids = sorted(i for word, i in tokenizer.get_vocab().items() if word not in special)
     texts = []
-    for number in range(EVALUATION + settings.samples):
+    for number in range(EVALUATION + wanted):
         if number % 8 == 7:
             texts.append(rng.choice(_OTHER))
         elif number % 4 == 3:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.cache import Source, hash_folder
+from edgepack.compress.adapt import ADAPTER_FILE, base_of
 from edgepack.recipe import TASKS, Recipe
 from edgepack_runtime.errors import EdgepackError, InputError
 
@@ -32,6 +33,7 @@ class ModelInfo:
     name: str
     task: str
     model_type: str
+    base: Source | None = None
 
 
 def fetch(recipe: Recipe, *, offline: bool = False) -> ModelInfo:
@@ -42,23 +44,40 @@ def fetch(recipe: Recipe, *, offline: bool = False) -> ModelInfo:
             hub cannot be reached.
 
     """
-    folder = _folder(recipe, offline=offline)
-    config = _config(folder)
+    folder = _folder(recipe.source, recipe.revision, offline=offline)
+    base = None
+    if (folder / ADAPTER_FILE).is_file():
+        base = _folder(base_of(folder), "", offline=offline)
+    config = _config(base or folder)
     if recipe.task and recipe.task not in TASKS:
         raise InputError(f"unknown task {recipe.task!r}; edgepack has {', '.join(TASKS)}")
-    files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
-    if not any(path.suffix in (".safetensors", ".bin") for path in files):
-        raise InputError(f"{folder} holds no weights (model.safetensors or pytorch_model.bin)")
     return ModelInfo(
-        source=Source(folder, hash_folder(folder, files)),
+        source=_source(folder),
         name=recipe.name or _name(recipe.source),
-        task=recipe.task or _detect(folder, config),
+        task=recipe.task or (_adapted(folder) if base else _detect(folder, config)),
         model_type=str(config.get("model_type", "")),
+        base=_source(base) if base else None,
     )
 
 
-def _folder(recipe: Recipe, *, offline: bool) -> Path:
-    source = recipe.source
+def _source(folder: Path) -> Source:
+    files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
+    if not any(path.suffix in (".safetensors", ".bin") for path in files):
+        raise InputError(f"{folder} holds no weights (model.safetensors or pytorch_model.bin)")
+    return Source(folder, hash_folder(folder, files))
+
+
+def _adapted(folder: Path) -> str:
+    """Return the task that an adapter was trained for."""
+    kinds = {"SEQ_CLS": "text-classification", "TOKEN_CLS": "token-classification",
+             "FEATURE_EXTRACTION": "feature-extraction"}  # fmt: skip
+    declared = json.loads((folder / ADAPTER_FILE).read_text()).get("task_type")
+    if declared not in kinds:
+        raise InputError(f"cannot tell the task of adapter {folder.name}; name one with --task")
+    return kinds[declared]
+
+
+def _folder(source: str, revision: str, *, offline: bool) -> Path:
     if source.startswith("package:"):
         return _package(source)
     path = Path(source).expanduser()
@@ -68,7 +87,7 @@ def _folder(recipe: Recipe, *, offline: bool) -> Path:
         raise InputError(f"{source} is a file; give the folder of a Hugging Face model")
     if source.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(source):
         raise InputError(f"no model folder at {source}")
-    return _hub(source, recipe.revision, offline=offline)
+    return _hub(source, revision, offline=offline)
 
 
 def _package(source: str) -> Path:

@@ -7,7 +7,7 @@ import io
 import os
 import shutil
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,14 @@ class Content:
         return tuple(_entry(name, path) for name, path in sorted(self.files.items()))
 
 
-def write_bundle(manifest: Manifest, content: Content, path: Path, *, layout: str) -> str:
+def write_bundle(
+    manifest: Manifest,
+    content: Content,
+    path: Path,
+    *,
+    layout: str,
+    report: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """Write a bundle to `path` whole or not at all; return its digest.
 
     Args:
@@ -38,6 +45,8 @@ def write_bundle(manifest: Manifest, content: Content, path: Path, *, layout: st
         content: where the bytes are.
         path: the `.epk` file or folder to make; an older one is replaced.
         layout: `epk` or `folder`.
+        report: what was measured on this host.  It stands beside the manifest, not in it, so
+            that the same plan gives the same digest wherever it was built.
 
     Raises:
         EdgepackError: the disk is full or `path` cannot be written.
@@ -46,14 +55,14 @@ def write_bundle(manifest: Manifest, content: Content, path: Path, *, layout: st
     """
     if path.is_dir() and not (path / "oci-layout").is_file():
         raise InputError(f"{path} is a folder, and no bundle: it is left alone; choose another -o")
-    members, digest = _members(manifest, content)
+    members, digest = _members(manifest, content, report)
     work = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         if layout == "epk":
             _write_archive(members, work)
         else:
             _write_folder(members, work)
-        _replace(work, path)
+        replace_bundle(work, path)
     except OSError as exc:
         raise EdgepackError(f"cannot write {path}: {exc.strerror}") from exc
     finally:
@@ -65,7 +74,9 @@ def write_bundle(manifest: Manifest, content: Content, path: Path, *, layout: st
 Member = bytes | Path
 
 
-def _members(manifest: Manifest, content: Content) -> tuple[dict[str, Member], str]:
+def _members(
+    manifest: Manifest, content: Content, report: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, Member], str]:
     """Return every member of the layout by name, and the digest of the OCI manifest."""
     blobs: dict[str, Member] = {}
 
@@ -88,7 +99,13 @@ def _members(manifest: Manifest, content: Content) -> tuple[dict[str, Member], s
     described = add(canonical_json(image), oci.MANIFEST_TYPE)
     described["artifactType"] = oci.ARTIFACT_TYPE
     described["annotations"] = {"org.opencontainers.image.ref.name": manifest.version}
-    index = {"schemaVersion": 2, "mediaType": oci.INDEX_TYPE, "manifests": [described]}
+    index: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": oci.INDEX_TYPE,
+        "manifests": [described],
+    }
+    if report:
+        index["annotations"] = {oci.REPORT: canonical_json(list(report)).decode()}
     members: dict[str, Member] = {
         "oci-layout": canonical_json({"imageLayoutVersion": "1.0.0"}),
         "index.json": canonical_json(index),
@@ -159,7 +176,7 @@ def _write_folder(members: Mapping[str, Member], path: Path) -> None:
             shutil.copyfile(value, file)
 
 
-def _replace(work: Path, path: Path) -> None:
+def replace_bundle(work: Path, path: Path) -> None:
     """Put `work` in the place of `path`, which may be a file, a folder or nothing."""
     if not path.is_dir():
         work.replace(path)

@@ -4,31 +4,42 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from edgepack import data, describe, golden
+from edgepack import data, describe, gate, golden, rank
 from edgepack.cache import Source, Stage, hash_folder
-from edgepack.export import find
+from edgepack.chain import Form, data_sources, make_forms
+from edgepack.dataset import Columns
+from edgepack.export import Choice, find
 from edgepack.fetch import ModelInfo
 from edgepack.recipe import Recipe
-from edgepack.target import Target, VariantSpec
+from edgepack.target import Target, VariantSpec, all_targets
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.manifest import canonical_json, safe_name
 
 
 @dataclass(frozen=True)
 class VariantPlan:
-    """One variant: what the target asked for, the stage that makes it, the one that judges it."""
+    """One variant: what the target asked for, the stage that makes it, those that judge it.
+
+    kept: layers that the gate's repair left in float; quality: None without evaluation data.
+    """
 
     spec: VariantSpec
     make: Stage
     assess: Stage
+    quality: Stage | None = None
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages of one bundle.  Its key is the build's identity."""
+    """The stages of one bundle.  Its key is the build's identity.
+
+    forms: the torch model after each step, the teacher first; qualities: the stages that judge
+    them, by form. sensitivity: the stage that ranks layers by what int8 costs them.
+    """
 
     recipe: Recipe
     model: ModelInfo
@@ -38,13 +49,29 @@ class Plan:
     export: Stage
     golden: Stage
     variants: tuple[VariantPlan, ...]
+    sensitivity: Stage
+    forms: tuple[Form, ...]
+    qualities: Mapping[str, Stage] = field(default_factory=dict)
 
     def stages(self) -> Iterator[Stage]:
         """Yield every stage, each after those that it needs."""
         seen: set[str] = set()
-        last = [stage for variant in self.variants for stage in (variant.make, variant.assess)]
-        for stage in (self.tokenizer, self.texts, self.export, self.golden, *last):
+        first = (self.tokenizer, self.texts, self.export, self.golden)
+        for stage in (*first, *self.qualities.values()):
             yield from _with_inputs(stage, seen)
+        for variant in self.variants:
+            for last in (variant.make, variant.assess, variant.quality):
+                if last is not None:
+                    yield from _with_inputs(last, seen)
+
+    def ranking(self) -> Iterator[Stage]:
+        """Yield the stages that rank layers, which only a repair needs."""
+        yield from _with_inputs(self.sensitivity, set())
+
+    @property
+    def staged(self) -> bool:
+        """Tell whether there is more to tell of than a plain conversion."""
+        return len(self.forms) > 1 or bool(self.qualities)
 
     @property
     def key(self) -> str:
@@ -63,15 +90,31 @@ class Plan:
             "model": self.model.source.key,
             "golden": self.golden.key,
             "variants": [
-                {**asdict(v.spec), "make": v.make.key, "assess": v.assess.key}
+                {
+                    **asdict(v.spec),
+                    "make": v.make.key,
+                    "assess": v.assess.key,
+                    **({"kept": list(v.kept)} if v.kept else {}),
+                }
                 for v in self.variants
             ],
             "stages": [{"label": stage.label, "key": stage.key} for stage in self.stages()],
         }
 
 
-def make_plan(recipe: Recipe, model: ModelInfo, target: Target) -> Plan:
+def make_plan(
+    recipe: Recipe,
+    model: ModelInfo,
+    target: Target,
+    kept: Mapping[str, tuple[str, ...]] | None = None,
+) -> Plan:
     """Resolve a recipe for one target.
+
+    Args:
+        recipe: what is wanted.
+        model: what was fetched for it.
+        target: the device.
+        kept: layers to leave in float, by variant.
 
     Raises:
         InputError: the target asks for something that no exporter makes.
@@ -83,55 +126,102 @@ def make_plan(recipe: Recipe, model: ModelInfo, target: Target) -> Plan:
                 f"{what} {value!r} is not usable: letters, digits, '.', '_' and '-', "
                 "at most 128 of them"
             )
-    settings = describe.Settings(model.task, recipe.max_length)
+    forms = make_forms(recipe, model)
+    final = forms[-1].model
     tokenizer = Stage(
-        "read tokenizer and task",
-        describe.describe,
-        settings,
-        {"model": model.source},
-        describe.TOOLS,
-    )
-    texts = _texts(recipe, tokenizer)
+        "read tokenizer and task", describe.describe,
+        describe.Settings(model.task, recipe.max_length), {"model": final}, describe.TOOLS,
+    )  # fmt: skip
+    texts = _texts(recipe, model.task, tokenizer)
     common: dict[str, Stage | Source] = {"tokenizer": tokenizer, "texts": texts}
-    export = find("onnxruntime").export_stage(model.source, model.task)
+    export = find("onnxruntime").export_stage(final, model.task)
     reference = Stage(
         "golden outputs", golden.make_golden, golden.NoSettings(),
         {**common, "export": export}, golden.TOOLS,
     )  # fmt: skip
-    variants = tuple(_variant(spec, model, common, reference) for spec in _wanted(recipe, target))
-    return Plan(recipe, model, target, tokenizer, texts, export, reference, variants)
-
-
-def _texts(recipe: Recipe, tokenizer: Stage) -> Stage:
-    inputs: dict[str, Stage | Source] = {"tokenizer": tokenizer}
-    settings = data.Settings(column=recipe.column, samples=recipe.samples)
-    if recipe.calibration is None:
-        return Stage("generate calibration texts", data.collect, settings, inputs, data.TOOLS)
-    path = recipe.calibration
-    if not path.is_file():
-        raise InputError(f"no calibration file at {path}")
-    inputs["data"] = Source(path, hash_folder(path.parent, [path]))
-    return Stage("read calibration texts", data.collect, settings, inputs, data.TOOLS)
-
-
-def _variant(
-    spec: VariantSpec, model: ModelInfo, common: Mapping[str, Stage | Source], reference: Stage
-) -> VariantPlan:
-    exporter = find(spec.engine)
-    export = exporter.export_stage(model.source, model.task)
-    make = exporter.variant_stage(spec, {**common, "export": export})
-    assess = Stage(
-        f"compare {spec.name} with float", golden.assess,
-        golden.AssessSettings(spec.engine, spec.precision),
-        {**common, "variant": make, "golden": reference}, golden.TOOLS,
+    sensitivity = Stage(
+        "rank layers by sensitivity", rank.rank, rank.NoSettings(),
+        {**common, "export": export}, rank.TOOLS,
     )  # fmt: skip
-    return VariantPlan(spec, make, assess)
+    maker = _Maker(recipe, model, final, common, reference, kept or {})
+    variants = tuple(maker.variant(spec) for spec in _wanted(recipe, target))
+    return Plan(
+        recipe, model, target, tokenizer, texts, export, reference, variants, sensitivity,
+        forms, _qualities(recipe, model, forms),
+    )  # fmt: skip
+
+
+def _qualities(recipe: Recipe, model: ModelInfo, forms: tuple[Form, ...]) -> dict[str, Stage]:
+    """Return the stages that judge the torch forms, if there is evaluation data."""
+    evaluation = data_sources(recipe).get("evaluation")
+    if evaluation is None:
+        return {}
+    settings = gate.TorchSettings(model.task, recipe.data.columns, recipe.max_length)
+    return {
+        form.name: Stage(
+            f"evaluate {form.name}", gate.judge_torch, settings,
+            {"model": form.model, "evaluation": evaluation}, gate.TOOLS,
+        )
+        for form in forms
+    }  # fmt: skip
+
+
+def _texts(recipe: Recipe, task: str, tokenizer: Stage) -> Stage:
+    inputs: dict[str, Stage | Source] = {"tokenizer": tokenizer}
+    columns = recipe.data.columns
+    if recipe.calibration is not None:
+        path = recipe.calibration
+        if not path.is_file():
+            raise InputError(f"no calibration file at {path}")
+        inputs["data"] = Source(path, hash_folder(path.parent, [path]))
+        columns, task = Columns(text=recipe.column), "text-classification"
+    elif (source := data_sources(recipe).get("data")) is not None:
+        inputs["data"] = source
+    settings = data.Settings(task, columns, samples=recipe.samples)
+    label = "read calibration texts" if "data" in inputs else "generate calibration texts"
+    return Stage(label, data.collect, settings, inputs, data.TOOLS)
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes the plan of one variant from what all of them share."""
+
+    recipe: Recipe
+    info: ModelInfo
+    model: Stage | Source
+    common: Mapping[str, Stage | Source]
+    reference: Stage
+    kept: Mapping[str, tuple[str, ...]]
+
+    def variant(self, spec: VariantSpec) -> VariantPlan:
+        """Plan one variant."""
+        exporter = find(spec.engine)
+        kept = self.kept.get(spec.name, ())
+        export = exporter.export_stage(self.model, self.info.task)
+        choice = Choice(kept, self.recipe.search)
+        make = exporter.variant_stage(spec, {**self.common, "export": export}, choice)
+        assess = Stage(
+            f"compare {spec.name} with float", golden.assess,
+            golden.AssessSettings(spec.engine, spec.precision),
+            {**self.common, "variant": make, "golden": self.reference}, golden.TOOLS,
+        )  # fmt: skip
+        return VariantPlan(spec, make, assess, self._quality(spec, make), kept)
+
+    def _quality(self, spec: VariantSpec, make: Stage) -> Stage | None:
+        evaluation = data_sources(self.recipe).get("evaluation")
+        if evaluation is None:
+            return None
+        settings = gate.JudgeSettings(spec.engine, spec.precision, self.recipe.data.columns)
+        inputs = {
+            "tokenizer": self.common["tokenizer"], "variant": make, "evaluation": evaluation
+        }  # fmt: skip
+        return Stage(f"evaluate {spec.name}", gate.judge, settings, inputs, gate.TOOLS)
 
 
 def _wanted(recipe: Recipe, target: Target) -> list[VariantSpec]:
     """Return the target's variants, or its engines in float32."""
     if recipe.precision == "target":
-        return list(target.variants)
+        return _named(recipe, target)
     wanted: dict[str, VariantSpec] = {}
     for spec in target.variants:
         kind = spec.provider.removesuffix("ExecutionProvider").lower()
@@ -146,6 +236,23 @@ def _wanted(recipe: Recipe, target: Target) -> list[VariantSpec]:
             ),
         )  # fmt: skip
     return list(wanted.values())
+
+
+def _named(recipe: Recipe, target: Target) -> list[VariantSpec]:
+    """Return the variants that the recipe names, all if it names none of this target."""
+    known = [spec.name for spec in target.variants]
+    for name in recipe.variants:
+        if not any(name in _names(other) for other in all_targets()):
+            raise InputError(
+                f"build.variants: no target has a variant {name!r}; {target.name} has "
+                f"{', '.join(known)}"
+            )
+    picked = [spec for spec in target.variants if spec.name in recipe.variants]
+    return picked or list(target.variants)
+
+
+def _names(target: Target) -> list[str]:
+    return [spec.name for spec in target.variants]
 
 
 def _with_inputs(stage: Stage, seen: set[str]) -> Iterator[Stage]:

@@ -11,7 +11,8 @@ import os
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -24,6 +25,15 @@ class View(Protocol):
 
     def stage(self, label: str, *, cached: bool) -> contextlib.AbstractContextManager[None]:
         """Show one stage while the context is open."""
+
+
+_steps: ContextVar[Callable[[int, int], None] | None] = ContextVar("steps", default=None)
+
+
+def step(done: int, total: int) -> None:
+    """Say how far the running stage is; a stage of many steps calls this."""
+    if (show := _steps.get()) is not None:
+        show(done, total)
 
 
 class Quiet:
@@ -74,7 +84,17 @@ class Live(Quiet):
         """Show one stage, then leave a line for it."""
         self._progress.update(self._task, description=label)
         start = time.perf_counter()
-        yield
+        inner = self._progress.add_task(label, total=None, visible=False)
+
+        def show(done: int, total: int) -> None:
+            self._progress.update(inner, completed=done, total=total, visible=True)
+
+        token = _steps.set(show)
+        try:
+            yield
+        finally:
+            _steps.reset(token)
+            self._progress.remove_task(inner)
         took = "cached" if cached else f"{time.perf_counter() - start:.1f} s"
         self._console.print(f"[green]✓[/green] {label:<56} [dim]{took:>8}[/dim]", highlight=False)
         self._progress.advance(self._task)

@@ -26,6 +26,8 @@ def as_json(built: Sequence[Built]) -> list[dict[str, Any]]:
             "task": item.bundle.manifest.task.name,
             "baseline": {"bytes": item.baseline_bytes, "latency_ms": item.latency_ms.get(BASELINE)},
             "default_here": fastest(item),
+            "stages": item.stages,
+            "left_in_float": item.bundle.manifest.provenance.get("left_in_float", {}),
             "variants": [_variant(item, variant) for variant in item.bundle.manifest.variants],
         }
         for item in built
@@ -66,12 +68,43 @@ def table(item: Built) -> Table:
     return shown
 
 
+def stages_table(item: Built) -> Table:
+    """Return the table by stage: what each step cost and gained, from the teacher on."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    shown = Table(title=f"{item.bundle.manifest.name}: step by step", title_style="bold",
+                  caption="one text of 16 tokens, one thread; T/T0 in one run", box=SIMPLE_HEAD,
+                  pad_edge=False, padding=(0, 1, 0, 0))  # fmt: skip
+    shown.add_column("stage", no_wrap=True)
+    for name in ("quality", "MB", "M parameters", "ms", "T/T0"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    for row in item.stages:
+        shown.add_row(
+            row["stage"],
+            _shown(row["quality"], 100, "%"),
+            _megabytes(row["size"]),
+            _shown(row["parameters"], 1e-6, ""),
+            _shown(row["latency_ms"], 1, ""),
+            "–" if row["ratio"] is None else f"{row['ratio']:.3f}",
+        )
+    return shown
+
+
+def _shown(value: float | None, factor: float, unit: str) -> str:
+    return "–" if value is None else f"{value * factor:.2f}{unit}"
+
+
 def summary(item: Built) -> str:
     """Say in one line where the bundle is and what runs of it here."""
     best = fastest(item)
+    kept = item.bundle.manifest.provenance.get("left_in_float", {})
+    repaired = "".join(
+        f"\nrepaired: {name} keeps {', '.join(layers)} in float" for name, layers in kept.items()
+    )
     here = f"picked on this machine: {best}" if best else "its variants are measured on the device"
     size = sum({f.sha256: f.size for f in item.bundle.manifest.files}.values())
-    return f"{item.path}  {_megabytes(size)} MB  {item.bundle.digest[:19]}…  {here}"
+    return f"{item.path}  {_megabytes(size)} MB  {item.bundle.digest[:19]}…  {here}{repaired}"
 
 
 def fastest(item: Built) -> str | None:

@@ -39,11 +39,16 @@ class Table:
     def text(self, key: str, default: str = "", *, choices: tuple[str, ...] = ()) -> str:
         """Take a string, one of `choices` if any are given."""
         value: str = self._take(key, default, str, "a string")
-        if choices and value not in choices:
+        if choices:
+            self.check_choice(key, value, choices)
+        return value
+
+    def check_choice(self, key: str, value: str, choices: tuple[str, ...]) -> None:
+        """Note a value that is none of `choices`."""
+        if value not in choices:
             near = get_close_matches(value, choices, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(choices)}"
             self._faults.append(f"{self._where}{key}: unknown value {value!r}; {hint}")
-        return value
 
     def required(self, key: str) -> str:
         """Take a string that must be there."""
@@ -67,6 +72,33 @@ class Table:
         if value < least:
             self._faults.append(f"{self._where}{key}: must be at least {least}, not {value}")
         return value
+
+    def number(
+        self, key: str, default: float, *, least: float = 0.0, most: float = float("inf")
+    ) -> float:
+        """Take a number from `least` to `most`; whole ones are numbers too."""
+        if type(self._values.get(key)) is int:
+            self._values[key] = float(self._values[key])
+        value: float = self._take(key, float(default), float, "a number")
+        if not least <= value <= most:
+            bound = f"from {least:g} to {most:g}" if most < float("inf") else f"at least {least:g}"
+            self._faults.append(f"{self._where}{key}: must be {bound}, not {value:g}")
+        return value
+
+    def optional_number(self, key: str) -> float | None:
+        """Take a number of at least 0; None if it is not there."""
+        self._known.append(key)
+        return self.number(key, 0.0) if key in self._values else None
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        """Take true or false."""
+        value: bool = self._take(key, default, bool, "true or false")
+        return value
+
+    def optional(self, key: str) -> Table | None:
+        """Take a sub-table; None if it is not there."""
+        self._known.append(key)
+        return self.table(key) if key in self._values else None
 
     def mapping(self, key: str) -> dict[str, Any]:
         """Take a table whose keys are not ours to know."""

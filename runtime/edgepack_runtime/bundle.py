@@ -30,6 +30,7 @@ CONFIG_TYPE = "application/vnd.cncf.model.config.v1+json"
 WEIGHT_TYPE = "application/vnd.cncf.model.weight.v1.raw"
 WEIGHT_CONFIG_TYPE = "application/vnd.cncf.model.weight.config.v1.raw"
 DOC_TYPE = "application/vnd.cncf.model.doc.v1.raw"
+REPORT = "dev.edgepack.report"
 FILEPATH = "org.cncf.model.filepath"
 
 _MAX_JSON = 16 << 20
@@ -84,13 +85,17 @@ class Bundle:
         path: where it was opened.
         manifest: what it says of itself, already checked.
         digest: `sha256:…` of its OCI manifest, the identity of the bundle.
+        report: what its build measured, stage by stage; for people, and not covered by `digest`.
 
     """
 
-    def __init__(self, path: Path, layout: Layout, manifest: Manifest, digest: str) -> None:
+    def __init__(
+        self, path: Path, layout: Layout, manifest: Manifest, digest: str, report: list[Any]
+    ) -> None:
         self.path = path
         self.manifest = manifest
         self.digest = digest
+        self.report = report
         self._layout = layout
 
     @classmethod
@@ -111,10 +116,10 @@ class Bundle:
             ) from exc
         layout: Layout = FolderLayout(path) if is_folder else ArchiveLayout(path)
         try:
-            digest, manifest = _open_layout(layout)
+            digest, manifest, report = _open_layout(layout)
         except TrustError as exc:
             raise TrustError(f"{path}: {exc}") from exc
-        return cls(path, layout, manifest, digest)
+        return cls(path, layout, manifest, digest, report)
 
     def read(self, path: str) -> memoryview:
         """Return the bytes of one file of the manifest, hashed first.
@@ -193,7 +198,7 @@ def _scan(path: Path, length: int) -> dict[str, tuple[int, int]]:
     return spans
 
 
-def _open_layout(layout: Layout) -> tuple[str, Manifest]:
+def _open_layout(layout: Layout) -> tuple[str, Manifest, list[Any]]:
     marker = _object(layout.member("oci-layout"), "oci-layout")
     if marker.get("imageLayoutVersion") != "1.0.0":
         raise TrustError("oci-layout does not say imageLayoutVersion 1.0.0")
@@ -208,7 +213,16 @@ def _open_layout(layout: Layout) -> tuple[str, Manifest]:
     _, config = _descriptor(layout, image.get("config"), CONFIG_TYPE, "the model config")
     manifest = decode(_object(config, "the model config").get("edgepack"))
     _compare_layers(image.get("layers"), manifest)
-    return digest, manifest
+    return digest, manifest, _report(index)
+
+
+def _report(index: Mapping[str, Any]) -> list[Any]:
+    """Read the build's table from the index; one that is no list is as good as none."""
+    try:
+        found = json.loads(index["annotations"][REPORT])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return []
+    return found if isinstance(found, list) else []
 
 
 def _compare_layers(layers: object, manifest: Manifest) -> None:

@@ -95,6 +95,8 @@ class Model:
         return [self._infer([self.encoder.encode(text).first], 1)[0] for text in texts]
 
     def _options(self, options: Mapping[str, object]) -> Any:
+        if not options:
+            return self._rules.Options()
         known = [f.name for f in fields(self._rules.Options)]
         for name in options:
             if name not in known:

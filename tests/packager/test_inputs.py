@@ -140,7 +140,7 @@ def test_calibration_data_that_is_wrong(
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(InputError, match=message.split(";", maxsplit=1)[0]):
-        collect(Settings(), {"data": path}, tmp_path)
+        collect(Settings("text-classification"), {"data": path}, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_calibration_data_in_every_form(name: str, content: str, tmp_path: Path)
     """Lines, TSV, CSV and JSONL give the same texts."""
     path = tmp_path / name
     path.write_text(content)
-    collect(Settings(), {"data": path}, tmp_path)
+    collect(Settings("text-classification"), {"data": path}, tmp_path)
     texts = json.loads((tmp_path / "texts.json").read_text())
     assert sorted(text.strip() for text in texts["evaluation"]) == ["hello you", "second line"]
 

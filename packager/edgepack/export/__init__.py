@@ -7,6 +7,7 @@ Each has `export` (a stage that makes the float32 form through Optimum), `varian
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -15,15 +16,28 @@ from edgepack.cache import Source, Stage
 from edgepack.target import VariantSpec
 
 
+@dataclass(frozen=True)
+class Choice:
+    """How to quantize beyond what the target says.
+
+    kept: layers (torch module names) to leave in float; trials: settings to try, see `search`.
+    """
+
+    kept: tuple[str, ...] = ()
+    trials: int = 1
+
+
 class Exporter(Protocol):
     """What an exporter module provides."""
 
     FILES: tuple[str, ...]
 
-    def export_stage(self, model: Source, task: str) -> Stage:
+    def export_stage(self, model: Source | Stage, task: str) -> Stage:
         """Return the stage that makes the float32 form."""
 
-    def variant_stage(self, spec: VariantSpec, inputs: Mapping[str, Stage | Source]) -> Stage:
+    def variant_stage(
+        self, spec: VariantSpec, inputs: Mapping[str, Stage | Source], choice: Choice
+    ) -> Stage:
         """Return the stage that makes one variant from `inputs`: export, tokenizer, texts."""
 
     def device_options(self, folder: Path, max_length: int) -> dict[str, Any]:
@@ -33,19 +47,6 @@ class Exporter(Protocol):
 def find(engine: str) -> Exporter:
     """Return the exporter of an engine."""
     return cast("Exporter", import_module(f"{__name__}.{engine}"))
-
-
-def nncf_parameters(*, tied: bool) -> Any:
-    """Return NNCF's settings: without SmoothQuant for tied weights.
-
-    SmoothQuant would scale each use of a weight its own way, and so store it once a layer.
-    """
-    import nncf
-
-    if not tied:
-        return None
-    off = nncf.AdvancedSmoothQuantParameters(matmul=-1)
-    return nncf.AdvancedQuantizationParameters(smooth_quant_alphas=off)
 
 
 def optimum_task(task: str) -> str:

@@ -7,9 +7,11 @@ once, and ONNX Runtime 1.20 (the oldest a device may have) reads it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgepack.rank import layer_of
 from edgepack_runtime.errors import InputError
 
 _IR_VERSION = 10  # the newest that ONNX Runtime 1.20 reads
@@ -93,6 +95,25 @@ def has_tied_weights(model: Any) -> bool:
     weights = {tensor.name for tensor in model.graph.initializer}
     used = [n.input[1] for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in weights]
     return len(set(used)) < len(used)
+
+
+def nodes_of(model: Any, layers: Sequence[str]) -> list[str]:
+    """Name the matrix products of the given torch modules, fused attention among them.
+
+    A fused attention has lost its name: it is that of the module around the product which
+    reads its result.
+    """
+    found = []
+    readers = {name: node for node in model.graph.node for name in node.input}
+    for node in model.graph.node:
+        if node.op_type == "MatMul" and layer_of(node.name) in layers:
+            found.append(node.name)
+        elif node.op_type == "Attention" and node.output[0] in readers:
+            after = layer_of(readers[node.output[0]].name)
+            around = after[: after.find("attention") + len("attention")]
+            if any(layer.startswith(f"{around}.") and layer != after for layer in layers):
+                found.append(node.name)
+    return found
 
 
 def quantize_embeddings(model: Any) -> Any:

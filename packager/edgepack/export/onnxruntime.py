@@ -7,14 +7,16 @@ have no static form and TensorRT reads none of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgepack.artifact import calibration_feeds
 from edgepack.cache import Source, Stage
-from edgepack.export import graph, nncf_parameters, optimum_task
+from edgepack.export import Choice, graph, optimum_task
+from edgepack.export.search import Trial, parameters, quantize_best
 from edgepack.target import VariantSpec
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.text import INPUTS
@@ -35,24 +37,27 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class VariantSettings:
-    """precision and scheme as in a target file."""
+    """precision and scheme as in a target file; choice: how to quantize beyond that."""
 
     precision: str
     scheme: str
+    choice: Choice = Choice()
 
 
-def export_stage(model: Source, task: str) -> Stage:
+def export_stage(model: Source | Stage, task: str) -> Stage:
     """Return the stage that exports the float32 graph."""
     settings = ExportSettings(task)
     return Stage("export to ONNX", export, settings, {"model": model}, _EXPORT_TOOLS)
 
 
-def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source]) -> Stage:
+def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source], choice: Choice) -> Stage:
     """Return the stage that makes one variant from `inputs`: export, tokenizer, texts."""
-    settings = VariantSettings(spec.precision, spec.scheme)
+    kept = choice.kept if spec.precision == "int8" else ()
+    trials = choice.trials if spec.scheme == "static" else 1
+    settings = VariantSettings(spec.precision, spec.scheme, Choice(kept, trials))
     needed = {"export": inputs["export"]}
     if spec.scheme == "dynamic-reduced":
-        needed["dynamic"] = variant_stage(replace(spec, scheme="dynamic"), inputs)
+        needed["dynamic"] = variant_stage(replace(spec, scheme="dynamic"), inputs, choice)
     if spec.scheme == "static":
         needed |= {"tokenizer": inputs["tokenizer"], "texts": inputs["texts"]}
     labels = {
@@ -111,9 +116,10 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
     elif settings.scheme == "dynamic-reduced":
         graph.save(graph.halve_int8_weights(graph.load(inputs["dynamic"] / FILES[0])), final)
     elif settings.scheme == "static":
-        graph.save(_static(source, inputs), final)
+        quantize = partial(_static, source, inputs, settings.choice.kept)
+        quantize_best(quantize, "onnxruntime", settings.choice.trials, inputs, out)
     else:
-        _dynamic(source, final)
+        _dynamic(source, final, settings.choice.kept)
 
 
 def _half(model: Any) -> Any:
@@ -123,14 +129,16 @@ def _half(model: Any) -> Any:
     return convert_float_to_float16(model, keep_io_types=True)
 
 
-def _dynamic(source: Path, final: Path) -> None:
+def _dynamic(source: Path, final: Path, kept: Sequence[str]) -> None:
     """Fuse attention, layer norms and GELU, then quantize weights per channel."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    fused = graph.quantize_embeddings(_fuse(source))
     quantize_dynamic(
-        graph.quantize_embeddings(_fuse(source)),
+        fused,
         final,
+        nodes_to_exclude=graph.nodes_of(fused, kept),
         op_types_to_quantize=["MatMul", "Attention"],
         per_channel=True,
         weight_type=QuantType.QInt8,
@@ -161,7 +169,9 @@ def _fuse(source: Path) -> Any:
     return fused.model
 
 
-def _static(source: Path, inputs: Mapping[str, Path]) -> Any:
+def _static(
+    source: Path, inputs: Mapping[str, Path], kept: Sequence[str], trial: Trial, out: Path
+) -> None:
     """Calibrate with NNCF: SmoothQuant, then symmetric int8 Q/DQ pairs, weights per channel.
 
     Symmetric, explicit pairs on an unfused graph are the form that TensorRT reads, and its
@@ -175,11 +185,13 @@ def _static(source: Path, inputs: Mapping[str, Path]) -> Any:
     model = graph.quantize_embeddings(graph.load(source))
     names = [item.name for item in model.graph.input]
     feeds = [{name: feed[name] for name in names} for feed in calibration_feeds(inputs)]
-    return nncf.quantize(
+    quantized = nncf.quantize(
         model,
         nncf.Dataset(feeds),
         model_type=nncf.ModelType.TRANSFORMER,
         preset=nncf.QuantizationPreset.PERFORMANCE,
         subset_size=len(feeds),
-        advanced_parameters=nncf_parameters(tied=graph.has_tied_weights(model)),
+        advanced_parameters=parameters(trial, tied=graph.has_tied_weights(model)),
+        ignored_scope=nncf.IgnoredScope(names=graph.nodes_of(model, kept)),
     )
+    graph.save(quantized, out / FILES[0])

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgepack.artifact import calibration_feeds
 from edgepack.cache import Source, Stage
-from edgepack.export import nncf_parameters, optimum_task
+from edgepack.export import Choice, optimum_task
+from edgepack.export.search import Trial, parameters, quantize_best
+from edgepack.rank import layer_of
 from edgepack.target import VariantSpec
 from edgepack_runtime.errors import InputError
 
@@ -31,21 +34,23 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class VariantSettings:
-    """precision and scheme as in a target file."""
+    """precision and scheme as in a target file; choice: how to quantize beyond that."""
 
     precision: str
     scheme: str
+    choice: Choice = Choice()
 
 
-def export_stage(model: Source, task: str) -> Stage:
+def export_stage(model: Source | Stage, task: str) -> Stage:
     """Return the stage that exports the float32 IR."""
     settings = ExportSettings(task)
     return Stage("export to OpenVINO", export, settings, {"model": model}, _EXPORT_TOOLS)
 
 
-def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source]) -> Stage:
+def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source], choice: Choice) -> Stage:
     """Return the stage that makes one variant from `inputs`: export, tokenizer, texts."""
-    settings = VariantSettings(spec.precision, spec.scheme)
+    chosen = choice if spec.precision == "int8" else Choice()
+    settings = VariantSettings(spec.precision, spec.scheme, chosen)
     if spec.precision == "float32":
         label = "convert to float32 OpenVINO"
         return Stage(label, make_variant, settings, {"export": inputs["export"]}, _TOOLS)
@@ -100,29 +105,37 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
     """Write the IR of one variant."""
     import openvino as ov
 
-    model = ov.Core().read_model(inputs["export"] / FILES[0])
     if settings.precision == "int8":
-        model = _quantize(model, inputs)
-        _gather_before_scale(model)
-    _save(model, out)
+        quantize = partial(_quantize, inputs, settings.choice.kept)
+        quantize_best(quantize, "openvino", settings.choice.trials, inputs, out)
+    else:
+        _save(ov.Core().read_model(inputs["export"] / FILES[0]), out)
 
 
-def _quantize(model: Any, inputs: Mapping[str, Path]) -> Any:
+def _quantize(inputs: Mapping[str, Path], kept: Sequence[str], trial: Trial, out: Path) -> None:
     """Post-training quantization: symmetric weights per channel, asymmetric activations."""
     import logging
 
     import nncf
+    import openvino as ov
 
+    model = ov.Core().read_model(inputs["export"] / FILES[0])
     nncf.set_log_level(logging.ERROR)
     names = [item.get_any_name() for item in model.inputs]
     feeds = [{name: feed[name] for name in names} for feed in calibration_feeds(inputs)]
-    return nncf.quantize(
+    products = [node for node in model.get_ops() if node.get_type_name() == "MatMul"]
+    names = [node.get_friendly_name() for node in products]
+    left = [name for name in names if layer_of(name) in kept]
+    quantized = nncf.quantize(
         model,
         nncf.Dataset(feeds),
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(feeds),
-        advanced_parameters=nncf_parameters(tied=_has_tied_weights(model)),
+        advanced_parameters=parameters(trial, tied=_has_tied_weights(model)),
+        ignored_scope=nncf.IgnoredScope(names=left),
     )
+    _gather_before_scale(quantized)
+    _save(quantized, out)
 
 
 def _has_tied_weights(model: Any) -> bool:

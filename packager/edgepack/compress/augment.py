@@ -1,0 +1,80 @@
+"""More texts for a small data set: words dropped, replaced and swapped.
+
+The new texts carry no label: the teacher says what they are.  So noise teaches the student
+the teacher's judgement, and cannot teach a wrong label.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgepack.compress.examples import read_training
+from edgepack.dataset import Columns, Example
+
+TOOLS = ("edgepack",)
+_DROP, _REPLACE, _SWAP = 0.1, 0.15, 0.2  # chances: of each word, of each word, of each text
+
+
+@dataclass(frozen=True)
+class Settings:
+    """copies: new texts for each text of the data."""
+
+    task: str
+    copies: int = 0
+    columns: Columns = Columns()
+    seed: int = 0
+
+
+def augment(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
+    """Write `rows.jsonl`: every example of the data, then the new texts."""
+    examples = read_training(inputs, settings.task, settings.columns)
+    words = [word for example in examples for word in _words(example)]
+    rng = random.Random(settings.seed)  # noqa: S311 (a choice, not a secret)
+    rows = [_row(example) for example in examples]
+    for _ in range(settings.copies):
+        rows += [_noised(example, words, rng) for example in examples]
+    with (out / "rows.jsonl").open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def read_rows(folder: Path) -> list[Example]:
+    """Read what `augment` wrote."""
+    with (folder / "rows.jsonl").open(encoding="utf-8") as stream:
+        return [_example(json.loads(line), number) for number, line in enumerate(stream, 1)]
+
+
+def _words(example: Example) -> Sequence[str]:
+    return example.words or example.text.split()
+
+
+def _row(example: Example) -> dict[str, object]:
+    row: dict[str, object] = {
+        "text": example.text, "pair": example.pair, "label": example.label,
+        "words": example.words, "tags": example.tags,
+    }  # fmt: skip
+    return {name: value for name, value in row.items() if value not in (None, ())}
+
+
+def _example(row: dict[str, object], line: int) -> Example:
+    plain = {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()}
+    return Example(line=line, **plain)  # type: ignore[arg-type]
+
+
+def _noised(example: Example, words: Sequence[str], rng: random.Random) -> dict[str, object]:
+    kept = []
+    for word in _words(example):
+        chance = rng.random()
+        if chance >= _DROP:
+            kept.append(rng.choice(words) if chance < _DROP + _REPLACE else word)
+    if len(kept) > 1 and rng.random() < _SWAP:
+        at = rng.randrange(len(kept) - 1)
+        kept[at], kept[at + 1] = kept[at + 1], kept[at]
+    kept = kept or list(_words(example)) or [""]
+    if example.words:
+        return {"text": " ".join(kept), "words": kept}
+    row: dict[str, object] = {"text": " ".join(kept)}
+    return row if example.pair is None else {**row, "pair": example.pair}

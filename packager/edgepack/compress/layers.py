@@ -1,0 +1,104 @@
+"""Where the parts of an encoder layer stand, family by family; and how to cut them out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgepack_runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class Family:
+    """Module paths inside one encoder layer, and the config's names of its sizes."""
+
+    query: str
+    key: str
+    value: str
+    attention_out: str
+    widen: str
+    narrow: str
+    depth: str = "num_hidden_layers"
+    width: str = "intermediate_size"
+
+
+_BERT = Family(
+    "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
+    "intermediate.dense", "output.dense",
+)  # fmt: skip
+_DISTIL = Family(
+    "attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin",
+    "ffn.lin1", "ffn.lin2", "n_layers", "hidden_dim",
+)  # fmt: skip
+FAMILIES = {
+    "bert": _BERT, "roberta": _BERT, "xlm-roberta": _BERT, "camembert": _BERT, "electra": _BERT,
+    "distilbert": _DISTIL,
+}  # fmt: skip
+
+
+def family_of(model: Any) -> Family:
+    """Return the family of a model; an `InputError` if its layers cannot be cut."""
+    kind = model.config.model_type
+    if kind not in FAMILIES:
+        raise InputError(
+            f"models of type {kind!r} cannot be pruned or made shallower; "
+            f"edgepack does it for {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[kind]
+
+
+def encoder(model: Any) -> tuple[Any, str]:
+    """Return the module that holds the list of layers, and the list's name in it."""
+    from torch.nn import ModuleList
+
+    family = family_of(model)
+    depth = getattr(model.config, family.depth)
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, ModuleList) and len(child) == depth and name == "layer":
+                return module, name
+    raise InputError(f"no list of {depth} layers in {type(model).__name__}")
+
+
+def layer_list(model: Any) -> Any:
+    """Return the ModuleList of encoder layers."""
+    holder, name = encoder(model)
+    return getattr(holder, name)
+
+
+def keep_layers(model: Any, kept: Sequence[int]) -> None:
+    """Remove all layers but those at `kept`, in that order; heads pruned before stay pruned."""
+    from torch.nn import ModuleList
+
+    holder, name = encoder(model)
+    layers = getattr(holder, name)
+    pruned = dict(model.config.pruned_heads or {})
+    setattr(holder, name, ModuleList(layers[i] for i in kept))
+    setattr(model.config, family_of(model).depth, len(kept))
+    model.config.pruned_heads = {
+        new: sorted(pruned[old]) for new, old in enumerate(kept) if old in pruned
+    }
+
+
+def keep_neurons(model: Any, kept: Sequence[Sequence[int]]) -> None:
+    """Keep the given feed-forward neurons of each layer, the same number in every layer."""
+    import torch
+
+    family = family_of(model)
+    for layer, neurons in zip(layer_list(model), kept, strict=True):
+        index = torch.tensor(sorted(neurons))
+        widen, narrow = layer.get_submodule(family.widen), layer.get_submodule(family.narrow)
+        with torch.no_grad():
+            widen.weight = torch.nn.Parameter(widen.weight[index].clone())
+            widen.bias = torch.nn.Parameter(widen.bias[index].clone())
+            narrow.weight = torch.nn.Parameter(narrow.weight[:, index].clone())
+        widen.out_features = narrow.in_features = len(index)
+    setattr(model.config, family.width, len(kept[0]))
+
+
+def spread(count: int, depth: int) -> list[int]:
+    """Pick `count` of `depth` layers, the first and the last among them, evenly spread."""
+    if count == 1:
+        return [0]
+    return [round(i * (depth - 1) / (count - 1)) for i in range(count)]

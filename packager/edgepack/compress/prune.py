@@ -1,0 +1,123 @@
+"""Structured pruning: layers, attention heads and feed-forward neurons, physically removed.
+
+Importance is the first-order Taylor term of the loss, Σ (weight × gradient)², on the data
+(Molchanov et al. 2019, arXiv 1906.10771).  Without labels the model's own decisions serve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgepack.compress import layers
+from edgepack.compress.examples import batches, read_training, task_loss
+from edgepack.compress.folder import load, save
+from edgepack.dataset import Columns
+from edgepack_runtime.errors import InputError
+
+TOOLS = ("edgepack", "torch", "transformers")
+_ROWS = 512
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to keep; 0 keeps everything.
+
+    layers: how many layers; heads: attention heads in each; feed_forward: neurons in each.
+    """
+
+    task: str
+    layers: int = 0
+    heads: int = 0
+    feed_forward: int = 0
+    columns: Columns = Columns()
+    seed: int = 0
+
+
+def prune(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
+    """Write the model without its least important parts.
+
+    Raises:
+        InputError: more is to be kept than there is, or the architecture cannot be cut.
+
+    """
+    model, tokenizer = load(inputs["model"], settings.task)
+    _check(model, settings)
+    examples = read_training(inputs, settings.task, settings.columns, most=_ROWS)
+    scores = _importance(model, tokenizer, examples, settings)
+    if settings.layers:
+        kept = sorted(_best([sum(map(sum, s.values())) for s in scores], settings.layers))
+        layers.keep_layers(model, kept)
+        scores = [scores[i] for i in kept]
+    if settings.feed_forward:
+        chosen = [_best(s["neurons"], settings.feed_forward) for s in scores]
+        layers.keep_neurons(model, chosen)
+    if settings.heads:
+        model.prune_heads(
+            {
+                i: sorted(set(range(len(s["heads"]))) - set(_best(s["heads"], settings.heads)))
+                for i, s in enumerate(scores)
+            }
+        )
+    save(model, tokenizer, out, source=inputs["model"])
+
+
+def _check(model: Any, settings: Settings) -> None:
+    family = layers.family_of(model)
+    limits = {
+        "layers": getattr(model.config, family.depth),
+        "heads": model.config.num_attention_heads,
+        "feed_forward": getattr(model.config, family.width),
+    }
+    for name, most in limits.items():
+        if getattr(settings, name) > most:
+            raise InputError(
+                f"prune.{name} = {getattr(settings, name)} keeps more than the {most} there are"
+            )
+    if settings.heads and model.config.pruned_heads:
+        raise InputError("prune.heads: heads of this model were pruned before")
+
+
+def _importance(
+    model: Any, tokenizer: Any, examples: Sequence[Any], settings: Settings
+) -> list[dict[str, list[float]]]:
+    """Return the scores of each layer: one a head, one a feed-forward neuron."""
+    import torch
+
+    torch.manual_seed(settings.seed)
+    model.eval()
+    family = layers.family_of(model)
+    zero = torch.zeros(())
+    found = [{"heads": zero, "neurons": zero} for _ in layers.layer_list(model)]
+    for batch in batches(model, tokenizer, examples, _BATCH):
+        model.zero_grad()
+        task_loss(model, batch).backward()
+        for total, layer in zip(found, layers.layer_list(model), strict=True):
+            total["neurons"] = total["neurons"] + _neurons(layer, family)
+            total["heads"] = total["heads"] + _heads(layer, family, model.config)
+    return [{name: scores.tolist() for name, scores in total.items()} for total in found]
+
+
+def _taylor(module: Any) -> Any:
+    return (module.weight * module.weight.grad).detach()
+
+
+def _neurons(layer: Any, family: layers.Family) -> Any:
+    widen, narrow = layer.get_submodule(family.widen), layer.get_submodule(family.narrow)
+    return (_taylor(widen).sum(dim=1) + _taylor(narrow).sum(dim=0)) ** 2
+
+
+def _heads(layer: Any, family: layers.Family, config: Any) -> Any:
+    size = config.hidden_size // config.num_attention_heads
+    total: Any = 0.0
+    for name in (family.query, family.key, family.value):
+        total += _taylor(layer.get_submodule(name)).sum(dim=1)
+    total += _taylor(layer.get_submodule(family.attention_out)).sum(dim=0)
+    return total.reshape(-1, size).sum(dim=1) ** 2
+
+
+def _best(scores: Sequence[float], count: int) -> list[int]:
+    return sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:count]

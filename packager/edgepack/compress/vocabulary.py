@@ -1,0 +1,177 @@
+"""Vocabulary trimming: drop the tokens that the domain never uses, keep every text encodable.
+
+Kept are the tokens of the data, every single character (so that what was no unknown token
+before is none after), the special tokens, and for BPE whatever the kept tokens are merged
+from.  The domain's own texts are tokenized as before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgepack.compress.examples import read_training
+from edgepack.compress.folder import copy_sentence_files, load
+from edgepack.dataset import Columns, Example
+from edgepack_runtime.errors import InputError
+
+TOOLS = ("edgepack", "torch", "transformers", "tokenizers")
+_SPECIAL_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id",
+                "mask_token_id", "unk_token_id")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """min_count: how often the data must use a token for it to stay."""
+
+    task: str
+    min_count: int = 1
+    columns: Columns = Columns()
+
+
+def trim(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
+    """Write the model with fewer token embeddings, and the tokenizer that goes with it.
+
+    Raises:
+        InputError: the tokenizer is of a kind that cannot be trimmed.
+
+    """
+    model, tokenizer = load(inputs["model"], settings.task)
+    examples = read_training(inputs, settings.task, settings.columns)
+    description = json.loads(tokenizer.backend_tokenizer.to_str())
+    used = _used(tokenizer, examples, settings.min_count)
+    kept = _kept(description, used | _special(description, tokenizer))
+    places = {old: new for new, old in enumerate(kept)}
+    _shrink_embeddings(model, kept, places)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    _write_tokenizer(_renumber(description, places), places, out)
+    copy_sentence_files(inputs["model"], out)
+
+
+def _used(tokenizer: Any, examples: Iterable[Example], least: int) -> set[int]:
+    counts: Counter[int] = Counter()
+    for example in examples:
+        if example.words:
+            counts.update(tokenizer(list(example.words), is_split_into_words=True)["input_ids"])
+        else:
+            counts.update(tokenizer(example.text, example.pair)["input_ids"])
+    return {token for token, count in counts.items() if count >= least}
+
+
+def _special(description: Mapping[str, Any], tokenizer: Any) -> set[int]:
+    added = {entry["id"] for entry in description["added_tokens"]}
+    return added | set(tokenizer.all_special_ids)
+
+
+def _kept(description: Mapping[str, Any], wanted: set[int]) -> list[int]:
+    """Return the old ids that stay, in order."""
+    model = description["model"]
+    if model["type"] == "WordPiece":
+        prefix = model["continuing_subword_prefix"]
+        characters = {i for word, i in model["vocab"].items() if len(word.removeprefix(prefix)) < 2}
+        return sorted(wanted | characters)
+    if model["type"] == "Unigram":
+        pieces = enumerate(model["vocab"])
+        return sorted(wanted | {i for i, (piece, _) in pieces if len(piece.lstrip("▁")) < 2
+                                or piece.startswith("<0x")})  # fmt: skip
+    if model["type"] == "BPE":
+        return sorted(_with_parts(model, wanted))
+    raise InputError(f"a tokenizer of type {model['type']} cannot be trimmed")
+
+
+def _with_parts(model: Mapping[str, Any], wanted: set[int]) -> set[int]:
+    """Add every token that a kept one is merged from, and all single characters."""
+    vocab: Mapping[str, int] = model["vocab"]
+    parts: dict[str, list[tuple[str, str]]] = {}
+    for left, right in map(_merge, model["merges"]):
+        parts.setdefault(left + right, []).append((left, right))
+    names = {i: word for word, i in vocab.items()}
+    kept = wanted | {i for word, i in vocab.items() if len(word) == 1 or word.startswith("<0x")}
+    todo = [names[i] for i in kept if i in names]
+    while todo:
+        for pair in parts.get(todo.pop(), ()):
+            for part in pair:
+                if vocab[part] not in kept:
+                    kept.add(vocab[part])
+                    todo.append(part)
+    return kept
+
+
+def _merge(entry: Any) -> tuple[str, str]:
+    """Read one merge, which older files hold as one text."""
+    left, right = entry.split(" ", 1) if isinstance(entry, str) else entry
+    return left, right
+
+
+def _shrink_embeddings(model: Any, kept: list[int], places: Mapping[int, int]) -> None:
+    import torch
+
+    old = model.get_input_embeddings()
+    if max(kept) >= old.num_embeddings:
+        raise InputError("the tokenizer has tokens that the model has no embedding for")
+    padding = None if old.padding_idx is None else places.get(old.padding_idx)
+    if old.padding_idx is not None and padding != old.padding_idx:
+        raise InputError("the padding token would move, which this architecture forbids")
+    new = torch.nn.Embedding(len(kept), old.embedding_dim, padding_idx=padding)
+    with torch.no_grad():
+        new.weight.copy_(old.weight[torch.tensor(kept)])
+    model.set_input_embeddings(new)
+    model.config.vocab_size = len(kept)
+    for name in _SPECIAL_IDS:
+        value = getattr(model.config, name, None)
+        if isinstance(value, int) and value in places:
+            setattr(model.config, name, places[value])
+
+
+def _renumber(description: dict[str, Any], places: Mapping[int, int]) -> dict[str, Any]:
+    model = description["model"]
+    if model["type"] == "Unigram":
+        model["vocab"] = [model["vocab"][old] for old in places if old < len(model["vocab"])]
+        if model.get("unk_id") is not None:
+            model["unk_id"] = places[model["unk_id"]]
+    else:
+        model["vocab"] = {w: places[i] for w, i in model["vocab"].items() if i in places}
+    if model["type"] == "BPE":
+        model["merges"] = [entry for entry in model["merges"] if _survives(entry, model["vocab"])]
+    for entry in description["added_tokens"]:
+        entry["id"] = places[entry["id"]]
+    description["post_processor"] = _renumber_ids(description["post_processor"], places)
+    return description
+
+
+def _survives(entry: Any, vocab: Mapping[str, int]) -> bool:
+    left, right = _merge(entry)
+    return left in vocab and right in vocab and left + right in vocab
+
+
+def _renumber_ids(value: Any, places: Mapping[int, int]) -> Any:
+    """Replace the token ids of a post-processor, wherever its kind keeps them."""
+    if isinstance(value, dict):
+        found = {key: _renumber_ids(item, places) for key, item in value.items()}
+        if isinstance(value.get("ids"), list):  # TemplateProcessing
+            found["ids"] = [places[i] for i in value["ids"]]
+        for key in ("sep", "cls"):  # BertProcessing, RobertaProcessing
+            if isinstance(value.get(key), list):
+                found[key] = [value[key][0], places[value[key][1]]]
+        return found
+    return [_renumber_ids(item, places) for item in value] if isinstance(value, list) else value
+
+
+def _write_tokenizer(description: Mapping[str, Any], places: Mapping[int, int], out: Path) -> None:
+    """Write the trimmed tokenizer, and drop the files of the slow one, which it outdates."""
+    for path in out.iterdir():
+        if path.name in ("vocab.txt", "vocab.json", "merges.txt") or path.suffix == ".model":
+            path.unlink()
+    (out / "tokenizer.json").write_text(json.dumps(description, ensure_ascii=False))
+    settings_file = out / "tokenizer_config.json"
+    settings = json.loads(settings_file.read_text())
+    decoder = settings.get("added_tokens_decoder", {})
+    settings["added_tokens_decoder"] = {
+        str(places[int(old)]): token for old, token in decoder.items() if int(old) in places
+    }
+    settings_file.write_text(json.dumps(settings, indent=2, ensure_ascii=False))

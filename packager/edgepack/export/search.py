@@ -1,0 +1,120 @@
+"""Static quantization has settings that no rule gets right for every model: try some.
+
+A trial is a SmoothQuant strength and a way to find activation ranges.  Each is quantized,
+run through the runtime on the texts kept for comparison, and the one whose outputs lie
+nearest to the float model's is kept.  The first trial is NNCF's own choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from edgepack.artifact import open_model, read_texts
+from edgepack_runtime.manifest import canonical_json
+from edgepack_runtime.selftest import compare, reference
+
+_DIGITS = 6
+_REPORT = "search.json"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """alpha: SmoothQuant's, from 0 to 1, -1 for off; ranges: one of `_RANGES`, empty for NNCF's."""
+
+    alpha: float
+    ranges: str
+
+
+# The likeliest first, so that a small budget is well spent.
+TRIALS = (
+    Trial(0.95, ""), Trial(0.5, ""), Trial(0.95, "percentile"), Trial(0.7, ""),
+    Trial(0.95, "min-max"), Trial(0.5, "percentile"), Trial(-1, ""), Trial(0.95, "histogram"),
+    Trial(0.3, ""), Trial(-1, "percentile"), Trial(0.5, "min-max"), Trial(0.5, "histogram"),
+)  # fmt: skip
+
+
+def parameters(trial: Trial, *, tied: bool) -> Any:
+    """Return NNCF's advanced settings for a trial.
+
+    Tied weights are never smoothed: each use would be scaled its own way, and stored apart.
+    """
+    import nncf
+
+    alpha = -1 if tied else trial.alpha
+    found = nncf.AdvancedQuantizationParameters(
+        smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=alpha)
+    )
+    if trial.ranges:
+        found.activations_range_estimator_params = _ranges(trial.ranges)
+    return found
+
+
+def _ranges(name: str) -> Any:
+    from nncf.quantization.range_estimator import (
+        AggregatorType,
+        RangeEstimatorParameters,
+        RangeEstimatorParametersSet,
+        StatisticsCollectorParameters,
+        StatisticsType,
+    )
+
+    if name == "min-max":
+        return RangeEstimatorParametersSet.MINMAX
+    if name == "histogram":
+        return RangeEstimatorParametersSet.HISTOGRAM
+    side = StatisticsCollectorParameters(
+        statistics_type=StatisticsType.QUANTILE,
+        aggregator_type=AggregatorType.MEAN,
+        quantile_outlier_prob=1e-4,
+    )
+    return RangeEstimatorParameters(min=side, max=side)
+
+
+def quantize_best(
+    quantize: Callable[[Trial, Path], None],
+    engine: str,
+    count: int,
+    inputs: Mapping[str, Path],
+    out: Path,
+) -> None:
+    """Quantize `count` ways and write the best one to `out`, with a report if it was searched.
+
+    Args:
+        quantize: writes one trial's files into a folder.
+        engine: which runs them.
+        count: how many of `TRIALS`.
+        inputs: `export` (of `engine`), `tokenizer`, `texts`.
+        out: the folder to fill.
+
+    """
+    if count == 1:
+        quantize(TRIALS[0], out)
+        return
+    texts = read_texts(inputs["texts"], "evaluation")
+    wanted = _outputs(inputs["tokenizer"], inputs["export"], engine, texts, "float32")
+    rows: list[dict[str, Any]] = []
+    best = -2.0
+    for trial in TRIALS[:count]:
+        with TemporaryDirectory(dir=out) as name:
+            folder = Path(name)
+            quantize(trial, folder)
+            got = _outputs(inputs["tokenizer"], folder, engine, texts, "int8")
+            score = compare(wanted[0], wanted[1], got[1]).mean_cosine
+            rows.append({"alpha": trial.alpha, "ranges": trial.ranges or "nncf",
+                         "cosine": round(score, _DIGITS)})  # fmt: skip
+            if score > best:
+                best = score
+                for path in folder.iterdir():
+                    path.replace(out / path.name)
+    (out / _REPORT).write_bytes(canonical_json(rows))
+
+
+def _outputs(
+    tokenizer: Path, folder: Path, engine: str, texts: list[str], precision: str
+) -> tuple[Any, list[Any]]:
+    model = open_model(tokenizer, folder, engine, precision)
+    return model.task, reference(model.task, model.raw(texts))

@@ -1,0 +1,180 @@
+"""The gate: a bundle that broke its budget is not published.
+
+Quality is that of each variant on the evaluation data, through the runtime, against the
+teacher.  A variant that lost too much is repaired before the build is refused: its most
+sensitive layers stay in float, twice as many with every attempt.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgepack.artifact import open_model
+from edgepack.dataset import Columns, read_examples
+from edgepack.evaluate import Quality, evaluate
+from edgepack.recipe import Budget
+from edgepack.torch_model import open_torch
+from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.errors import BudgetError, EdgepackError
+from edgepack_runtime.manifest import canonical_json
+
+if TYPE_CHECKING:
+    from edgepack.cache import Stage
+    from edgepack.plan import Plan, VariantPlan
+
+TOOLS = ("edgepack", "torch", "transformers", "onnxruntime", "openvino", "scikit-learn", "seqeval")
+CELL = "16×1"  # what budget.latency_ms means: tokens × rows, as in `latency.CELLS`
+_TORCH_BATCH = 32
+_HALF = 2  # repair frees at most one layer in so many
+_DIGITS = 6
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class TorchSettings:
+    """How to open a torch form and read the evaluation data."""
+
+    task: str
+    columns: Columns = Columns()
+    max_length: int = 0
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """engine and precision: of the variant; columns: of the evaluation data."""
+
+    engine: str
+    precision: str
+    columns: Columns = Columns()
+
+
+def judge_torch(settings: TorchSettings, inputs: Mapping[str, Path], out: Path) -> None:
+    """Write `quality.json` of a torch form on the evaluation data."""
+    model = open_torch(inputs["model"], settings.task, settings.max_length)
+    examples = read_examples(str(inputs["evaluation"]), settings.task, settings.columns)
+    _write(evaluate(model, examples, batch_size=_TORCH_BATCH), out)
+
+
+def judge(settings: JudgeSettings, inputs: Mapping[str, Path], out: Path) -> None:
+    """Write `quality.json` of a variant on the evaluation data, text by text as on a device."""
+    model = open_model(inputs["tokenizer"], inputs["variant"], settings.engine, settings.precision)
+    examples = read_examples(str(inputs["evaluation"]), model.task.name, settings.columns)
+    _write(evaluate(model, examples), out)
+
+
+def _write(quality: Quality, out: Path) -> None:
+    figures = {name: round(value, _DIGITS) for name, value in quality.figures.items()}
+    value = {"main": quality.main, "figures": figures, "rows": quality.rows}
+    (out / "quality.json").write_bytes(canonical_json(value))
+
+
+def lost(plan: Plan, folders: Mapping[str, Path]) -> dict[str, float]:
+    """Return {variant: points below the teacher} of the variants beyond the budget."""
+    limit = plan.recipe.budget.quality_drop
+    if limit is None or not plan.qualities:
+        return {}
+    base = quality_of(plan.qualities[plan.forms[0].name], folders)
+    drops = {}
+    for variant in plan.variants:
+        found = quality_of(variant.quality, folders)
+        if base and found and (base.value - found.value) * 100 > limit + _ROUNDING:
+            drops[variant.spec.name] = (base.value - found.value) * 100
+    return drops
+
+
+def next_repair(
+    plan: Plan, ranking: Sequence[str], drops: Mapping[str, float]
+) -> dict[str, tuple[str, ...]]:
+    """Return the layers to keep in float for each variant; those that need none as they are.
+
+    Empty when nothing more can be freed: only int8 variants can, and at most half the layers.
+    """
+    kept = {v.spec.name: v.kept for v in plan.variants if v.kept}
+    changed = False
+    for variant in plan.variants:
+        name, count = variant.spec.name, max(1, 2 * len(variant.kept))
+        if name in drops and variant.spec.precision == "int8" and count <= len(ranking) // _HALF:
+            kept[name] = tuple(ranking[:count])
+            changed = True
+    return kept if changed else {}
+
+
+def refuse(plan: Plan, folders: Mapping[str, Path], drops: Mapping[str, float]) -> None:
+    """Raise the `BudgetError` of the worst variant."""
+    name, drop = max(drops.items(), key=lambda item: item[1])
+    variant = next(v for v in plan.variants if v.spec.name == name)
+    quality = quality_of(variant.quality, folders)
+    assert quality  # noqa: S101 (else nothing was lost)
+    scheme = f"{variant.spec.precision} {variant.spec.scheme}".removesuffix(" none")
+    tried = f", {len(variant.kept)} layers left in float" if variant.kept else ""
+    raise BudgetError(
+        f"budget broken: quality.{quality.main} fell {drop:.1f} points "
+        f"(limit {plan.recipe.budget.quality_drop:g}) on {quality.rows} rows; "
+        f"{scheme}, variant {name} for {plan.target.name}{tried}. Train longer or keep more of "
+        "the model, leave the variant out (build.variants), or raise budget.quality_drop"
+    )
+
+
+def figures(variant: VariantPlan, folders: Mapping[str, Path]) -> dict[str, float]:
+    """Return the figures of a variant, none if there was no evaluation data."""
+    found = quality_of(variant.quality, folders)
+    return dict(found.figures) if found else {}
+
+
+def quality_of(stage: Stage | None, folders: Mapping[str, Path]) -> Quality | None:
+    """Return what a judging stage found; None for no stage."""
+    if stage is None:
+        return None
+    return Quality(**json.loads((folders[stage.key] / "quality.json").read_text()))
+
+
+def check_costs(budget: Budget, bundle: Bundle, latency: Mapping[str, Mapping[str, float]]) -> None:
+    """Raise a `BudgetError` if a bundle is too large, too slow here, or takes too much memory.
+
+    Args:
+        budget: the limits.
+        bundle: not yet published.
+        latency: `measure`'s figures of what runs on this host, empty if nothing does.
+
+    """
+    sizes = {file.sha256: file.size for file in bundle.manifest.files}
+    found = {"bundle_mb": sum(sizes.values()) / 1e6}
+    here = [latency[v.name][CELL] for v in bundle.manifest.variants if v.name in latency]
+    if here:
+        found["latency_ms"] = min(here)
+        if budget.memory_mb is not None:
+            found["memory_mb"] = _memory(bundle.path)
+    for name, value in found.items():
+        limit = asdict(budget)[name]
+        if limit is not None and value > limit:
+            raise BudgetError(
+                f"budget broken: {name} is {value:.2f} (limit {limit:g}), bundle "
+                f"{bundle.path.name}. {_REMEDIES[name]}, or raise budget.{name}"
+            )
+
+
+_REMEDIES = {
+    "bundle_mb": "Trim the vocabulary, prune or distil further, or name fewer build.variants",
+    "latency_ms": "Prune or distil further",
+    "memory_mb": "Trim the vocabulary, prune or distil further",
+}
+
+
+def _memory(path: Path) -> float:
+    """Return the peak memory of a process that loads the bundle and answers, 10⁶ bytes."""
+    code = (
+        "import sys, edgepack_runtime as er; er.load(sys.argv[1]); "
+        "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+    )
+    done = subprocess.run(  # noqa: S603 (our own interpreter and code)
+        [sys.executable, "-c", code, str(path)], check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise EdgepackError(f"loading {path} in a fresh process failed: {done.stderr.strip()}")
+    return int(done.stdout.split()[-1]) * 1024 / 1e6
