@@ -9,15 +9,15 @@ on where it was, and two targets share every stage up to where they differ.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from edgepack import gate, progress, staged
 from edgepack.artifact import read_task
-from edgepack.cache import Source, Stage, StageCache
+from edgepack.cache import Source, Stage, StageCache, sweep, work_folder
 from edgepack.export import find
 from edgepack.fetch import fetch
 from edgepack.golden import read_assessment
@@ -30,6 +30,7 @@ from edgepack.target import Target
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import EdgepackError, InputError
 from edgepack_runtime.manifest import FORMAT, Manifest, Requires, Task, Tolerance, Variant
+from edgepack_runtime.paths import cache_folder, write_whole
 
 Folders = dict[str, Path]
 
@@ -68,12 +69,13 @@ def build(planned: Sequence[Plan], out: Path, view: progress.View) -> list[Built
     """
     _check_writable(out)
     cache = StageCache()
-    cache.sweep()
+    sweep(cache.root)
+    sweep(out, "edgepack")  # nothing else of the user's folder
     made = [_gated(plan, cache, view) for plan in planned]
-    with TemporaryDirectory(prefix=".edgepack-", dir=out) as name:  # where none looks finished
+    with work_folder(out) as work:  # where no bundle looks finished
         built = [
             _unchanged(plan, folders, out / _file_name(plan))
-            or _candidate(plan, folders, Path(name), view)
+            or _candidate(plan, folders, work, view)
             for plan, folders in made
         ]
         return [_publish(item, out) for item in built]
@@ -86,10 +88,19 @@ def _gated(plan: Plan, cache: StageCache, view: progress.View) -> tuple[Plan, Fo
         folders |= _run_stages(plan, plan.ranking(), cache, view)
         kept = gate.next_repair(plan, read_ranking(folders[plan.sensitivity.key]), drops)
         if not kept:
-            gate.refuse(plan, folders, drops)
+            manifest = _manifest(plan, folders, _content(plan, folders))
+            table = staged.measure_forms(plan, folders, manifest)
+            gate.refuse(plan, folders, drops, _keep_report(plan, table))
         plan = make_plan(plan.recipe, plan.model, plan.target, kept)
         folders |= _run_stages(plan, plan.stages(), cache, view)
     return plan, folders
+
+
+def _keep_report(plan: Plan, table: list[dict[str, Any]]) -> Path:
+    """Write the table by stage where it outlives a build that is refused."""
+    path = cache_folder() / "reports" / f"{plan.model.name}-{plan.target.name}.json"
+    write_whole(path, json.dumps(table, indent=1).encode())
+    return path
 
 
 def _candidate(plan: Plan, folders: Folders, out: Path, view: progress.View) -> Built:
@@ -103,7 +114,7 @@ def _candidate(plan: Plan, folders: Folders, out: Path, view: progress.View) -> 
     bundle = Bundle.open(path)
     with view.stage(f"measure {plan.target.name}", cached=False):
         latency = measure(bundle, folders[plan.export.key], folders[plan.tokenizer.key])
-        gate.check_costs(plan.recipe.budget, bundle, latency)
+        gate.check_costs(plan.recipe.budget, bundle, latency, _keep_report(plan, table))
     return Built(path, bundle, _baseline(plan, folders), latency, table)
 
 
@@ -117,6 +128,7 @@ def _unchanged(plan: Plan, folders: Folders, path: Path) -> Built | None:
     if found.manifest.provenance.get("plan") != plan.key:
         return None
     latency = measure(found, folders[plan.export.key], folders[plan.tokenizer.key])
+    gate.check_costs(plan.recipe.budget, found, latency, _keep_report(plan, found.report))
     return Built(path, found, _baseline(plan, folders), latency, found.report)
 
 

@@ -111,13 +111,8 @@ class StageCache:
             with _locked(work.with_suffix(".lock")):
                 yield work
         else:
-            work = self.root / f".{stage.key[:16]}.{os.getpid()}"
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir(parents=True)
-            try:
+            with work_folder(self.root, stage.key[:16]) as work:
                 yield work
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
 
     def _publish(self, stage: Stage, work: Path, final: Path) -> None:
         """Rename a finished stage into place, unless another build was faster."""
@@ -131,12 +126,25 @@ class StageCache:
             if exc.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
 
-    def sweep(self) -> None:
-        """Remove the work folders of builds that are no longer alive."""
-        for work in self.root.glob(".*.*"):
-            pid = int(work.suffix[1:]) if work.suffix[1:].isdigit() else 0
-            if pid and not Path(f"/proc/{pid}").exists():
-                shutil.rmtree(work, ignore_errors=True)
+
+@contextlib.contextmanager
+def work_folder(root: Path, name: str = "edgepack") -> Iterator[Path]:
+    """Give a hidden folder below `root` that is gone afterwards; `sweep` knows it by our pid."""
+    work = root / f".{name}.{os.getpid()}"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def sweep(root: Path, name: str = "*") -> None:
+    """Remove the work folders called `name` of processes that are no longer alive."""
+    for work in root.glob(f".{name}.*"):
+        pid = int(work.suffix[1:]) if work.suffix[1:].isdigit() else 0
+        if pid and work.is_dir() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(work, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from edgepack.artifact import open_model
 from edgepack.dataset import Columns, read_examples
@@ -105,7 +105,9 @@ def next_repair(
     return kept if changed else {}
 
 
-def refuse(plan: Plan, folders: Mapping[str, Path], drops: Mapping[str, float]) -> None:
+def refuse(
+    plan: Plan, folders: Mapping[str, Path], drops: Mapping[str, float], report: Path
+) -> NoReturn:
     """Raise the `BudgetError` of the worst variant."""
     name, drop = max(drops.items(), key=lambda item: item[1])
     variant = next(v for v in plan.variants if v.spec.name == name)
@@ -117,7 +119,8 @@ def refuse(plan: Plan, folders: Mapping[str, Path], drops: Mapping[str, float]) 
         f"budget broken: quality.{quality.main} fell {drop:.1f} points "
         f"(limit {plan.recipe.budget.quality_drop:g}) on {quality.rows} rows; "
         f"{scheme}, variant {name} for {plan.target.name}{tried}. Train longer or keep more of "
-        "the model, leave the variant out (build.variants), or raise budget.quality_drop"
+        "the model, leave the variant out (build.variants), or raise budget.quality_drop; "
+        f"report: {report}"
     )
 
 
@@ -134,13 +137,16 @@ def quality_of(stage: Stage | None, folders: Mapping[str, Path]) -> Quality | No
     return Quality(**json.loads((folders[stage.key] / "quality.json").read_text()))
 
 
-def check_costs(budget: Budget, bundle: Bundle, latency: Mapping[str, Mapping[str, float]]) -> None:
+def check_costs(
+    budget: Budget, bundle: Bundle, latency: Mapping[str, Mapping[str, float]], report: Path
+) -> None:
     """Raise a `BudgetError` if a bundle is too large, too slow here, or takes too much memory.
 
     Args:
         budget: the limits.
         bundle: not yet published.
         latency: `measure`'s figures of what runs on this host, empty if nothing does.
+        report: where the table by stage is kept.
 
     """
     sizes = {file.sha256: file.size for file in bundle.manifest.files}
@@ -155,7 +161,8 @@ def check_costs(budget: Budget, bundle: Bundle, latency: Mapping[str, Mapping[st
         if limit is not None and value > limit:
             raise BudgetError(
                 f"budget broken: {name} is {value:.2f} (limit {limit:g}), bundle "
-                f"{bundle.path.name}. {_REMEDIES[name]}, or raise budget.{name}"
+                f"{bundle.path.name}. {_REMEDIES[name]}, or raise budget.{name}; "
+                f"report: {report}"
             )
 
 

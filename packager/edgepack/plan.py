@@ -13,7 +13,7 @@ from edgepack.chain import Form, data_sources, make_forms
 from edgepack.dataset import Columns
 from edgepack.export import Choice, find
 from edgepack.fetch import ModelInfo
-from edgepack.recipe import Recipe
+from edgepack.recipe import Budget, Recipe
 from edgepack.target import Target, VariantSpec, all_targets
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.manifest import canonical_json, safe_name
@@ -71,7 +71,7 @@ class Plan:
     @property
     def staged(self) -> bool:
         """Tell whether there is more to tell of than a plain conversion."""
-        return len(self.forms) > 1 or bool(self.qualities)
+        return len(self.forms) > 1 or bool(self.qualities) or self.recipe.budget != Budget()
 
     @property
     def key(self) -> str:

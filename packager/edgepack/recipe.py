@@ -203,6 +203,7 @@ def _schedule(table: Table) -> training.Schedule:
         processes=table.integer("processes", plain.processes, least=1),
         launcher=table.texts("launcher"),
         report_to=reporters,
+        checkpoint_steps=table.integer("checkpoint_steps", plain.checkpoint_steps, least=1),
     )
 
 

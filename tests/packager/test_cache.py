@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgepack import cache
-from edgepack.cache import Source, Stage, StageCache
+from edgepack.cache import Source, Stage, StageCache, sweep
 from edgepack_runtime import EdgepackError
 
 
@@ -121,6 +121,6 @@ def test_work_of_dead_builds_is_swept_and_of_living_ones_kept(tmp_path: Path) ->
     dead, alive = store.root / ".abc.999999999", store.root / f".abc.{os.getpid()}"
     dead.mkdir(parents=True)
     alive.mkdir()
-    store.sweep()
+    sweep(store.root)
     assert not dead.exists()
     assert alive.exists()

@@ -65,7 +65,9 @@ def test_a_trimmed_vocabulary_still_encodes_every_text(
     unlabelled = tmp_path / "texts.txt"
     unlabelled.write_text("\n".join(row.split("\t")[0] for row in train.read_text().splitlines()))
     out = _new(tmp_path / "trimmed")
-    vocabulary.trim(vocabulary.Settings(task), {"model": model(kind), "unlabelled": unlabelled}, out)
+    vocabulary.trim(
+        vocabulary.Settings(task), {"model": model(kind), "unlabelled": unlabelled}, out
+    )
     before, after = open_torch(model(kind), task), open_torch(out, task)
     assert after.encoder.tokenizer.get_vocab_size() < before.encoder.tokenizer.get_vocab_size()
     for text in INTENTS["lights"]:
@@ -134,16 +136,22 @@ def test_an_architecture_that_cannot_be_cut_says_so(
 
 
 def _schedule(**changes: Any) -> training.Schedule:
-    plain = {"epochs": 12.0, "learning_rate": 5e-3, "batch_size": 16}
+    plain = {"epochs": 30.0, "learning_rate": 5e-3, "batch_size": 16}
     return training.Schedule(**{**plain, **changes})
 
 
 @pytest.fixture(scope="module")
 def teacher(model: Get, train: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a tiny model that has learned the four intents."""
-    out = tmp_path_factory.mktemp("teacher")
+    """Return a tiny model that has learned the four intents, from weights as BERT draws them."""
+    import torch
+    from transformers import BertForSequenceClassification
+
+    base, out = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("teacher")
+    shutil.copytree(model("bert-intent"), base, dirs_exist_ok=True)
+    torch.manual_seed(0)
+    BertForSequenceClassification(load_torch(base, TASK).config).save_pretrained(base)
     settings = finetune.Settings(TASK, _schedule())
-    finetune.finetune(settings, {"model": model("bert-intent"), "data": train}, out)
+    finetune.finetune(settings, {"model": base, "data": train}, out)
     return out
 
 
@@ -191,9 +199,7 @@ def test_the_same_seed_gives_the_same_student(teacher: Path, train: Path, tmp_pa
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_two_processes_give_the_result_of_one(
-    teacher: Path, train: Path, tmp_path: Path
-) -> None:
+def test_two_processes_give_the_result_of_one(teacher: Path, train: Path, tmp_path: Path) -> None:
     """Two CPU processes over gloo share each step's rows and end with the same weights."""
     from safetensors.numpy import load_file
 
@@ -204,15 +210,16 @@ def test_two_processes_give_the_result_of_one(
         schedule = _schedule(epochs=2.0, learning_rate=1e-3, processes=processes)
         distill.distill(distill.Settings(TASK, schedule, layers=1, hard=0.0), inputs, out)
         found.append(load_file(out / "model.safetensors"))
-    assert all(np.allclose(found[0][name], found[1][name], atol=1e-4) for name in found[0])
+    far = max(float(np.abs(found[0][name] - found[1][name]).max()) for name in found[0])
+    assert far < 1e-4
 
 
 def test_a_killed_training_resumes_to_the_same_weights(
     teacher: Path, train: Path, tmp_path: Path
 ) -> None:
-    """Stopped after an epoch and run again on the same folder: the weights of an unbroken run."""
+    """Stopped inside an epoch and run again on the same folder: the weights of an unbroken run."""
     inputs = _lesson(teacher, {"data": train}, tmp_path)
-    settings = distill.Settings(TASK, _schedule(epochs=3.0), layers=1)
+    settings = distill.Settings(TASK, _schedule(epochs=3.0, checkpoint_steps=4), layers=1)
     whole, broken = _new(tmp_path / "whole"), _new(tmp_path / "broken")
     distill.distill(settings, inputs, whole)
 
@@ -284,7 +291,7 @@ def test_a_loss_that_is_no_number_stops_the_training(
         )  # fmt: skip
 
 
-def test_a_lora_adapter_is_merged(teacher: Path, train: Path, tmp_path: Path) -> None:
+def test_a_lora_adapter_is_merged(teacher: Path, tmp_path: Path) -> None:
     """The merged model answers as base and adapter do together."""
     import torch
     from peft import LoraConfig, TaskType, get_peft_model
@@ -306,6 +313,8 @@ def test_a_lora_adapter_is_merged(teacher: Path, train: Path, tmp_path: Path) ->
     tokens = open_torch(teacher, TASK).encoder.encode("turn on the lights").first
     with torch.inference_mode():
         wanted_logits = adapted.eval()(input_ids=torch.tensor([tokens.ids])).logits[0].numpy()
-    assert np.allclose(open_torch(out, TASK).raw(["turn on the lights"])[0], wanted_logits, atol=1e-4)
+    assert np.allclose(
+        open_torch(out, TASK).raw(["turn on the lights"])[0], wanted_logits, atol=1e-4
+    )
     plain = open_torch(teacher, TASK).raw(["turn on the lights"])[0]
     assert not np.allclose(plain, wanted_logits, atol=1e-2)

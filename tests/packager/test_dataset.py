@@ -19,7 +19,7 @@ def _write(path: Path) -> Path:
     elif path.suffix == ".tsv":
         path.write_text("text\tlabel\n" + "".join(f"{t}\t{c}\n" for t, c in ROWS))
     elif path.suffix == ".csv":
-        path.write_text("label,text\non,turn on the light\noff,\"say \"\"off\"\"\"\n")
+        path.write_text('label,text\non,turn on the light\noff,"say ""off"""\n')
     else:
         import pyarrow as pa
         from pyarrow import parquet

@@ -73,8 +73,8 @@ def test_several_labels_are_scored_label_by_label(model: Get) -> None:
 def test_embeddings_of_pairs_and_of_classes(model: Get) -> None:
     """Pairs with a score are correlated; texts with a label look at their nearest neighbour."""
     opened = open_torch(model("sentence"), "sentence-similarity")
-    pairs = [Example(a, 1, pair=b, label=s) for a, b, s in
-             [(TEXTS[0], TEXTS[0], 1.0), (TEXTS[0], TEXTS[1], 0.1), (TEXTS[2], TEXTS[3], 0.2)]]  # fmt: skip
+    rows = [(TEXTS[0], TEXTS[0], 1.0), (TEXTS[0], TEXTS[1], 0.1), (TEXTS[2], TEXTS[3], 0.2)]
+    pairs = [Example(a, 1, pair=b, label=score) for a, b, score in rows]
     assert set(evaluate(opened, pairs).figures) == {"spearman", "pearson"}
     twice = [Example(text, 1, label=text) for text in TEXTS for _ in range(2)]
     assert evaluate(opened, twice) == Quality("nearest_accuracy", {"nearest_accuracy": 1.0}, 8)

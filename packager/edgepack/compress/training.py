@@ -11,6 +11,7 @@ import math
 import random
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ class Schedule:
     processes: on this machine, joined by torchrun; launcher: more arguments for torchrun, for
         instance `--nnodes=2 --rdzv-endpoint=host:29500`.
     report_to: experiment trackers, of `REPORTERS`.
+    checkpoint_steps: steps between two checkpoints; with patience there is one an epoch.
     """
 
     epochs: float = 3.0
@@ -53,6 +55,7 @@ class Schedule:
     processes: int = 1
     launcher: tuple[str, ...] = ()
     report_to: tuple[str, ...] = ()
+    checkpoint_steps: int = 500
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,9 @@ def fit(job: Job, schedule: Schedule, out: Path) -> None:
     trainer = _trainer(job, schedule, folder)
     last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     try:
-        trainer.train(resume_from_checkpoint=last)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the libraries' own: file times, missing devices
+            trainer.train(resume_from_checkpoint=last)
     except (MemoryError, RuntimeError) as exc:
         if isinstance(exc, MemoryError) or "memory" in str(exc).lower():
             raise InputError(
@@ -154,7 +159,10 @@ def _trainer(job: Job, schedule: Schedule, folder: Path) -> Any:
                 figures = {"eval_quality": job.evaluate(self.model) if job.evaluate else 0.0}
             self.log(figures)
             control = self.callback_handler.on_evaluate(
-                self.args, self.state, self.control, figures  # type: ignore[has-type]
+                self.args,
+                self.state,
+                self.control,
+                figures,  # type: ignore[has-type]
             )
             self.control = control
             return figures
@@ -193,13 +201,15 @@ def _arguments(schedule: Schedule, folder: Path, *, evaluated: bool) -> Any:
         gradient_accumulation_steps=schedule.accumulate,
         warmup_ratio=schedule.warmup,
         weight_decay=schedule.weight_decay,
+        use_cpu=not _cuda(),
         bf16=schedule.precision == "bfloat16",
         fp16=schedule.precision == "float16",
         seed=schedule.seed,
         data_seed=schedule.seed,
-        save_strategy="epoch",
+        save_strategy="epoch" if best else "steps",
+        save_steps=schedule.checkpoint_steps,
         save_total_limit=_CHECKPOINTS_KEPT,
-        eval_strategy="epoch" if evaluated else "no",
+        eval_strategy="epoch" if best else "no",
         load_best_model_at_end=best,
         metric_for_best_model="eval_quality" if best else None,
         greater_is_better=True,

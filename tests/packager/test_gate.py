@@ -1,0 +1,203 @@
+"""The gate: what broke its budget is not published; what can be repaired is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edgepack.cli import main
+from edgepack.compress import finetune, training
+from edgepack.torch_model import load_torch
+from edgepack_runtime import Bundle
+
+Get = Callable[..., Path]
+TASK = "text-classification"
+INTENTS = {
+    "lights": ["turn on the lights", "lights on in the kitchen", "turn the lights on please"],
+    "weather": ["what's the weather like", "weather in Nairobi tomorrow", "the weather tomorrow"],
+    "booking": ["book a table for six", "can you book a table", "a table at the Blue Lagoon"],
+    "other": ["the quick brown fox", "jumps over the lazy dog", "the mayor of New York"],
+}
+RECIPE = """
+[model]
+source = "{model}"
+name = "tiny"
+[data]
+train = "train.tsv"
+evaluation = "train.tsv"
+[build]
+targets = ["cpu-x86-64"]
+variants = ["onnxruntime-int8-avx2"]
+"""
+
+
+@pytest.fixture(scope="module")
+def work(model: Get, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with data and a tiny teacher that has learned it."""
+    import torch
+    from transformers import BertForSequenceClassification
+
+    root = tmp_path_factory.mktemp("gate")
+    rows = [f"{text}{end}\t{label}" for end in ("", "!", "?", ".") for label, texts in
+            INTENTS.items() for text in texts]  # fmt: skip
+    (root / "train.tsv").write_text("text\tlabel\n" + "\n".join(rows) + "\n")
+    shutil.copytree(model("bert-intent"), root / "base")
+    torch.manual_seed(0)
+    BertForSequenceClassification(load_torch(root / "base", TASK).config).save_pretrained(
+        root / "base"
+    )
+    (root / "teacher").mkdir()
+    schedule = training.Schedule(epochs=30, learning_rate=5e-3, batch_size=16)
+    finetune.finetune(
+        finetune.Settings(TASK, schedule),
+        {"model": root / "base", "data": root / "train.tsv"}, root / "teacher",
+    )  # fmt: skip
+    return root
+
+
+def _plant_outlier(source: Path, out: Path, layer: int) -> Path:
+    """Make one channel of a layer's attention ten thousand times larger, and undo it after.
+
+    The float model computes the same; an int8 scale that must hold the channel loses the rest.
+    """
+    shutil.copytree(source, out)
+    planted = load_torch(out, TASK)
+    attention = planted.bert.encoder.layer[layer].attention
+    attention.self.value.weight.data[3] *= 1e4
+    attention.self.value.bias.data[3] *= 1e4
+    attention.output.dense.weight.data[:, 3] /= 1e4
+    planted.save_pretrained(out)
+    return out
+
+
+def _build(folder: Path, recipe: str, *options: str) -> tuple[int, str]:
+    (folder / "edgepack.toml").write_text(recipe)
+    done = CliRunner().invoke(
+        main, ["build", str(folder / "edgepack.toml"), "-o", str(folder / "dist"), *options]
+    )
+    return done.exit_code, done.output
+
+
+def test_a_layer_that_int8_breaks_is_left_in_float(work: Path, tmp_path: Path) -> None:
+    """One planted outlier channel breaks naive int8; the repair names and frees its layer."""
+    shutil.copy(work / "train.tsv", tmp_path)
+    planted = _plant_outlier(work / "teacher", tmp_path / "planted", layer=1)
+    plain = RECIPE.format(model=planted)
+    code, output = _build(tmp_path, plain, "--json")
+    assert code == 0, output
+    (broken,) = json.loads(output)
+    assert broken["left_in_float"] == {}
+    before, after = (row["quality"] for row in broken["stages"][::2])
+    assert before - after > 0.05
+    code, output = _build(tmp_path, plain + "[budget]\nquality_drop = 1.0\n", "--json")
+    assert code == 0, output
+    (repaired,) = json.loads(output)
+    kept = repaired["left_in_float"]["onnxruntime-int8-avx2"]
+    assert kept[0] == "bert.encoder.layer.1.attention.output.dense"
+    before, after = (row["quality"] for row in repaired["stages"][::2])
+    assert before - after <= 0.01
+    assert Bundle.open(repaired["path"]).manifest.provenance["left_in_float"] == {
+        "onnxruntime-int8-avx2": kept
+    }
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        ("bundle_mb = 0.01", "budget broken: bundle_mb is "),
+        ("latency_ms = 0.0001", "budget broken: latency_ms is "),
+        ("memory_mb = 1", "budget broken: memory_mb is "),
+    ],
+)
+def test_a_bundle_that_costs_too_much_is_not_published(
+    budget: str, message: str, work: Path, tmp_path: Path
+) -> None:
+    """Exit code 3, a message with budget, limit and figure, and dist as it was."""
+    shutil.copy(work / "train.tsv", tmp_path)
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist/tiny-cpu-x86-64.epk").write_text("the bundle of last week")
+    recipe = RECIPE.format(model=work / "teacher") + f"[budget]\n{budget}\n"
+    code, output = _build(tmp_path, recipe)
+    assert code == 3
+    assert message in output
+    assert "limit" in output
+    assert [path.name for path in (tmp_path / "dist").iterdir()] == ["tiny-cpu-x86-64.epk"]
+    assert (tmp_path / "dist/tiny-cpu-x86-64.epk").read_text() == "the bundle of last week"
+
+
+def test_a_student_that_learned_nothing_is_not_published(work: Path, tmp_path: Path) -> None:
+    """A lost quality that no repair brings back is exit code 3; the report is kept."""
+    shutil.copy(work / "train.tsv", tmp_path)
+    recipe = (
+        RECIPE.format(model=work / "teacher")
+        + "[prune]\nlayers = 1\nfeed_forward = 4\nheads = 1\n[budget]\nquality_drop = 0.5\n"
+    )
+    code, output = _build(tmp_path, recipe)
+    assert code == 3, output
+    assert "budget broken: quality.accuracy fell" in output
+    assert "(limit 0.5) on 48 rows; int8 dynamic-reduced, variant onnxruntime-int8-avx2" in output
+    assert not list((tmp_path / "dist").iterdir())
+    report = Path(output.split("report: ")[1].split()[0])
+    rows = json.loads(report.read_text())
+    assert rows[0]["stage"] == "teacher, PyTorch"
+
+
+def test_the_table_by_stage_is_printed_and_kept(work: Path, tmp_path: Path) -> None:
+    """Teacher, each step, the export and every variant, with T/T0; the bundle keeps them."""
+    shutil.copy(work / "train.tsv", tmp_path)
+    recipe = RECIPE.format(model=work / "teacher") + "[vocabulary]\n[prune]\nfeed_forward = 32\n"
+    code, output = _build(tmp_path, recipe)
+    assert code == 0, output
+    bundle = Bundle.open(tmp_path / "dist/tiny-cpu-x86-64.epk")
+    stages = [row["stage"] for row in bundle.report]
+    assert stages == ["teacher, PyTorch", "trimmed, PyTorch", "pruned, PyTorch",
+                      "exported and optimised", "onnxruntime-int8-avx2"]  # fmt: skip
+    assert all(stage in output for stage in stages)
+    sizes = [row["parameters"] for row in bundle.report[:3]]
+    assert sizes[0] > sizes[1] > sizes[2]
+    assert bundle.report[0]["ratio"] == 1.0
+    assert bundle.manifest.variants[0].measured["accuracy"] == bundle.report[-1]["quality"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("[prune]\nlayer = 2\n", "prune.layer: unknown key; did you mean 'layers'?"),
+        ("[distill]\nepochs = 'many'\n", "distill.epochs: expected a number, found 'many'"),
+        ("[distill]\ntransfer = 'hiden'\n", "unknown value 'hiden'; did you mean 'hidden'?"),
+        ("[distill]\nreport_to = ['wandbb']\n", "unknown value 'wandbb'; did you mean 'wandb'?"),
+        ("[distill]\nhard = 2\n", "distill.hard: must be from 0 to 1, not 2"),
+        ("[budget]\nquality = 1\n", "budget.quality: unknown key"),
+        ("[calibration]\nsamples = 500\n", "calibration.samples asks for 500"),
+    ],
+)
+def test_a_fault_of_a_compression_recipe_is_one_clear_error(
+    recipe: str, message: str, work: Path, tmp_path: Path
+) -> None:
+    """Exit code 2, the key and the remedy."""
+    shutil.copy(work / "train.tsv", tmp_path)
+    code, output = _build(tmp_path, RECIPE.format(model=work / "teacher") + recipe)
+    assert code == 2, output
+    assert message in output
+
+
+def test_a_search_tries_settings_and_keeps_the_nearest(work: Path, tmp_path: Path) -> None:
+    """Three trials of static int8 are reported, and the best is what was kept."""
+    from edgepack.cache import StageCache
+
+    shutil.copy(work / "train.tsv", tmp_path)
+    recipe = RECIPE.format(model=work / "teacher").replace("onnxruntime-int8-avx2", "openvino-int8")
+    code, output = _build(tmp_path, recipe + "[quantize]\nsearch = 3\n", "--json")
+    assert code == 0, output
+    reports = list(StageCache().root.glob("*/search.json"))
+    (trials,) = [json.loads(path.read_text()) for path in reports]
+    assert [(trial["alpha"], trial["ranges"]) for trial in trials] == [
+        (0.95, "nncf"), (0.5, "nncf"), (0.95, "percentile")
+    ]  # fmt: skip
+    (built,) = json.loads(output)
+    assert built["variants"][0]["cosine"] >= max(t["cosine"] for t in trials) - 1e-3
