@@ -22,7 +22,7 @@ from edgepack.export import find
 from edgepack.fetch import fetch
 from edgepack.golden import read_assessment
 from edgepack.measure import measure
-from edgepack.pack import Content, replace_bundle, write_bundle
+from edgepack.pack import Content, refuse_foreign, replace_bundle, write_bundle
 from edgepack.plan import Plan, VariantPlan, make_plan
 from edgepack.rank import read_ranking
 from edgepack.recipe import Recipe
@@ -68,6 +68,8 @@ def build(planned: Sequence[Plan], out: Path, view: progress.View) -> list[Built
 
     """
     _check_writable(out)
+    for plan in planned:
+        refuse_foreign(out / _file_name(plan))
     cache = StageCache()
     sweep(cache.root)
     sweep(out, "edgepack")  # nothing else of the user's folder

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from edgepack.artifact import open_model
 from edgepack.dataset import Columns, read_examples
 from edgepack.evaluate import Quality, evaluate
+from edgepack.export import open_as_device
 from edgepack.recipe import Budget
 from edgepack.torch_model import open_torch
 from edgepack_runtime.bundle import Bundle
@@ -63,7 +63,8 @@ def judge_torch(settings: TorchSettings, inputs: Mapping[str, Path], out: Path) 
 
 def judge(settings: JudgeSettings, inputs: Mapping[str, Path], out: Path) -> None:
     """Write `quality.json` of a variant on the evaluation data, text by text as on a device."""
-    model = open_model(inputs["tokenizer"], inputs["variant"], settings.engine, settings.precision)
+    variant = inputs["variant"]
+    model = open_as_device(inputs["tokenizer"], variant, settings.engine, settings.precision)
     examples = read_examples(str(inputs["evaluation"]), model.task.name, settings.columns)
     _write(evaluate(model, examples), out)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.artifact import open_model, read_texts
+from edgepack.export import open_as_device
 from edgepack_runtime.manifest import canonical_json
 from edgepack_runtime.selftest import compare, reference
 
@@ -53,7 +54,8 @@ def assess(settings: AssessSettings, inputs: Mapping[str, Path], out: Path) -> N
     """Write `assessment.json`: a variant's likeness to the float model, and its tolerance."""
     import numpy as np
 
-    model = open_model(inputs["tokenizer"], inputs["variant"], settings.engine, settings.precision)
+    variant = inputs["variant"]
+    model = open_as_device(inputs["tokenizer"], variant, settings.engine, settings.precision)
     with np.load(inputs["golden"] / "reference.npz") as stored:
         wanted = [stored[f"arr_{i}"] for i in range(len(stored.files))]
     texts = read_texts(inputs["texts"], "evaluation")

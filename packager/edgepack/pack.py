@@ -53,8 +53,7 @@ def write_bundle(
         InputError: `path` is a folder that is no bundle.
 
     """
-    if path.is_dir() and not (path / "oci-layout").is_file():
-        raise InputError(f"{path} is a folder, and no bundle: it is left alone; choose another -o")
+    refuse_foreign(path)
     members, digest = _members(manifest, content, report)
     work = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -174,6 +173,12 @@ def _write_folder(members: Mapping[str, Member], path: Path) -> None:
             file.write_bytes(value)
         else:
             shutil.copyfile(value, file)
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raise an `InputError` if `path` is a folder of somebody else's."""
+    if path.is_dir() and not (path / "oci-layout").is_file():
+        raise InputError(f"{path} is a folder, and no bundle: it is left alone; choose another -o")
 
 
 def replace_bundle(work: Path, path: Path) -> None:

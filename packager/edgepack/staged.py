@@ -9,7 +9,7 @@ from typing import Any
 
 from edgepack.artifact import open_model, read_texts
 from edgepack.cache import Stage
-from edgepack.export import find
+from edgepack.export import find, open_as_device
 from edgepack.gate import CELL, quality_of
 from edgepack.plan import Plan
 from edgepack.torch_model import open_torch
@@ -78,10 +78,9 @@ def _graphs(plan: Plan, folders: Mapping[str, Path], manifest: Manifest) -> dict
     fits = manifest.arch in (device.arch, "any")
     for variant, made in zip(manifest.variants, plan.variants, strict=True):
         if fits and not why_not(variant, device):
-            found[variant.name] = open_model(
-                tokenizer, folders[made.make.key], variant.engine, variant.precision,
-                threads=1, options=variant.options,
-            )  # fmt: skip
+            found[variant.name] = open_as_device(
+                tokenizer, folders[made.make.key], variant.engine, variant.precision, threads=1
+            )
     return found
 
 

@@ -210,8 +210,15 @@ def test_two_processes_give_the_result_of_one(teacher: Path, train: Path, tmp_pa
         schedule = _schedule(epochs=2.0, learning_rate=1e-3, processes=processes)
         distill.distill(distill.Settings(TASK, schedule, layers=1, hard=0.0), inputs, out)
         found.append(load_file(out / "model.safetensors"))
-    far = max(float(np.abs(found[0][name] - found[1][name]).max()) for name in found[0])
-    assert far < 1e-4
+    before = load_file(teacher / "model.safetensors")
+    apart, moved = (
+        max(float(np.abs(found[0][name] - other[name]).max()) for name in found[0])
+        for other in (found[1], before)
+    )
+    assert apart < 1e-3  # one step's worth: Adam makes as much of a rounding as of a gradient
+    assert apart < moved / 10
+    one, two = (open_torch(tmp_path / str(p), TASK).raw(["turn on the lights"]) for p in (1, 2))
+    assert np.allclose(one, two, atol=1e-2)
 
 
 def test_a_killed_training_resumes_to_the_same_weights(

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny
 from click.testing import CliRunner
 
 from edgepack.cli import main
-from edgepack.compress import finetune, training
-from edgepack.torch_model import load_torch
+from edgepack.torch_model import load_torch, open_torch
 from edgepack_runtime import Bundle
 
 Get = Callable[..., Path]
 TASK = "text-classification"
-INTENTS = {
-    "lights": ["turn on the lights", "lights on in the kitchen", "turn the lights on please"],
-    "weather": ["what's the weather like", "weather in Nairobi tomorrow", "the weather tomorrow"],
-    "booking": ["book a table for six", "can you book a table", "a table at the Blue Lagoon"],
-    "other": ["the quick brown fox", "jumps over the lazy dog", "the mayor of New York"],
-}
+ROWS = 200
 RECIPE = """
 [model]
 source = "{model}"
@@ -38,25 +34,15 @@ variants = ["onnxruntime-int8-avx2"]
 
 @pytest.fixture(scope="module")
 def work(model: Get, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with data and a tiny teacher that has learned it."""
-    import torch
-    from transformers import BertForSequenceClassification
-
+    """Return a folder with a tiny teacher, and 200 rows labelled with its own answers."""
     root = tmp_path_factory.mktemp("gate")
-    rows = [f"{text}{end}\t{label}" for end in ("", "!", "?", ".") for label, texts in
-            INTENTS.items() for text in texts]  # fmt: skip
+    shutil.copytree(model("bert-intent"), root / "teacher")
+    rng = random.Random(0)  # noqa: S311 (a choice, not a secret)
+    words = [word for sentence in tiny.SENTENCES for word in sentence.split()]
+    texts = [" ".join(rng.sample(words, rng.randint(3, 12))) for _ in range(ROWS)]
+    answers = open_torch(root / "teacher", TASK)(texts)
+    rows = [f"{text}\t{a['label']}" for text, a in zip(texts, answers, strict=True)]
     (root / "train.tsv").write_text("text\tlabel\n" + "\n".join(rows) + "\n")
-    shutil.copytree(model("bert-intent"), root / "base")
-    torch.manual_seed(0)
-    BertForSequenceClassification(load_torch(root / "base", TASK).config).save_pretrained(
-        root / "base"
-    )
-    (root / "teacher").mkdir()
-    schedule = training.Schedule(epochs=30, learning_rate=5e-3, batch_size=16)
-    finetune.finetune(
-        finetune.Settings(TASK, schedule),
-        {"model": root / "base", "data": root / "train.tsv"}, root / "teacher",
-    )  # fmt: skip
     return root
 
 
@@ -93,14 +79,14 @@ def test_a_layer_that_int8_breaks_is_left_in_float(work: Path, tmp_path: Path) -
     (broken,) = json.loads(output)
     assert broken["left_in_float"] == {}
     before, after = (row["quality"] for row in broken["stages"][::2])
-    assert before - after > 0.05
-    code, output = _build(tmp_path, plain + "[budget]\nquality_drop = 1.0\n", "--json")
+    assert before - after > 0.5
+    code, output = _build(tmp_path, plain + "[budget]\nquality_drop = 15.0\n", "--json")
     assert code == 0, output
     (repaired,) = json.loads(output)
     kept = repaired["left_in_float"]["onnxruntime-int8-avx2"]
     assert kept[0] == "bert.encoder.layer.1.attention.output.dense"
     before, after = (row["quality"] for row in repaired["stages"][::2])
-    assert before - after <= 0.01
+    assert before - after <= 0.15
     assert Bundle.open(repaired["path"]).manifest.provenance["left_in_float"] == {
         "onnxruntime-int8-avx2": kept
     }
@@ -140,7 +126,7 @@ def test_a_student_that_learned_nothing_is_not_published(work: Path, tmp_path: P
     code, output = _build(tmp_path, recipe)
     assert code == 3, output
     assert "budget broken: quality.accuracy fell" in output
-    assert "(limit 0.5) on 48 rows; int8 dynamic-reduced, variant onnxruntime-int8-avx2" in output
+    assert "(limit 0.5) on 200 rows; int8 dynamic-reduced, variant onnxruntime-int8-avx2" in output
     assert not list((tmp_path / "dist").iterdir())
     report = Path(output.split("report: ")[1].split()[0])
     rows = json.loads(report.read_text())

@@ -124,11 +124,11 @@ def test_an_output_that_cannot_be_written(model: Get, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.txt", b"\n\n", "holds no texts"),
+        ("t.txt", b"\n\n", "holds no rows"),
         ("t.txt", b"\xff\xfe broken", "not valid UTF-8"),
-        ("t.jsonl", b'{"body": "x"}\n', "line 1: no text in column 'text'; it has body"),
+        ("t.jsonl", b'{"body": "x"}\n', "no column for the text; it has body"),
         ("t.jsonl", b"not json\n", "not valid UTF-8 jsonl"),
-        ("t.csv", b"intent,body\na,b\n", "line 2: no text in column 'text'; it has intent, body"),
+        ("t.csv", b"intent,body\na,b\n", "no column for the text; it has intent, body"),
     ],
 )
 def test_calibration_data_that_is_wrong(

@@ -35,7 +35,7 @@ def test_all_faults_of_a_recipe_come_together(tmp_path: Path) -> None:
     path = tmp_path / "edgepack.toml"
     path.write_text(
         '[model]\nsorce = "x"\nrelease = "two"\ntask = "text-clasification"\n'
-        '[calibration]\nsamples = 0\n[build]\ntargets = "jetson-orin"\n[bild]\n'
+        '[calibration]\nsamples = -1\n[build]\ntargets = "jetson-orin"\n[bild]\n'
     )
     with pytest.raises(InputError) as caught:
         read_recipe(path)
@@ -45,7 +45,7 @@ def test_all_faults_of_a_recipe_come_together(tmp_path: Path) -> None:
         "model.sorce: unknown key; did you mean 'source'?",
         "model.release: expected a whole number, found 'two'",
         "did you mean 'text-classification'?",
-        "calibration.samples: must be at least 1, not 0",
+        "calibration.samples: must be at least 0, not -1",
         "build.targets: expected a list of strings",
         "bild: unknown key; did you mean 'build'?",
     ):

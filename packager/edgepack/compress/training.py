@@ -138,7 +138,9 @@ def _trainer(job: Job, schedule: Schedule, folder: Path) -> Any:
     from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
     class _Fitter(Trainer):  # type: ignore[misc]
-        """A Trainer with the loss and the evaluation of the job."""
+        """A Trainer with the loss, the order of rows and the evaluation of the job."""
+
+        control: Any
 
         def compute_loss(self, model: Any, inputs: Any, **_: Any) -> Any:
             loss = job.loss(model, dict(inputs))
@@ -158,13 +160,9 @@ def _trainer(job: Job, schedule: Schedule, folder: Path) -> Any:
             with torch.no_grad():
                 figures = {"eval_quality": job.evaluate(self.model) if job.evaluate else 0.0}
             self.log(figures)
-            control = self.callback_handler.on_evaluate(
-                self.args,
-                self.state,
-                self.control,
-                figures,  # type: ignore[has-type]
+            self.control = self.callback_handler.on_evaluate(
+                self.args, self.state, self.control, figures
             )
-            self.control = control
             return figures
 
     class _Steps(TrainerCallback):  # type: ignore[misc]

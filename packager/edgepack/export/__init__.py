@@ -12,8 +12,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from edgepack.artifact import open_model, read_task
 from edgepack.cache import Source, Stage
 from edgepack.target import VariantSpec
+from edgepack_runtime.model import Model
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,15 @@ class Exporter(Protocol):
 def find(engine: str) -> Exporter:
     """Return the exporter of an engine."""
     return cast("Exporter", import_module(f"{__name__}.{engine}"))
+
+
+def open_as_device(
+    tokenizer: Path, folder: Path, engine: str, precision: str, *, threads: int = 0
+) -> Model:
+    """Open a variant on this host with the options that a device will load it with."""
+    longest = read_task(tokenizer).text.max_length
+    options = find(engine).device_options(folder, longest)
+    return open_model(tokenizer, folder, engine, precision, threads=threads, options=options)
 
 
 def optimum_task(task: str) -> str:
