@@ -85,16 +85,19 @@ def build(planned: Sequence[Plan], out: Path, view: progress.View) -> list[Built
 
 def _gated(plan: Plan, cache: StageCache, view: progress.View) -> tuple[Plan, Folders]:
     """Run the stages; while a variant lost too much, free its most sensitive layers and repeat."""
-    folders = _run_stages(plan, plan.stages(), cache, view)
+    folders: Folders = {}
+    _run_stages(plan, plan.stages(), folders, cache, view)
     while drops := gate.lost(plan, folders):
-        folders |= _run_stages(plan, plan.ranking(), cache, view)
-        kept = gate.next_repair(plan, read_ranking(folders[plan.sensitivity.key]), drops)
+        kept: dict[str, tuple[str, ...]] = {}
+        if gate.repairable(plan, folders):
+            _run_stages(plan, plan.ranking(), folders, cache, view)
+            kept = gate.next_repair(plan, read_ranking(folders[plan.sensitivity.key]), drops)
         if not kept:
             manifest = _manifest(plan, folders, _content(plan, folders))
             table = staged.measure_forms(plan, folders, manifest)
             gate.refuse(plan, folders, drops, _keep_report(plan, table))
         plan = make_plan(plan.recipe, plan.model, plan.target, kept)
-        folders |= _run_stages(plan, plan.stages(), cache, view)
+        _run_stages(plan, plan.stages(), folders, cache, view)
     return plan, folders
 
 
@@ -146,15 +149,16 @@ def _baseline(plan: Plan, folders: Folders) -> int:
 
 
 def _run_stages(
-    plan: Plan, stages: Iterable[Stage], cache: StageCache, view: progress.View
-) -> Folders:
-    folders: Folders = {}
+    plan: Plan, stages: Iterable[Stage], folders: Folders, cache: StageCache, view: progress.View
+) -> None:
+    """Run or look up the stages that are not in `folders` yet, and add them."""
     log = cache.root.parent / "logs" / f"{plan.key[:16]}.log"
     for stage in stages:
+        if stage.key in folders:
+            continue
         found = cache.lookup(stage)
         with view.stage(stage.label, cached=found is not None):
             folders[stage.key] = found or _run_stage(stage, _inputs(stage, folders), cache, log)
-    return folders
 
 
 def _run_stage(stage: Stage, inputs: Folders, cache: StageCache, log: Path) -> Path:

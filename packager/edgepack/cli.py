@@ -162,7 +162,9 @@ def _show_plans(planned: list[Plan], *, as_json: bool) -> None:
 @main.command()
 @click.argument("model")
 @click.option("--data", "source", required=True, help="File of labelled rows, or datasets:NAME.")
-@click.option("--task", default="", help="Instead of the one detected from the model.")
+@click.option(
+    "--task", default="", help="Instead of the detected one; text-generation: perplexity."
+)
 @click.option("--text-column", default="", help="Name of the column that holds the text.")
 @click.option("--pair-column", default="", help="Name of the column of a second text.")
 @click.option("--label-column", default="", help="Name of the column of labels or tags.")

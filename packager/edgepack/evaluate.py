@@ -18,6 +18,7 @@ from edgepack_runtime.selftest import reference
 if TYPE_CHECKING:
     from edgepack_runtime.model import Model
 
+GENERATION = "text-generation"
 _THRESHOLD = 0.5
 _TORCH_BATCH = 32
 
@@ -26,7 +27,7 @@ _TORCH_BATCH = 32
 class Quality:
     """What was found on `rows` rows; `figures[main]` is what counts, from 0 to 1.
 
-    Correlations run from -1 to 1.
+    Correlations run from -1 to 1; perplexity from 1 up, and there less is better.
     """
 
     main: str
@@ -61,10 +62,14 @@ def evaluate_source(model: str, data: str, columns: Columns, asked: Asked) -> tu
         opened = load(path, variant=asked.variant or None, threads=asked.threads)
         examples = read_examples(data, opened.task.name, columns)
         return f"{model}, {opened.variant.name}", evaluate(opened, examples)
-    from edgepack.fetch import fetch
+    from edgepack.fetch import fetch, find_folder
     from edgepack.recipe import Recipe
     from edgepack.torch_model import open_torch
 
+    if asked.task == GENERATION:
+        from edgepack.perplexity import perplexity
+
+        return f"{model}, PyTorch", perplexity(find_folder(model, offline=asked.offline), data)
     found = fetch(Recipe(source=model, task=asked.task), offline=asked.offline)
     if found.base is not None:
         raise InputError(f"{model} is an adapter; build it, then evaluate the bundle")

@@ -44,10 +44,10 @@ def fetch(recipe: Recipe, *, offline: bool = False) -> ModelInfo:
             hub cannot be reached.
 
     """
-    folder = _folder(recipe.source, recipe.revision, offline=offline)
+    folder = find_folder(recipe.source, recipe.revision, offline=offline)
     base = None
     if (folder / ADAPTER_FILE).is_file():
-        base = _folder(base_of(folder), "", offline=offline)
+        base = find_folder(base_of(folder), offline=offline)
     config = _config(base or folder)
     if recipe.task and recipe.task not in TASKS:
         raise InputError(f"unknown task {recipe.task!r}; edgepack has {', '.join(TASKS)}")
@@ -77,7 +77,13 @@ def _adapted(folder: Path) -> str:
     return kinds[declared]
 
 
-def _folder(source: str, revision: str, *, offline: bool) -> Path:
+def find_folder(source: str, revision: str = "", *, offline: bool = False) -> Path:
+    """Return the folder that a hub id, a path or a `package:` names, fetched if need be.
+
+    Raises:
+        InputError: there is none.
+
+    """
     if source.startswith("package:"):
         return _package(source)
     path = Path(source).expanduser()

@@ -89,6 +89,16 @@ def lost(plan: Plan, folders: Mapping[str, Path]) -> dict[str, float]:
     return drops
 
 
+def repairable(plan: Plan, folders: Mapping[str, Path]) -> bool:
+    """Tell whether int8 is to blame: the float model that was quantized is within the budget."""
+    first, last = (quality_of(plan.qualities[form.name], folders) for form in
+                   (plan.forms[0], plan.forms[-1]))  # fmt: skip
+    limit = plan.recipe.budget.quality_drop
+    assert first  # noqa: S101 (there is evaluation data, else nothing was lost)
+    assert last  # noqa: S101
+    return limit is not None and (first.value - last.value) * 100 <= limit + _ROUNDING
+
+
 def next_repair(
     plan: Plan, ranking: Sequence[str], drops: Mapping[str, float]
 ) -> dict[str, tuple[str, ...]]:
@@ -116,6 +126,8 @@ def refuse(
     assert quality  # noqa: S101 (else nothing was lost)
     scheme = f"{variant.spec.precision} {variant.spec.scheme}".removesuffix(" none")
     tried = f", {len(variant.kept)} layers left in float" if variant.kept else ""
+    if not repairable(plan, folders):
+        tried = f"; the {plan.forms[-1].name} model lost it before quantization"
     raise BudgetError(
         f"budget broken: quality.{quality.main} fell {drop:.1f} points "
         f"(limit {plan.recipe.budget.quality_drop:g}) on {quality.rows} rows; "

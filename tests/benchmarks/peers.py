@@ -40,8 +40,9 @@ def _pipeline(contender: str, folder: Path, task: str, threads: int) -> Answer:
     if contender == "eager":
         import transformers
 
-        name = {"text-classification": "Sequence", "token-classification": "Token"}[task]
-        loader = getattr(transformers, f"AutoModelFor{name}Classification")
+        name = {"text-classification": "AutoModelForSequenceClassification",
+                "token-classification": "AutoModelForTokenClassification"}  # fmt: skip
+        loader = getattr(transformers, name.get(task, "AutoModel"))
         model = loader.from_pretrained(folder).eval()
     elif contender == "optimum-onnxruntime-int8":
         import onnxruntime
@@ -58,7 +59,8 @@ def _pipeline(contender: str, folder: Path, task: str, threads: int) -> Answer:
 
         loader = getattr(intel, _class("OV", task))
         model = loader.from_pretrained(folder, ov_config={"INFERENCE_NUM_THREADS": str(threads)})
-    pipe = pipeline(task, model=model, tokenizer=AutoTokenizer.from_pretrained(folder))
+    kind = "feature-extraction" if task == "sentence-similarity" else task
+    pipe = pipeline(kind, model=model, tokenizer=AutoTokenizer.from_pretrained(folder))
     return lambda texts: pipe(texts, batch_size=len(texts))
 
 

@@ -96,3 +96,23 @@ def test_the_teacher_has_the_accuracy_that_was_published(data: Path) -> None:
     found = evaluate(teacher, examples, batch_size=32)
     assert found.rows == 3000
     assert round(found.value, 4) == 0.9617
+
+
+def test_perplexity_is_that_of_the_whole_text(tmp_path: Path, model: Get) -> None:
+    """Windows and one long pass agree, and a uniform model is as surprised as its vocabulary."""
+    import torch
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    from edgepack.evaluate import Asked, Columns, evaluate_source
+
+    tokenizer = AutoTokenizer.from_pretrained(model("roberta-ner"))
+    tokenizer.save_pretrained(tmp_path / "lm")
+    config = GPT2Config(vocab_size=len(tokenizer), n_positions=32, n_embd=16, n_layer=1, n_head=1)
+    uniform = GPT2LMHeadModel(config)
+    torch.nn.init.zeros_(uniform.transformer.wte.weight)
+    uniform.save_pretrained(tmp_path / "lm")
+    (tmp_path / "text.txt").write_text("\n".join(TEXTS * 10))
+    _, found = evaluate_source(
+        str(tmp_path / "lm"), str(tmp_path / "text.txt"), Columns(), Asked(task="text-generation")
+    )
+    assert found.value == pytest.approx(len(tokenizer), rel=1e-4)

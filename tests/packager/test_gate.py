@@ -127,6 +127,7 @@ def test_a_student_that_learned_nothing_is_not_published(work: Path, tmp_path: P
     assert code == 3, output
     assert "budget broken: quality.accuracy fell" in output
     assert "(limit 0.5) on 200 rows; int8 dynamic-reduced, variant onnxruntime-int8-avx2" in output
+    assert "the pruned model lost it before quantization" in output
     assert not list((tmp_path / "dist").iterdir())
     report = Path(output.split("report: ")[1].split()[0])
     rows = json.loads(report.read_text())

@@ -172,7 +172,7 @@ def _trainer(job: Job, schedule: Schedule, folder: Path) -> Any:
             progress.step(state.global_step, state.max_steps)
 
     stops = [EarlyStoppingCallback(schedule.patience)] if schedule.patience else []
-    return _Fitter(
+    trainer = _Fitter(
         model=job.model,
         args=_arguments(schedule, folder, evaluated=job.evaluate is not None),
         train_dataset=list(job.rows),
@@ -180,6 +180,8 @@ def _trainer(job: Job, schedule: Schedule, folder: Path) -> Any:
         data_collator=job.collate,
         callbacks=[*stops, _Steps()],
     )
+    trainer.model_accepts_loss_kwargs = False  # `loss` is a mean: accumulation has to divide it
+    return trainer
 
 
 def _arguments(schedule: Schedule, folder: Path, *, evaluated: bool) -> Any:
@@ -219,7 +221,7 @@ def _arguments(schedule: Schedule, folder: Path, *, evaluated: bool) -> Any:
         dataloader_pin_memory=False,
         label_names=[],
         ddp_backend="gloo" if world > 1 and not _cuda() else None,
-        ddp_find_unused_parameters=False if world > 1 else None,
+        ddp_find_unused_parameters=True if world > 1 else None,  # a pooler nobody reads
     )
 
 
