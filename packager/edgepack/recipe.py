@@ -180,6 +180,7 @@ def _distill(table: Table, columns: Columns) -> distill.Settings:
         transfer=table.text("transfer", "none", choices=TRANSFERS),
         transfer_weight=table.number("transfer_weight", 1.0),
         dropout=table.number("dropout", 0.0, most=0.9),
+        freeze_embeddings=table.flag("freeze_embeddings", default=False),
         max_length=table.integer("max_length", 128, least=8),
         columns=columns,
     )

@@ -69,7 +69,9 @@ def teacher_folder(recipe: Path) -> Path:
         [sys.executable, "-m", "edgepack", "build", str(recipe), "--dry-run", "--json"],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
-    stages = {stage["label"]: stage["key"] for stage in json.loads(done.stdout)[0]["stages"]}
+    stages: dict[str, str] = {
+        stage["label"]: stage["key"] for stage in json.loads(done.stdout)[0]["stages"]
+    }
     if "fine-tune" in stages:
         return cache_folder() / "stages" / stages["fine-tune"]
     return fetch(read_recipe(recipe)).source.path

@@ -103,7 +103,8 @@ def test_perplexity_is_that_of_the_whole_text(tmp_path: Path, model: Get) -> Non
     import torch
     from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-    from edgepack.evaluate import Asked, Columns, evaluate_source
+    from edgepack.dataset import Columns
+    from edgepack.evaluate import Asked, evaluate_source
 
     tokenizer = AutoTokenizer.from_pretrained(model("roberta-ner"))
     tokenizer.save_pretrained(tmp_path / "lm")

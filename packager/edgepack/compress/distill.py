@@ -43,6 +43,8 @@ class Settings:
     temperature: of the soft labels; hard: weight of the hard labels, from 0 to 1.
     transfer: one of `teach.TRANSFERS`; transfer_weight: beside the decisions.
     dropout: of the student while it learns.
+    freeze_embeddings: leave the token vectors as the teacher has them.  Steps are cheaper, and
+        words that the data lacks keep their meaning.
     """
 
     task: str
@@ -53,6 +55,7 @@ class Settings:
     transfer: str = "none"
     transfer_weight: float = 1.0
     dropout: float = 0.0
+    freeze_embeddings: bool = False
     max_length: int = 128
     columns: Columns = Columns()
 
@@ -87,6 +90,7 @@ def work(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
         if settings.layers > depth:
             raise InputError(f"distill.layers is {settings.layers}; the model has {depth}")
         layers.keep_layers(model, layers.spread(settings.layers, depth))
+    model.get_input_embeddings().weight.requires_grad_(not settings.freeze_embeddings)
     examples = read_rows(inputs["rows"])
     labelled = [e for e in examples if e.label is not None or e.tags]
     if labelled and settings.task.endswith("classification"):
