@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -27,6 +28,7 @@ from edgepack_runtime.paths import cache_folder
 Run = Callable[[Any, Mapping[str, Path], Path], None]
 _MARK = "artifact.json"
 _RESUMES = "resumes"
+_MONTH = 30 * 86_400  # seconds
 _LEAST_FREE = 32 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -97,9 +99,10 @@ class StageCache:
         """
         final = self.root / stage.key
         with _disk_errors(self.root), self._work(stage) as work:
-            stage.run(stage.settings, inputs, work)
-            (work / _MARK).write_text(json.dumps(_sizes(work)))
-            self._publish(stage, work, final)
+            if self.lookup(stage) is None:  # another build may have been faster
+                stage.run(stage.settings, inputs, work)
+                (work / _MARK).write_text(json.dumps(_sizes(work)))
+                self._publish(stage, work, final)
         return final
 
     @contextlib.contextmanager
@@ -107,8 +110,8 @@ class StageCache:
         """Give the folder in which a stage works; that of a killed, resuming one as it was left."""
         if stage.resumes:
             work = self.root / f".{stage.key[:16]}.{_RESUMES}"
-            work.mkdir(parents=True, exist_ok=True)
             with _locked(work.with_suffix(".lock")):
+                work.mkdir(parents=True, exist_ok=True)
                 yield work
         else:
             with work_folder(self.root, stage.key[:16]) as work:
@@ -140,7 +143,13 @@ def work_folder(root: Path, name: str = "edgepack") -> Iterator[Path]:
 
 
 def sweep(root: Path, name: str = "*") -> None:
-    """Remove the work folders called `name` of processes that are no longer alive."""
+    """Remove the work folders called `name` of processes that are no longer alive.
+
+    What a training left behind, to resume from, goes when nobody came back for a month.
+    """
+    for work in root.glob(f".{name}.{_RESUMES}"):
+        if time.time() - work.stat().st_mtime > _MONTH:
+            shutil.rmtree(work, ignore_errors=True)
     for work in root.glob(f".{name}.*"):
         pid = int(work.suffix[1:]) if work.suffix[1:].isdigit() else 0
         if pid and work.is_dir() and not Path(f"/proc/{pid}").exists():
@@ -152,10 +161,10 @@ def _locked(path: Path) -> Iterator[None]:
     """Hold a lock that the system lets go when this process dies."""
     import fcntl
 
-    with path.open("w") as stream:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as stream:  # it stays: a lock on a file that is gone locks nobody out
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
-    path.unlink(missing_ok=True)
 
 
 def hash_folder(folder: Path, files: list[Path]) -> str:

@@ -54,6 +54,11 @@ def _teacher(recipe: Recipe, info: ModelInfo, data: Mapping[str, Needed]) -> Nee
         model = _stage("merge adapter", adapt.adapt, adapt.Settings(info.task),
                        {"base": info.base, "adapter": info.source}, adapt.TOOLS)  # fmt: skip
     if recipe.compression.finetune:
+        if not info.task.endswith("classification"):
+            raise InputError(
+                f"finetune: the task is {info.task}; it is for text- and token-classification. "
+                "Set model.task"
+            )
         settings = replace(recipe.compression.finetune, task=info.task)
         model = _stage("fine-tune", finetune.finetune, settings,
                        {"model": model, "data": data["data"]}, finetune.TOOLS,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,13 @@ Rows = Iterator[tuple[int, Row]]
 _GUESSES = {
     "text": ("text", "sentence", "utterance", "query", "sentence1", "sentence_A", "premise",
              "question", "content", "review", "tweet"),
-    "pair": ("text_pair", "pair", "sentence2", "sentence_B", "hypothesis", "context"),
+    "pair": ("text_pair", "pair", "sentence2", "sentence_B", "hypothesis"),
     "label": ("label", "labels", "intent", "category", "class", "target", "sentiment", "score",
               "similarity_score"),
     "words": ("tokens", "words"),
     "tags": ("tags", "ner_tags", "labels", "slots"),
 }  # fmt: skip
-_LINES = (".txt", ".text", "")
+PLAIN = (".txt", ".text", "")
 _CONLL = (".conll", ".iob", ".iob2", ".bio")
 
 
@@ -59,7 +59,7 @@ class Example:
 
 
 def read_examples(source: str, task: str, columns: Columns | None = None) -> list[Example]:
-    """Read every row of a file, or of `datasets:NAME[:SPLIT]`.
+    """Read every row of a file, or of `datasets:NAME[@REVISION][:SPLIT]`.
 
     Args:
         source: the file, or the id.
@@ -81,7 +81,30 @@ def read_examples(source: str, task: str, columns: Columns | None = None) -> lis
         found.append(make(row, picked, line, source))
     if not found:
         raise InputError(f"{source} holds no rows")
-    return found
+    return _with_numbers(found)
+
+
+def _with_numbers(examples: list[Example]) -> list[Example]:
+    """Turn labels into numbers where all are numbers and not all are whole: scores, not classes.
+
+    Whole floats, as tables of classes have them after a detour, become names of classes.
+    """
+    labels = [example.label for example in examples]
+    numbers = [_number(label) for label in labels]
+    if any(number is None for number in numbers):
+        return examples
+    if all(number is not None and number.is_integer() for number in numbers):
+        whole = [str(int(n)) if isinstance(e.label, float) and n is not None else e.label
+                 for e, n in zip(examples, numbers, strict=True)]  # fmt: skip
+        return [replace(e, label=label) for e, label in zip(examples, whole, strict=True)]
+    return [replace(e, label=n) for e, n in zip(examples, numbers, strict=True)]
+
+
+def _number(label: object) -> float | None:
+    try:
+        return float(label) if isinstance(label, (str, float)) else None
+    except ValueError:
+        return None
 
 
 def read_rows(source: str) -> Rows:
@@ -104,7 +127,7 @@ def read_rows(source: str) -> Rows:
 def _reader(path: Path) -> Callable[[Path], Rows]:
     kinds: dict[tuple[str, ...], Callable[[Path], Rows]] = {
         (".jsonl", ".ndjson"): _json_rows, (".csv", ".tsv"): _table_rows,
-        (".parquet",): _parquet_rows, _CONLL: _conll_rows, _LINES: _line_rows,
+        (".parquet",): _parquet_rows, _CONLL: _conll_rows, PLAIN: _line_rows,
     }  # fmt: skip
     for suffixes, reader in kinds.items():
         if path.suffix.lower() in suffixes:
@@ -118,7 +141,10 @@ def _json_rows(path: Path) -> Rows:
         for number, line in enumerate(stream, 1):
             if not line.strip():
                 continue
-            row = json.loads(line)
+            try:
+                row = json.loads(line)
+            except ValueError as exc:
+                raise InputError(f"{path}, line {number}: not valid JSON: {exc}") from exc
             if not isinstance(row, dict):
                 raise InputError(f"{path}, line {number}: expected a JSON object")
             yield number, row
@@ -140,9 +166,11 @@ def _table_rows(path: Path) -> Rows:
 
 
 def _parquet_rows(path: Path) -> Rows:
-    import pyarrow as pa
-    from pyarrow import parquet
-
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError as exc:
+        raise InputError(f"{path}: needs the extra `data`: pip install edgepack[data]") from exc
     try:
         yield from enumerate(parquet.read_table(path).to_pylist(), 1)
     except pa.ArrowException as exc:
@@ -181,34 +209,34 @@ def _conll_rows(path: Path) -> Rows:
 
 def _hub_rows(source: str) -> Rows:
     """Load a data set through the `datasets` library; class numbers become names."""
-    from datasets import ClassLabel, load_dataset
-    from datasets.exceptions import DatasetNotFoundError
+    try:
+        from datasets import load_dataset
+        from datasets.exceptions import DatasetNotFoundError
+    except ImportError as exc:
+        raise InputError(f"{source}: needs the extra `data`: pip install edgepack[data]") from exc
 
     name, _, split = source.removeprefix("datasets:").partition(":")
+    name, _, revision = name.partition("@")
     try:
-        found = load_dataset(name, split=split or "train")
+        found = load_dataset(name, split=split or "train", revision=revision or None)
     except (DatasetNotFoundError, FileNotFoundError, ConnectionError, ValueError, OSError) as exc:
         reason = str(exc).partition("\n")[0]
         raise InputError(f"{source}: {reason}. A local file works without network") from exc
+    names = {}
     for column, feature in found.features.items():
         inner = getattr(feature, "feature", feature)
-        if isinstance(inner, ClassLabel):
-            found = found.map(_Names(column, inner.names))
-    yield from enumerate(found, 1)
+        if hasattr(inner, "names"):
+            names[column] = list(inner.names)
+    for number, row in enumerate(found, 1):
+        named = {column: _named(row[column], known) for column, known in names.items()}
+        yield number, {**row, **named}
 
 
-class _Names:
-    """Replaces the class numbers of one column by their names."""
-
-    def __init__(self, column: str, names: Sequence[str]) -> None:
-        self._column = column
-        self._names = names
-
-    def __call__(self, row: Row) -> Row:
-        value = row[self._column]
-        many = isinstance(value, list)
-        named = [self._names[i] for i in value] if many else self._names[value]
-        return {self._column: named}
+def _named(value: Any, names: Sequence[str]) -> Any:
+    """Replace class numbers by names; below 0, as hidden labels are, by None."""
+    if isinstance(value, list):
+        return [_named(item, names) for item in value]
+    return None if value is None or value < 0 else names[value]
 
 
 def _pick(row: Row, columns: Columns, task: str, source: str) -> Mapping[str, str]:

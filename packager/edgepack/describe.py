@@ -41,7 +41,7 @@ def describe(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
-    pooling = _pooling(folder)
+    pooling = pooling_of(folder)
     text = Text(
         tokenizer="tokenizer.json",
         max_length=_chosen_length(settings, _max_length(folder, config, tokenizer)),
@@ -90,16 +90,20 @@ def _max_length(folder: Path, config: Any, tokenizer: Any) -> int:
     declared = folder / "sentence_bert_config.json"
     if declared.exists():
         limits.append(int(json.loads(declared.read_text()).get("max_seq_length") or _UNLIMITED))
-    if positions := getattr(config, "max_position_embeddings", None):
-        # RoBERTa and its kin number positions from padding_idx + 1.
-        kin = any(name in config.model_type for name in _POSITIONS_AFTER_PADDING)
-        offset = config.pad_token_id + 1 if kin else 0
-        limits.append(int(positions) - offset)
+    limits.append(positions_of(config))
     usable = [limit for limit in limits if 0 < limit < _UNLIMITED]
     return min(usable, default=512)
 
 
-def _pooling(folder: Path) -> tuple[str, bool]:
+def positions_of(config: Any) -> int:
+    """Return how many tokens a model has positions for; 0 if its config does not say."""
+    positions = int(getattr(config, "max_position_embeddings", None) or 0)
+    # RoBERTa and its kin number positions from padding_idx + 1.
+    kin = any(name in config.model_type for name in _POSITIONS_AFTER_PADDING)
+    return positions - (config.pad_token_id + 1 if kin and positions else 0)
+
+
+def pooling_of(folder: Path) -> tuple[str, bool]:
     """Read sentence-transformers' `modules.json`: the pooling mode, and whether to normalise."""
     path = folder / "modules.json"
     if not path.exists():

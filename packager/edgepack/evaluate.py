@@ -96,7 +96,7 @@ def evaluate(model: Model, examples: Sequence[Example], *, batch_size: int = 1) 
         return _entities(model, examples, batch_size)
     if model.task.name != "text-classification":
         return _embeddings(model, examples)
-    if model.task.problem_type == "regression" or isinstance(examples[0].label, float):
+    if model.task.problem_type == "regression" or len(model.task.labels) == 1:
         return _regression(model, examples, batch_size)
     if model.task.problem_type == "multi_label_classification":
         return _multi_label(model, examples, batch_size)
@@ -138,6 +138,8 @@ def _classes(model: Model, examples: Sequence[Example], batch_size: int) -> Qual
     from sklearn.metrics import accuracy_score, f1_score
 
     check_labels(examples, model.task.labels, "evaluation data")
+    if any(isinstance(example.label, tuple) for example in examples):
+        raise InputError("the evaluation data has lists of labels, the model gives one label")
     wanted = [str(example.label) for example in examples]
     found = [answer["label"] for answer in model(_items(examples), batch_size=batch_size)]
     figures = {
@@ -210,7 +212,7 @@ def _word_tags(words: Sequence[str], tokens: Sequence[Mapping[str, Any]]) -> lis
 
 def _embeddings(model: Model, examples: Sequence[Example]) -> Quality:
     """Score similarities of pairs, or how often a text's nearest neighbour has its label."""
-    if all(isinstance(example.label, float) and example.pair for example in examples):
+    if all(example.pair and _is_number(example.label) for example in examples):
         left, right = (embed(model, texts) for texts in zip(*_pairs(examples), strict=True))
         return _correlations((left * right).sum(axis=1).tolist(), examples)
     if any(example.label is None for example in examples):
@@ -228,6 +230,14 @@ def _embeddings(model: Model, examples: Sequence[Example]) -> Quality:
     return Quality("nearest_accuracy", {"nearest_accuracy": hits / len(examples)}, len(examples))
 
 
+def _is_number(label: object) -> bool:
+    try:
+        float(str(label))
+    except ValueError:
+        return False
+    return True
+
+
 def _pairs(examples: Sequence[Example]) -> list[tuple[str, str]]:
     return [(example.text, str(example.pair)) for example in examples]
 
@@ -243,7 +253,10 @@ def embed(model: Model, texts: Sequence[str]) -> Any:
 def _correlations(found: Sequence[float], examples: Sequence[Example]) -> Quality:
     from scipy.stats import pearsonr, spearmanr
 
-    wanted = [float(example.label) for example in examples]  # type: ignore[arg-type]
+    wrong = [example.line for example in examples if not _is_number(example.label)]
+    if wrong:
+        raise InputError(f"evaluation data, line {wrong[0]}: the label is not a score")
+    wanted = [float(str(example.label)) for example in examples]
     if len(set(wanted)) < 2:
         raise InputError("the evaluation data has one score only: nothing to correlate with")
     figures = {

@@ -8,6 +8,7 @@ sensitive layers stay in float, twice as many with every attempt.
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,7 @@ _TORCH_BATCH = 32
 _HALF = 2  # repair frees at most one layer in so many
 _DIGITS = 6
 _ROUNDING = 1e-6
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -164,13 +166,18 @@ def check_costs(
     """
     sizes = {file.sha256: file.size for file in bundle.manifest.files}
     found = {"bundle_mb": sum(sizes.values()) / 1e6}
-    here = [latency[v.name][CELL] for v in bundle.manifest.variants if v.name in latency]
-    if here:
+    cells = [latency.get(variant.name, {}) for variant in bundle.manifest.variants]
+    if here := [times[CELL] for times in cells if CELL in times]:
         found["latency_ms"] = min(here)
-        if budget.memory_mb is not None:
-            found["memory_mb"] = _memory(bundle.path)
+    if any(cells) and budget.memory_mb is not None:
+        found["memory_mb"] = _memory(bundle.path)
+    limits = asdict(budget)
+    for name in sorted(set(_REMEDIES) - set(found)):
+        if limits[name] is not None:
+            _log.warning("budget.%s is not checked: this host cannot measure %s", name,
+                         bundle.path.name)  # fmt: skip
     for name, value in found.items():
-        limit = asdict(budget)[name]
+        limit = limits[name]
         if limit is not None and value > limit:
             raise BudgetError(
                 f"budget broken: {name} is {value:.2f} (limit {limit:g}), bundle "

@@ -218,6 +218,10 @@ def _check_needs(recipe: Recipe, faults: list[str]) -> None:
         for name in ("vocabulary", "prune", "distill")
         if getattr(steps, name) and not (data.train or data.unlabelled)
     )
+    if steps.finetune and steps.finetune.schedule.patience:
+        faults.append("finetune.patience: only distill has early stopping; leave it out")
+    if steps.distill and steps.distill.schedule.patience and not data.evaluation:
+        faults.append("distill.patience: needs data.evaluation")
     if recipe.budget.quality_drop is not None and not data.evaluation:
         faults.append("budget.quality_drop: needs data.evaluation")
 

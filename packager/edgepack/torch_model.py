@@ -48,9 +48,11 @@ class TorchSession:
         """Run int64 arrays [rows, width]."""
         import torch
 
+        device = next(self._model.parameters()).device
+        tensors = {name: torch.from_numpy(feeds[name]).to(device) for name in self.inputs}
         with torch.inference_mode():
-            output = self._model(**{name: torch.from_numpy(feeds[name]) for name in self.inputs})
-        return [output[0].float().numpy()]
+            output = self._model(**tensors)
+        return [output[0].float().cpu().numpy()]
 
 
 def load_torch(folder: Path, task: str, **overrides: Any) -> Any:

@@ -309,7 +309,7 @@ def test_a_lora_adapter_is_merged(teacher: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.5)
+            torch.nn.init.normal_(parameter, std=5.0)
     folder, out = tmp_path / "adapter", _new(tmp_path / "merged")
     adapted.save_pretrained(folder)
     declared = json.loads((folder / "adapter_config.json").read_text())
@@ -325,3 +325,71 @@ def test_a_lora_adapter_is_merged(teacher: Path, tmp_path: Path) -> None:
     )
     plain = open_torch(teacher, TASK).raw(["turn on the lights"])[0]
     assert not np.allclose(plain, wanted_logits, atol=1e-2)
+
+
+def test_a_half_written_checkpoint_is_not_resumed_from(
+    teacher: Path, train: Path, tmp_path: Path
+) -> None:
+    """A kill while a checkpoint was written leaves one without its state: it is dropped."""
+    inputs = _lesson(teacher, {"data": train}, tmp_path)
+    out = _new(tmp_path / "student")
+    _new(out / "checkpoints/checkpoint-5")
+    distill.distill(distill.Settings(TASK, _schedule(epochs=1.0)), inputs, out)
+    assert (out / "model.safetensors").is_file()
+
+
+def test_regression_is_distilled_and_evaluated(tmp_path: Path, model: Get) -> None:
+    """One output and numbers as labels: squared error, and correlations as figures."""
+    from transformers import AutoTokenizer, BertForSequenceClassification
+
+    folder = tmp_path / "regressor"
+    config = load_torch(model("bert-intent"), TASK).config
+    config.num_labels, config.problem_type = 1, "regression"
+    BertForSequenceClassification(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model("bert-intent")).save_pretrained(folder)
+    data = tmp_path / "scores.csv"
+    texts = [text for texts in INTENTS.values() for text in texts]
+    data.write_text("text,score\n" + "".join(f"{t},{len(t) / 10}\n" for t in texts))
+    fitted, student = _new(tmp_path / "fitted"), _new(tmp_path / "student")
+    finetune.finetune(finetune.Settings(TASK, _schedule()), {"model": folder, "data": data}, fitted)
+    inputs = _lesson(fitted, {"data": data}, tmp_path)
+    distill.distill(distill.Settings(TASK, _schedule(), layers=1), inputs, student)
+    assert evaluate(open_torch(student, TASK), read_examples(str(data), TASK)).value > 0.8
+    out = _new(tmp_path / "pruned")
+    prune.prune(prune.Settings(TASK, feed_forward=16), {"model": fitted, "data": data}, out)
+    assert _stock(out).config.intermediate_size == 16
+
+
+def test_entities_are_learned_by_a_byte_level_student(tmp_path: Path, model: Get) -> None:
+    """A RoBERTa tokenizer takes words with a space before them, in training and on a device."""
+    task = "token-classification"
+    data = tmp_path / "ner.conll"
+    sentences = [
+        ("Angela lives in Oslo", "B-PER O O B-LOC"),
+        ("the mayor of New York", "O O O B-LOC I-LOC"),
+    ]
+    data.write_text(
+        "\n".join(
+            "".join(f"{w}\t{t}\n" for w, t in zip(words.split(), tags.split(), strict=True))
+            for words, tags in sentences * 8
+        )
+    )
+    import torch
+    from transformers import AutoTokenizer, RobertaForTokenClassification
+
+    base = tmp_path / "base"
+    torch.manual_seed(0)
+    RobertaForTokenClassification(load_torch(model("roberta-ner"), task).config).save_pretrained(
+        base
+    )
+    AutoTokenizer.from_pretrained(model("roberta-ner")).save_pretrained(base)
+    fitted, rows, lesson, student = (_new(tmp_path / n) for n in ("fitted", "rows", "lesson", "s"))
+    finetune.finetune(finetune.Settings(task, _schedule()), {"model": base, "data": data}, fitted)
+    assert evaluate(open_torch(fitted, task), read_examples(str(data), task)).value > 0.9
+    augment.augment(augment.Settings(task, copies=1), {"data": data}, rows)
+    teach.teach(
+        teach.Settings(task, transfer="relation"), {"teacher": fitted, "rows": rows}, lesson
+    )
+    settings = distill.Settings(task, _schedule(), transfer="relation", transfer_weight=0.1)
+    distill.distill(settings, {"model": fitted, "rows": rows, "lesson": lesson}, student)
+    assert evaluate(open_torch(student, task), read_examples(str(data), task)).value > 0.9

@@ -72,7 +72,7 @@ def test_several_labels_numbers_and_pairs(tmp_path: Path) -> None:
         ("d.jsonl", "", "text-classification", "holds no rows"),
         ("d.jsonl", '{"text": 3}', "text-classification", "line 1: the text is not text but 3"),
         ("d.jsonl", "[1]", "text-classification", "line 1: expected a JSON object"),
-        ("d.jsonl", "{", "text-classification", "not valid UTF-8 jsonl"),
+        ("d.jsonl", "{", "text-classification", "line 1: not valid JSON"),
         ("d.jsonl", '{"text": "\\ud800"}', "text-classification", "not valid Unicode"),
         ("d.csv", "text,label\na\n", "text-classification", "line 2: not as many cells"),
         ("d.conll", "Anna\n", "token-classification", "line 1: expected a token and its tag"),
@@ -97,3 +97,13 @@ def test_a_hub_data_set_without_network_says_so() -> None:
     """A `datasets:` id that is not here is one clear error."""
     with pytest.raises(InputError, match="A local file works without network"):
         read_examples("datasets:nobody/nothing-at-all:test", "text-classification")
+
+
+def test_scores_of_a_table_are_numbers_and_classes_are_not(tmp_path: Path) -> None:
+    """A column of 3.8 and 5 is scores; one of 0 and 1 is names of classes."""
+    scores, classes = tmp_path / "scores.csv", tmp_path / "classes.csv"
+    scores.write_text("text,label\na,3.8\nb,5\n")
+    classes.write_text("text,label\na,0\nb,1\n")
+    found = [read_examples(str(path), "text-classification") for path in (scores, classes)]
+    assert [example.label for example in found[0]] == [3.8, 5.0]
+    assert [example.label for example in found[1]] == ["0", "1"]

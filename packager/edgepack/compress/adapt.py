@@ -13,7 +13,7 @@ from edgepack_runtime.errors import InputError
 
 TOOLS = ("edgepack", "torch", "transformers", "peft")
 ADAPTER_FILE = "adapter_config.json"
-_HEADS = ("classifier.", "score.", "out_proj.")
+_HEADS = (".classifier.weight", ".score.weight", ".out_proj.weight")
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,6 @@ def _head(folder: Path) -> dict[str, Any]:
         sizes = [
             stored.get_slice(name).get_shape()[0]
             for name in stored.keys()  # noqa: SIM118 (safe_open is no mapping)
-            if name.endswith("weight")
-            and any(head in name for head in _HEADS)
-            and "lora" not in name
+            if name.endswith(_HEADS)
         ]
     return {"num_labels": sizes[-1]} if sizes else {}

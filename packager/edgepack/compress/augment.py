@@ -56,7 +56,8 @@ def _row(example: Example) -> dict[str, object]:
         "text": example.text, "pair": example.pair, "label": example.label,
         "words": example.words, "tags": example.tags,
     }  # fmt: skip
-    return {name: value for name, value in row.items() if value not in (None, ())}
+    empty = [name for name in ("words", "tags") if not row[name]]
+    return {name: v for name, v in row.items() if v is not None and name not in empty}
 
 
 def _example(row: dict[str, object], line: int) -> Example:

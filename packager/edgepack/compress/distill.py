@@ -27,6 +27,7 @@ from edgepack.compress.examples import (
 from edgepack.compress.folder import load, save
 from edgepack.compress.teach import Lesson, Probe
 from edgepack.dataset import Columns, Example, read_examples
+from edgepack.describe import pooling_of
 from edgepack.evaluate import check_labels, evaluate
 from edgepack_runtime.errors import InputError
 
@@ -93,10 +94,10 @@ def work(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     model.get_input_embeddings().weight.requires_grad_(not settings.freeze_embeddings)
     examples = read_rows(inputs["rows"])
     labelled = [e for e in examples if e.label is not None or e.tags]
-    if labelled and settings.task.endswith("classification"):
+    if settings.task.endswith("classification") and model.config.num_labels > 1:
         check_labels(labelled, list(model.config.label2id), "training data")
     lesson = Lesson(inputs["lesson"])
-    student = _Student(settings, model, tokenizer, lesson)
+    student = _Student(settings, model, tokenizer, lesson, pooling_of(inputs["model"])[0] or "mean")
     rows = [student.row(example, i) for i, example in enumerate(examples)]
     job = training.Job(model, rows, student.collate, student.loss, _judge(settings, inputs))
     training.fit(job, settings.schedule, out)
@@ -132,7 +133,10 @@ def _judge(settings: Settings, inputs: Mapping[str, Path]) -> Callable[[Any], fl
 class _Student:
     """Turns examples into rows and batches, and batches into the loss."""
 
-    def __init__(self, settings: Settings, model: Any, tokenizer: Any, lesson: Lesson) -> None:
+    def __init__(
+        self, settings: Settings, model: Any, tokenizer: Any, lesson: Lesson, pooling: str
+    ) -> None:
+        self._pooling = pooling
         self._settings = settings
         self._config = model.config
         self._tokenizer = tokenizer
@@ -176,12 +180,12 @@ class _Student:
     def loss(self, model: Any, batch: dict[str, Any]) -> Any:
         """Return the mean loss over the rows."""
         if self._probe is None:
-            self._probe = Probe(model, self._settings.transfer)
+            self._probe = Probe(model, self._settings.transfer, self._pooling)
         extra = {k: batch.pop(k, None) for k in ("soft", "labels", "labelled", "aligned", "inner")}
         output, inner = self._probe(batch)
         mask = batch["attention_mask"] * extra["aligned"].unsqueeze(1)
         loss = self._decisions(output, extra, mask)
-        if inner is not None:
+        if inner is not None and bool(extra["aligned"].any()):
             transfer = _hidden if self._settings.transfer == "hidden" else _relation
             loss = loss + self._settings.transfer_weight * transfer(inner, extra["inner"], mask)
         return loss
@@ -274,16 +278,17 @@ def _relation(found: Any, wanted: Any, mask: Any) -> Any:
     """Compare how tokens relate by queries, by keys and by values, head by head."""
     total: Any = 0.0
     for mine, theirs in zip(found.chunk(3, dim=-1), wanted.chunk(3, dim=-1), strict=True):
-        target, guess = _relations(theirs, mask), _relations(mine, mask)
+        widths = (mine.shape[-1], theirs.shape[-1])
+        heads = next(h for h in range(_RELATION_HEADS, 0, -1) if not any(w % h for w in widths))
+        target, guess = _relations(theirs, mask, heads), _relations(mine, mask, heads)
         each = (target.exp() * (target - guess)).sum(dim=-1).mean(dim=1)
         total = total + (each * mask).sum() / mask.sum().clamp(min=1)
     return total / 3
 
 
-def _relations(states: Any, mask: Any) -> Any:
+def _relations(states: Any, mask: Any, heads: int) -> Any:
     """Return log-softmax of scaled products of tokens: [rows, heads, tokens, tokens]."""
     rows, tokens, width = states.shape
-    heads = next(h for h in range(_RELATION_HEADS, 0, -1) if width % h == 0)
     split = states.reshape(rows, tokens, heads, -1).transpose(1, 2)
     scores = split @ split.transpose(-1, -2) / (width / heads) ** 0.5
     return scores.masked_fill(mask[:, None, None, :] == 0, -1e4).log_softmax(dim=-1)

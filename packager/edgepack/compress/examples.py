@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgepack.dataset import Columns, Example, read_examples
+from edgepack.dataset import PLAIN, Columns, Example, read_examples
+from edgepack.describe import positions_of
 from edgepack.evaluate import labels_of
 from edgepack_runtime.errors import InputError
 
@@ -41,7 +42,10 @@ def read_training(
     if "data" in inputs:
         examples += read_examples(str(inputs["data"]), task, columns)
     if "unlabelled" in inputs:
-        examples += read_examples(str(inputs["unlabelled"]), "text-classification")
+        path = inputs["unlabelled"]
+        named = columns.text if path.suffix not in PLAIN and not task.startswith("token") else ""
+        found = read_examples(str(path), "text-classification", Columns(text=named))
+        examples += [replace(example, label=None) for example in found]
     if not examples:
         raise InputError("training needs data: set data.train or data.unlabelled in the recipe")
     step = max(1, -(-len(examples) // most)) if most else 1
@@ -50,6 +54,11 @@ def read_training(
 
 def tokenize(tokenizer: Any, example: Example, max_length: int) -> dict[str, list[int]]:
     """Tokenize one example: ids, mask and types, and `word_ids` for one split into words."""
+    if example.words and not getattr(tokenizer, "add_prefix_space", True):
+        raise InputError(
+            "the model's tokenizer was saved with add_prefix_space false, so it cannot take texts "
+            "split into words as it was trained; save it with add_prefix_space=True"
+        )
     if example.words:
         row = tokenizer(
             list(example.words), is_split_into_words=True, truncation=True, max_length=max_length
@@ -115,9 +124,7 @@ def batches(model: Any, tokenizer: Any, examples: Sequence[Example], size: int) 
 
 def max_length_of(model: Any, tokenizer: Any, most: int = 512) -> int:
     """Return how many tokens a model takes, at most `most`."""
-    positions = getattr(model.config, "max_position_embeddings", most)
-    padding = getattr(model.config, "pad_token_id", 0) or 0
-    return int(min(most, tokenizer.model_max_length, positions - padding - 1))
+    return int(min(most, tokenizer.model_max_length, positions_of(model.config) or most))
 
 
 def task_loss(model: Any, batch: Batch) -> Any:
@@ -132,6 +139,8 @@ def task_loss(model: Any, batch: Batch) -> Any:
     if batch.labels is not None and hasattr(model.config, "problem_type") and _has_head(model):
         return model(**batch.inputs, labels=batch.labels).loss
     output = model(**batch.inputs)[0]
+    if output.shape[-1] == 1 and _has_head(model):
+        return output.square().mean()
     if _has_head(model):
         flat = output.reshape(-1, output.shape[-1])
         return functional.cross_entropy(flat, flat.argmax(dim=-1))

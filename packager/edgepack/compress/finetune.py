@@ -16,7 +16,7 @@ from edgepack.compress.examples import (
     read_training,
     tokenize,
 )
-from edgepack.compress.folder import load, save
+from edgepack.compress.folder import load, save, spaced
 from edgepack.dataset import Columns, Example
 from edgepack.evaluate import labels_of
 from edgepack_runtime.errors import InputError
@@ -53,6 +53,8 @@ def work(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     model, tokenizer = load(
         inputs["model"], settings.task, **_head(examples), ignore_mismatched_sizes=True
     )
+    if settings.task == "token-classification":
+        tokenizer = spaced(tokenizer, inputs["model"])
     longest = min(settings.max_length, max_length_of(model, tokenizer))
     rows = [_row(model, tokenizer, example, longest) for example in examples]
 
@@ -64,8 +66,7 @@ def work(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     job = training.Job(model, rows, collate, lambda m, batch: m(**batch).loss)
     training.fit(job, settings.schedule, out)
     if training.first_process():
-        embeds = not settings.task.endswith("classification")
-        save(model, tokenizer, out, source=inputs["model"] if embeds else None)
+        save(model, tokenizer, out)
 
 
 def _row(model: Any, tokenizer: Any, example: Example, longest: int) -> dict[str, Any]:
@@ -91,6 +92,6 @@ def _head(examples: Sequence[Example]) -> dict[str, Any]:
         "label2id": {name: i for i, name in enumerate(names)},
         "num_labels": len(names),
     }
-    if isinstance(examples[0].label, tuple):
-        head["problem_type"] = "multi_label_classification"
+    several = isinstance(examples[0].label, tuple)
+    head["problem_type"] = f"{'multi' if several else 'single'}_label_classification"
     return head

@@ -25,6 +25,17 @@ def load(folder: Path, task: str, **overrides: Any) -> tuple[Any, Any]:
     return model, tokenizer
 
 
+def spaced(tokenizer: Any, folder: Path) -> Any:
+    """Return the tokenizer as it takes texts split into words: byte-level ones with a space."""
+    from transformers import AutoTokenizer
+
+    if getattr(tokenizer, "add_prefix_space", True):
+        return tokenizer
+    return AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, use_fast=True, add_prefix_space=True
+    )
+
+
 def save(model: Any, tokenizer: Any, out: Path, *, source: Path | None = None) -> None:
     """Write a model and its tokenizer, with the sentence-transformers files of `source`."""
     model.save_pretrained(out)

@@ -15,6 +15,7 @@ from edgepack.compress import layers
 from edgepack.compress.examples import batches, read_training, task_loss
 from edgepack.compress.folder import load, save
 from edgepack.dataset import Columns
+from edgepack.evaluate import check_labels
 from edgepack_runtime.errors import InputError
 
 TOOLS = ("edgepack", "torch", "transformers")
@@ -47,6 +48,9 @@ def prune(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     model, tokenizer = load(inputs["model"], settings.task)
     _check(model, settings)
     examples = read_training(inputs, settings.task, settings.columns, most=_ROWS)
+    labelled = [example for example in examples if example.tags or example.label is not None]
+    if settings.task.endswith("classification") and model.config.num_labels > 1:
+        check_labels(labelled, list(model.config.label2id), "training data")
     scores = _importance(model, tokenizer, examples, settings)
     if settings.layers:
         kept = sorted(_best([sum(map(sum, s.values())) for s in scores], settings.layers))

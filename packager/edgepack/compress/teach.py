@@ -16,6 +16,7 @@ from edgepack.compress import layers
 from edgepack.compress.augment import read_rows
 from edgepack.compress.examples import max_length_of, pad, tokenize
 from edgepack.compress.folder import load
+from edgepack.describe import pooling_of
 
 TOOLS = ("edgepack", "torch", "transformers")
 TRANSFERS = ("none", "hidden", "relation")
@@ -70,11 +71,12 @@ def teach(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     import torch
 
     model, tokenizer = load(inputs["teacher"], settings.task)
-    model.eval()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.eval().to(device)
     longest = min(settings.max_length, max_length_of(model, tokenizer))
     rows = [tokenize(tokenizer, e, longest) for e in read_rows(inputs["rows"])]
     lengths = [len(row["input_ids"]) for row in rows]
-    probe = Probe(model, settings.transfer)
+    probe = Probe(model, settings.transfer, pooling_of(inputs["teacher"])[0] or "mean")
     per_token = settings.task == "token-classification"
     starts = np.concatenate([[0], np.cumsum(lengths)])
     places = starts if per_token else np.arange(len(rows) + 1)
@@ -84,22 +86,25 @@ def teach(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
         for start in range(0, len(order), _BATCH):
             picked = order[start : start + _BATCH]
             batch = pad(tokenizer, [rows[i] for i in picked])
-            output, inner = probe(batch)
+            found = probe({name: tensor.to(device) for name, tensor in batch.items()})
+            output, inner = (None if x is None else x.float().cpu().numpy() for x in found)
             progress.step(start + len(picked), len(order))
-            writer.write(picked, output.numpy(), None if inner is None else inner.numpy())
+            writer.write(picked, output, inner)
     writer.close()
 
 
 class Probe:
     """A model that also gives the states that `transfer` names."""
 
-    def __init__(self, model: Any, transfer: str) -> None:
+    def __init__(self, model: Any, transfer: str, pooling: str = "mean") -> None:
         self._model = model
+        self._pooling = pooling
         self._transfer = transfer
         self._seen: list[Any] = []
         if transfer == "relation":
-            family = layers.family_of(model)
-            last = layers.layer_list(model)[-1]
+            inner = getattr(model, "module", model)  # what several processes wrap
+            family = layers.family_of(inner)
+            last = layers.layer_list(inner)[-1]
             for name in (family.query, family.key, family.value):
                 last.get_submodule(name).register_forward_hook(self._note)
 
@@ -116,12 +121,21 @@ class Probe:
         if not type(getattr(self._model, "module", self._model)).__name__.endswith(
             "Classification"
         ):
-            mask = batch["attention_mask"].unsqueeze(-1).to(output.dtype)
-            output = (output * mask).sum(dim=1) / mask.sum(dim=1)
+            output = _pool(output, batch["attention_mask"], self._pooling)
         if self._transfer == "hidden":
             return output, found.hidden_states[-1]
         inner = torch.cat(self._seen, dim=-1) if self._transfer == "relation" else None
         return output, inner
+
+
+def _pool(output: Any, mask: Any, pooling: str) -> Any:
+    """Make one vector of [rows, tokens, width], as devices do: `mean`, `cls` or `max`."""
+    if pooling == "cls":
+        return output[:, 0]
+    kept = mask.unsqueeze(-1).bool()
+    if pooling == "max":
+        return output.masked_fill(~kept, float("-inf")).amax(dim=1)
+    return (output * kept).sum(dim=1) / kept.sum(dim=1)
 
 
 class _Writer:

@@ -83,6 +83,7 @@ def fit(job: Job, schedule: Schedule, out: Path) -> None:
     from transformers.trainer_utils import get_last_checkpoint
 
     folder = out / _CHECKPOINTS
+    _drop_halves(folder)
     trainer = _trainer(job, schedule, folder)
     last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     try:
@@ -96,7 +97,7 @@ def fit(job: Job, schedule: Schedule, out: Path) -> None:
                 "batch_size and raise accumulate by the same factor, or lower max_length"
             ) from exc
         raise
-    if trainer.is_world_process_zero():
+    if first_process():
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -131,6 +132,15 @@ class _ByLength:
         last = steps.pop() if len(steps[-1]) < size else []  # the short one stays at the end
         rng.shuffle(steps)
         yield from (i for step in [*steps, last] for i in step)
+
+
+def _drop_halves(folder: Path) -> None:
+    """Remove checkpoints that a kill cut short: their state is written last."""
+    for checkpoint in folder.glob("checkpoint-*"):
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text())
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def _trainer(job: Job, schedule: Schedule, folder: Path) -> Any:
@@ -171,7 +181,8 @@ def _trainer(job: Job, schedule: Schedule, folder: Path) -> Any:
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
             progress.step(state.global_step, state.max_steps)
 
-    stops = [EarlyStoppingCallback(schedule.patience)] if schedule.patience else []
+    stopping = schedule.patience and job.evaluate
+    stops = [EarlyStoppingCallback(schedule.patience)] if stopping else []
     trainer = _Fitter(
         model=job.model,
         args=_arguments(schedule, folder, evaluated=job.evaluate is not None),
@@ -193,7 +204,7 @@ def _arguments(schedule: Schedule, folder: Path, *, evaluated: bool) -> Any:
     if schedule.batch_size % world:
         raise InputError(f"batch_size {schedule.batch_size} does not divide by {world} processes")
     best = evaluated and schedule.patience > 0
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=schedule.epochs,
         learning_rate=schedule.learning_rate,
@@ -208,6 +219,7 @@ def _arguments(schedule: Schedule, folder: Path, *, evaluated: bool) -> Any:
         data_seed=schedule.seed,
         save_strategy="epoch" if best else "steps",
         save_steps=schedule.checkpoint_steps,
+        save_on_each_node=True,
         save_total_limit=_CHECKPOINTS_KEPT,
         eval_strategy="epoch" if best else "no",
         load_best_model_at_end=best,
@@ -223,13 +235,15 @@ def _arguments(schedule: Schedule, folder: Path, *, evaluated: bool) -> Any:
         ddp_backend="gloo" if world > 1 and not _cuda() else None,
         ddp_find_unused_parameters=True if world > 1 else None,  # a pooler nobody reads
     )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # noqa: SLF001 (else DataParallel; see processes)
+    return arguments
 
 
 def first_process() -> bool:
-    """Tell whether this is the one process that writes the result."""
+    """Tell whether this is the one process of its machine that writes the result."""
     import os
 
-    return os.environ.get("RANK", "0") == "0"
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _cuda() -> bool:
@@ -255,6 +269,8 @@ def launch(module: str, settings: Any, inputs: Mapping[str, Path], out: Path) ->
     import subprocess
 
     job = out / "job.pickle"
+    failure = out / "failure.json"
+    failure.unlink(missing_ok=True)
     job.write_bytes(pickle.dumps((module, settings, dict(inputs), out)))
     command = [
         sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={schedule.processes}",
@@ -262,7 +278,6 @@ def launch(module: str, settings: Any, inputs: Mapping[str, Path], out: Path) ->
     ]  # fmt: skip
     done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
     job.unlink(missing_ok=True)
-    failure = out / "failure.json"
     if done.returncode:
         said = json.loads(failure.read_text()) if failure.is_file() else {}
         lines = done.stderr.strip().splitlines() or ["no message"]

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgepack.compress.examples import read_training
+from edgepack.compress.examples import read_training, tokenize
 from edgepack.compress.folder import copy_sentence_files, load
 from edgepack.dataset import Columns, Example
 from edgepack_runtime.errors import InputError
 
 TOOLS = ("edgepack", "torch", "transformers", "tokenizers")
+_WHOLE = 1 << 20  # tokens: no text is cut
 _SPECIAL_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id",
                 "mask_token_id", "unk_token_id")  # fmt: skip
 
@@ -56,10 +57,7 @@ def trim(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
 def _used(tokenizer: Any, examples: Iterable[Example], least: int) -> set[int]:
     counts: Counter[int] = Counter()
     for example in examples:
-        if example.words:
-            counts.update(tokenizer(list(example.words), is_split_into_words=True)["input_ids"])
-        else:
-            counts.update(tokenizer(example.text, example.pair)["input_ids"])
+        counts.update(tokenize(tokenizer, example, _WHOLE)["input_ids"])
     return {token for token, count in counts.items() if count >= least}
 
 

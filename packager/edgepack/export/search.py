@@ -13,7 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from edgepack.artifact import open_model, read_texts
+from edgepack.artifact import read_texts
+from edgepack.export import open_as_device
 from edgepack_runtime.manifest import canonical_json
 from edgepack_runtime.selftest import compare, reference
 
@@ -116,5 +117,5 @@ def quantize_best(
 def _outputs(
     tokenizer: Path, folder: Path, engine: str, texts: list[str], precision: str
 ) -> tuple[Any, list[Any]]:
-    model = open_model(tokenizer, folder, engine, precision)
+    model = open_as_device(tokenizer, folder, engine, precision)
     return model.task, reference(model.task, model.raw(texts))
