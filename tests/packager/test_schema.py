@@ -10,6 +10,8 @@ from edgepack.recipe import read_recipe
 from edgepack.target import all_targets, find_target, native
 from edgepack_runtime import InputError
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_a_full_recipe_is_read(tmp_path: Path) -> None:
     """Every key of a recipe lands where it belongs, paths relative to the recipe."""
@@ -103,3 +105,9 @@ def test_a_board_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "bad.toml").write_text(body.replace("onnxruntime", "onnxruntim") + "colour = 1\n")
     with pytest.raises(InputError, match=r"(?s)did you mean 'onnxruntime'.*colour: unknown key"):
         find_target("bad")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests/benchmarks/recipes").glob("*.toml")))
+def test_the_recipes_of_the_benchmarks_are_valid(path: Path) -> None:
+    """No recipe that figures are quoted of has a fault."""
+    assert read_recipe(path).budget.quality_drop
