@@ -13,11 +13,11 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from edgepack import gate, progress, staged
 from edgepack.artifact import read_task
-from edgepack.cache import Source, Stage, StageCache, sweep, work_folder
+from edgepack.cache import Stage, StageCache, folder_of, sweep, work_folder
 from edgepack.export import find
 from edgepack.fetch import fetch
 from edgepack.golden import read_assessment
@@ -28,11 +28,12 @@ from edgepack.rank import read_ranking
 from edgepack.recipe import Recipe
 from edgepack.target import Target
 from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.errors import EdgepackError, InputError
+from edgepack_runtime.errors import BudgetError, EdgepackError, InputError
 from edgepack_runtime.manifest import FORMAT, Manifest, Requires, Task, Tolerance, Variant
 from edgepack_runtime.paths import cache_folder, write_whole
 
 Folders = dict[str, Path]
+Latencies = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Built:
     path: Path
     bundle: Bundle
     baseline_bytes: int
-    latency_ms: dict[str, dict[str, float]]
+    latency_ms: Latencies
     stages: list[dict[str, Any]]
 
 
@@ -95,17 +96,24 @@ def _gated(plan: Plan, cache: StageCache, view: progress.View) -> tuple[Plan, Fo
         if not kept:
             manifest = _manifest(plan, folders, _content(plan, folders))
             table = staged.measure_forms(plan, folders, manifest)
-            gate.refuse(plan, folders, drops, _keep_report(plan, table))
+            _refuse(plan, gate.lost_message(plan, folders, drops), table)
         plan = make_plan(plan.recipe, plan.model, plan.target, kept)
         _run_stages(plan, plan.stages(), folders, cache, view)
     return plan, folders
 
 
-def _keep_report(plan: Plan, table: list[dict[str, Any]]) -> Path:
-    """Write the table by stage where it outlives a build that is refused."""
+def _refuse(plan: Plan, message: str, table: list[dict[str, Any]]) -> NoReturn:
+    """Raise a `BudgetError`; the table by stage is kept where it outlives the build."""
     path = cache_folder() / "reports" / f"{plan.model.name}-{plan.target.name}.json"
     write_whole(path, json.dumps(table, indent=1).encode())
-    return path
+    raise BudgetError(f"budget broken: {message}; report: {path}")
+
+
+def _check_costs(
+    plan: Plan, bundle: Bundle, latency: Latencies, table: list[dict[str, Any]]
+) -> None:
+    if message := gate.costs_message(plan.recipe.budget, bundle, latency):
+        _refuse(plan, message, table)
 
 
 def _candidate(plan: Plan, folders: Folders, out: Path, view: progress.View) -> Built:
@@ -119,7 +127,7 @@ def _candidate(plan: Plan, folders: Folders, out: Path, view: progress.View) -> 
     bundle = Bundle.open(path)
     with view.stage(f"measure {plan.target.name}", cached=False):
         latency = measure(bundle, folders[plan.export.key], folders[plan.tokenizer.key])
-        gate.check_costs(plan.recipe.budget, bundle, latency, _keep_report(plan, table))
+        _check_costs(plan, bundle, latency, table)
     return Built(path, bundle, _baseline(plan, folders), latency, table)
 
 
@@ -133,7 +141,7 @@ def _unchanged(plan: Plan, folders: Folders, path: Path) -> Built | None:
     if found.manifest.provenance.get("plan") != plan.key:
         return None
     latency = measure(found, folders[plan.export.key], folders[plan.tokenizer.key])
-    gate.check_costs(plan.recipe.budget, found, latency, _keep_report(plan, found.report))
+    _check_costs(plan, found, latency, found.report)
     return Built(path, found, _baseline(plan, folders), latency, found.report)
 
 
@@ -174,10 +182,7 @@ def _run_stage(stage: Stage, inputs: Folders, cache: StageCache, log: Path) -> P
 
 
 def _inputs(stage: Stage, folders: Folders) -> Folders:
-    return {
-        name: needed.path if isinstance(needed, Source) else folders[needed.key]
-        for name, needed in stage.inputs.items()
-    }
+    return {name: folder_of(needed, folders) for name, needed in stage.inputs.items()}
 
 
 def _file_name(plan: Plan) -> str:

@@ -130,6 +130,16 @@ class StageCache:
                 raise
 
 
+def folder_of(needed: Stage | Source, folders: Mapping[str, Path]) -> Path:
+    """Return where the content of a source or of a finished stage lies; `folders` by stage key."""
+    return needed.path if isinstance(needed, Source) else folders[needed.key]
+
+
+def file_source(path: Path) -> Source:
+    """Return one file as a source, named by its content."""
+    return Source(path, hash_folder(path.parent, [path]))
+
+
 @contextlib.contextmanager
 def work_folder(root: Path, name: str = "edgepack") -> Iterator[Path]:
     """Give a hidden folder below `root` that is gone afterwards; `sweep` knows it by our pid."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from edgepack.cache import Source, Stage, hash_folder
+from edgepack.cache import Source, Stage, file_source
 from edgepack.compress import adapt, augment, distill, finetune, prune, teach, vocabulary
 from edgepack.fetch import ModelInfo
 from edgepack.recipe import Recipe
@@ -24,23 +23,22 @@ class Form:
     model: Needed
 
 
-def make_forms(recipe: Recipe, info: ModelInfo) -> tuple[Form, ...]:
+def make_forms(recipe: Recipe, info: ModelInfo, data: Mapping[str, Needed]) -> tuple[Form, ...]:
     """Return the forms of the model in order; the first is what quality is compared with.
 
     A fine-tuning or an adapter makes the teacher: what came before has no quality to keep.
     """
     steps = recipe.compression
-    data = data_sources(recipe)
     training = _training(data)
     teacher = _teacher(recipe, info, data)
     forms = [Form("teacher", teacher)]
     if steps.vocabulary:
         settings = replace(steps.vocabulary, task=info.task)
-        forms.append(Form("trimmed", _stage("trim vocabulary", vocabulary.trim, settings,
+        forms.append(Form("trimmed", Stage("trim vocabulary", vocabulary.trim, settings,
                           {"model": teacher, **training}, vocabulary.TOOLS)))  # fmt: skip
     if steps.prune:
         pruning = replace(steps.prune, task=info.task)
-        forms.append(Form("pruned", _stage("prune", prune.prune, pruning,
+        forms.append(Form("pruned", Stage("prune", prune.prune, pruning,
                           {"model": forms[-1].model, **training}, prune.TOOLS)))  # fmt: skip
     if steps.distill:
         student = _student(recipe, info, steps.distill, (teacher, forms[-1].model), data)
@@ -51,7 +49,7 @@ def make_forms(recipe: Recipe, info: ModelInfo) -> tuple[Form, ...]:
 def _teacher(recipe: Recipe, info: ModelInfo, data: Mapping[str, Needed]) -> Needed:
     model: Needed = info.source
     if info.base is not None:
-        model = _stage("merge adapter", adapt.adapt, adapt.Settings(info.task),
+        model = Stage("merge adapter", adapt.adapt, adapt.Settings(info.task),
                        {"base": info.base, "adapter": info.source}, adapt.TOOLS)  # fmt: skip
     if recipe.compression.finetune:
         if not info.task.endswith("classification"):
@@ -60,7 +58,7 @@ def _teacher(recipe: Recipe, info: ModelInfo, data: Mapping[str, Needed]) -> Nee
                 "Set model.task"
             )
         settings = replace(recipe.compression.finetune, task=info.task)
-        model = _stage("fine-tune", finetune.finetune, settings,
+        model = Stage("fine-tune", finetune.finetune, settings,
                        {"model": model, "data": data["data"]}, finetune.TOOLS,
                        resumes=True)  # fmt: skip
     return model
@@ -78,14 +76,14 @@ def _student(
     settings = replace(wanted, task=info.task)
     more = augment.Settings(info.task, recipe.compression.augment, recipe.data.columns)
     training = _training(data)
-    rows = _stage("collect training texts", augment.augment, more, training, augment.TOOLS)
+    rows = Stage("collect training texts", augment.augment, more, training, augment.TOOLS)
     taught = teach.Settings(info.task, settings.max_length, settings.transfer)
-    lesson = _stage("ask the teacher", teach.teach, taught,
+    lesson = Stage("ask the teacher", teach.teach, taught,
                     {"teacher": teacher, "rows": rows}, teach.TOOLS)  # fmt: skip
     inputs: dict[str, Needed] = {"model": start, "rows": rows, "lesson": lesson}
     if settings.schedule.patience and "evaluation" in data:
         inputs["evaluation"] = data["evaluation"]
-    return _stage("distil", distill.distill, settings, inputs, distill.TOOLS, resumes=True)
+    return Stage("distil", distill.distill, settings, inputs, distill.TOOLS, resumes=True)
 
 
 def _training(data: Mapping[str, Needed]) -> dict[str, Needed]:
@@ -109,14 +107,7 @@ def data_sources(recipe: Recipe) -> dict[str, Needed]:
         if value.startswith("datasets:"):
             found[role] = Source(path, value)
         elif path.is_file():
-            found[role] = Source(path, hash_folder(path.parent, [path]))
+            found[role] = file_source(path)
         else:
             raise InputError(f"data.{key}: no file at {path}")
     return found
-
-
-def _stage(
-    label: str, run: Any, settings: Any, inputs: Mapping[str, Needed], tools: tuple[str, ...],
-    *, resumes: bool = False,
-) -> Stage:  # fmt: skip
-    return Stage(label, run, settings, inputs, tools, resumes)

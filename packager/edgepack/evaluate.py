@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 GENERATION = "text-generation"
 _THRESHOLD = 0.5
-_TORCH_BATCH = 32
+TORCH_BATCH = 32  # padding changes nothing in float
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def evaluate_source(model: str, data: str, columns: Columns, asked: Asked) -> tu
         raise InputError(f"{model} is an adapter; build it, then evaluate the bundle")
     examples = read_examples(data, found.task, columns)
     opened = open_torch(found.source.path, found.task)
-    return f"{model}, PyTorch", evaluate(opened, examples, batch_size=_TORCH_BATCH)
+    return f"{model}, PyTorch", evaluate(opened, examples, batch_size=TORCH_BATCH)
 
 
 def evaluate(model: Model, examples: Sequence[Example], *, batch_size: int = 1) -> Quality:

@@ -14,15 +14,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from edgepack.dataset import Columns, read_examples
-from edgepack.evaluate import Quality, evaluate
+from edgepack.evaluate import TORCH_BATCH, Quality, evaluate
 from edgepack.export import open_as_device
 from edgepack.recipe import Budget
 from edgepack.torch_model import open_torch
 from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.errors import BudgetError, EdgepackError
+from edgepack_runtime.errors import EdgepackError
 from edgepack_runtime.manifest import canonical_json
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 TOOLS = ("edgepack", "torch", "transformers", "onnxruntime", "openvino", "scikit-learn", "seqeval")
 CELL = "16×1"  # what budget.latency_ms means: tokens × rows, as in `latency.CELLS`
-_TORCH_BATCH = 32
 _HALF = 2  # repair frees at most one layer in so many
 _DIGITS = 6
 _ROUNDING = 1e-6
@@ -60,7 +59,7 @@ def judge_torch(settings: TorchSettings, inputs: Mapping[str, Path], out: Path) 
     """Write `quality.json` of a torch form on the evaluation data."""
     model = open_torch(inputs["model"], settings.task, settings.max_length)
     examples = read_examples(str(inputs["evaluation"]), settings.task, settings.columns)
-    _write(evaluate(model, examples, batch_size=_TORCH_BATCH), out)
+    _write(evaluate(model, examples, batch_size=TORCH_BATCH), out)
 
 
 def judge(settings: JudgeSettings, inputs: Mapping[str, Path], out: Path) -> None:
@@ -118,10 +117,8 @@ def next_repair(
     return kept if changed else {}
 
 
-def refuse(
-    plan: Plan, folders: Mapping[str, Path], drops: Mapping[str, float], report: Path
-) -> NoReturn:
-    """Raise the `BudgetError` of the worst variant."""
+def lost_message(plan: Plan, folders: Mapping[str, Path], drops: Mapping[str, float]) -> str:
+    """Say how the worst variant broke the budget of quality, and the remedy."""
     name, drop = max(drops.items(), key=lambda item: item[1])
     variant = next(v for v in plan.variants if v.spec.name == name)
     quality = quality_of(variant.quality, folders)
@@ -130,12 +127,11 @@ def refuse(
     tried = f", {len(variant.kept)} layers left in float" if variant.kept else ""
     if not repairable(plan, folders):
         tried = f"; the {plan.forms[-1].name} model lost it before quantization"
-    raise BudgetError(
-        f"budget broken: quality.{quality.main} fell {drop:.1f} points "
+    return (
+        f"quality.{quality.main} fell {drop:.1f} points "
         f"(limit {plan.recipe.budget.quality_drop:g}) on {quality.rows} rows; "
         f"{scheme}, variant {name} for {plan.target.name}{tried}. Train longer or keep more of "
-        "the model, leave the variant out (build.variants), or raise budget.quality_drop; "
-        f"report: {report}"
+        "the model, leave the variant out (build.variants), or raise budget.quality_drop"
     )
 
 
@@ -152,16 +148,15 @@ def quality_of(stage: Stage | None, folders: Mapping[str, Path]) -> Quality | No
     return Quality(**json.loads((folders[stage.key] / "quality.json").read_text()))
 
 
-def check_costs(
-    budget: Budget, bundle: Bundle, latency: Mapping[str, Mapping[str, float]], report: Path
-) -> None:
-    """Raise a `BudgetError` if a bundle is too large, too slow here, or takes too much memory.
+def costs_message(
+    budget: Budget, bundle: Bundle, latency: Mapping[str, Mapping[str, float]]
+) -> str:
+    """Say if a bundle is too large, too slow here, or takes too much memory; else nothing.
 
     Args:
         budget: the limits.
         bundle: not yet published.
         latency: `measure`'s figures of what runs on this host, empty if nothing does.
-        report: where the table by stage is kept.
 
     """
     sizes = {file.sha256: file.size for file in bundle.manifest.files}
@@ -179,11 +174,11 @@ def check_costs(
     for name, value in found.items():
         limit = limits[name]
         if limit is not None and value > limit:
-            raise BudgetError(
-                f"budget broken: {name} is {value:.2f} (limit {limit:g}), bundle "
-                f"{bundle.path.name}. {_REMEDIES[name]}, or raise budget.{name}; "
-                f"report: {report}"
+            return (
+                f"{name} is {value:.2f} (limit {limit:g}), bundle {bundle.path.name}. "
+                f"{_REMEDIES[name]}, or raise budget.{name}"
             )
+    return ""
 
 
 _REMEDIES = {

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from edgepack import data, describe, gate, golden, rank
-from edgepack.cache import Source, Stage, hash_folder
-from edgepack.chain import Form, data_sources, make_forms
+from edgepack.cache import Stage, file_source
+from edgepack.chain import Form, Needed, data_sources, make_forms
 from edgepack.dataset import Columns
 from edgepack.export import Choice, find
 from edgepack.fetch import ModelInfo
@@ -126,14 +126,15 @@ def make_plan(
                 f"{what} {value!r} is not usable: letters, digits, '.', '_' and '-', "
                 "at most 128 of them"
             )
-    forms = make_forms(recipe, model)
+    sources = data_sources(recipe)
+    forms = make_forms(recipe, model, sources)
     final = forms[-1].model
     tokenizer = Stage(
         "read tokenizer and task", describe.describe,
         describe.Settings(model.task, recipe.max_length), {"model": final}, describe.TOOLS,
     )  # fmt: skip
-    texts = _texts(recipe, model.task, tokenizer)
-    common: dict[str, Stage | Source] = {"tokenizer": tokenizer, "texts": texts}
+    texts = _texts(recipe, model.task, tokenizer, sources.get("data"))
+    common: dict[str, Needed] = {"tokenizer": tokenizer, "texts": texts}
     export = find("onnxruntime").export_stage(final, model.task)
     reference = Stage(
         "golden outputs", golden.make_golden, golden.NoSettings(),
@@ -143,17 +144,19 @@ def make_plan(
         "rank layers by sensitivity", rank.rank, rank.NoSettings(),
         {**common, "export": export}, rank.TOOLS,
     )  # fmt: skip
-    maker = _Maker(recipe, model, final, common, reference, kept or {})
+    evaluation = sources.get("evaluation")
+    maker = _Maker(recipe, model, final, common, reference, evaluation, kept or {})
     variants = tuple(maker.variant(spec) for spec in _wanted(recipe, target))
     return Plan(
         recipe, model, target, tokenizer, texts, export, reference, variants, sensitivity,
-        forms, _qualities(recipe, model, forms),
+        forms, _qualities(recipe, model, forms, evaluation),
     )  # fmt: skip
 
 
-def _qualities(recipe: Recipe, model: ModelInfo, forms: tuple[Form, ...]) -> dict[str, Stage]:
+def _qualities(
+    recipe: Recipe, model: ModelInfo, forms: tuple[Form, ...], evaluation: Needed | None
+) -> dict[str, Stage]:
     """Return the stages that judge the torch forms, if there is evaluation data."""
-    evaluation = data_sources(recipe).get("evaluation")
     if evaluation is None:
         return {}
     settings = gate.TorchSettings(model.task, recipe.data.columns, recipe.max_length)
@@ -166,17 +169,17 @@ def _qualities(recipe: Recipe, model: ModelInfo, forms: tuple[Form, ...]) -> dic
     }  # fmt: skip
 
 
-def _texts(recipe: Recipe, task: str, tokenizer: Stage) -> Stage:
-    inputs: dict[str, Stage | Source] = {"tokenizer": tokenizer}
+def _texts(recipe: Recipe, task: str, tokenizer: Stage, train: Needed | None) -> Stage:
+    inputs: dict[str, Needed] = {"tokenizer": tokenizer}
     columns = recipe.data.columns
     if recipe.calibration is not None:
         path = recipe.calibration
         if not path.is_file():
             raise InputError(f"no calibration file at {path}")
-        inputs["data"] = Source(path, hash_folder(path.parent, [path]))
+        inputs["data"] = file_source(path)
         columns, task = Columns(text=recipe.column), "text-classification"
-    elif (source := data_sources(recipe).get("data")) is not None:
-        inputs["data"] = source
+    elif train is not None:
+        inputs["data"] = train
     settings = data.Settings(task, columns, samples=recipe.samples)
     label = "read calibration texts" if "data" in inputs else "generate calibration texts"
     return Stage(label, data.collect, settings, inputs, data.TOOLS)
@@ -188,9 +191,10 @@ class _Maker:
 
     recipe: Recipe
     info: ModelInfo
-    model: Stage | Source
-    common: Mapping[str, Stage | Source]
+    model: Needed
+    common: Mapping[str, Needed]
     reference: Stage
+    evaluation: Needed | None
     kept: Mapping[str, tuple[str, ...]]
 
     def variant(self, spec: VariantSpec) -> VariantPlan:
@@ -208,12 +212,11 @@ class _Maker:
         return VariantPlan(spec, make, assess, self._quality(spec, make), kept)
 
     def _quality(self, spec: VariantSpec, make: Stage) -> Stage | None:
-        evaluation = data_sources(self.recipe).get("evaluation")
-        if evaluation is None:
+        if self.evaluation is None:
             return None
         settings = gate.JudgeSettings(spec.engine, spec.precision, self.recipe.data.columns)
         inputs = {
-            "tokenizer": self.common["tokenizer"], "variant": make, "evaluation": evaluation
+            "tokenizer": self.common["tokenizer"], "variant": make, "evaluation": self.evaluation
         }  # fmt: skip
         return Stage(f"evaluate {spec.name}", gate.judge, settings, inputs, gate.TOOLS)
 
@@ -240,19 +243,15 @@ def _wanted(recipe: Recipe, target: Target) -> list[VariantSpec]:
 
 def _named(recipe: Recipe, target: Target) -> list[VariantSpec]:
     """Return the variants that the recipe names, all if it names none of this target."""
-    known = [spec.name for spec in target.variants]
+    known = {spec.name for other in all_targets() for spec in other.variants}
     for name in recipe.variants:
-        if not any(name in _names(other) for other in all_targets()):
+        if name not in known:
             raise InputError(
                 f"build.variants: no target has a variant {name!r}; {target.name} has "
-                f"{', '.join(known)}"
+                f"{', '.join(spec.name for spec in target.variants)}"
             )
     picked = [spec for spec in target.variants if spec.name in recipe.variants]
     return picked or list(target.variants)
-
-
-def _names(target: Target) -> list[str]:
-    return [spec.name for spec in target.variants]
 
 
 def _with_inputs(stage: Stage, seen: set[str]) -> Iterator[Stage]:

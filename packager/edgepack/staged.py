@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.artifact import open_model, read_texts
-from edgepack.cache import Stage
+from edgepack.cache import Stage, folder_of
 from edgepack.export import find, open_as_device
 from edgepack.gate import CELL, quality_of
 from edgepack.plan import Plan
@@ -26,15 +26,15 @@ _SECONDS = 1.0
 class Row:
     """One form of the model.
 
-    size: bytes of its weights; parameters: how many numbers those are (None where they are
-    folded); quality: the task's figure, None without evaluation data; latency_ms: median, one
-    text of 16 tokens, one thread, None where this host cannot run it; ratio: to the first row.
+    size: bytes of its weights; parameters: how many numbers the torch model of it has.
+    quality: the task's figure, None without evaluation data; latency_ms: median, one text of
+    16 tokens, one thread, None where this host cannot run it; ratio: to the first row.
     """
 
     stage: str
     quality: float | None
     size: int
-    parameters: int | None
+    parameters: int
     latency_ms: float | None
     ratio: float | None
 
@@ -54,7 +54,7 @@ def measure_forms(
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    forms = {f"{form.name}, PyTorch": _folder(form.model, folders) for form in plan.forms}
+    forms = {f"{form.name}, PyTorch": folder_of(form.model, folders) for form in plan.forms}
     try:
         models = {name: open_torch(path, plan.model.task) for name, path in forms.items()}
         models |= _graphs(plan, folders, manifest)
@@ -62,11 +62,11 @@ def measure_forms(
         times = latency.measure(models, texts, cells=((16, 1),), seconds=_SECONDS)
     finally:
         torch.set_num_threads(threads)
-    first = next(iter(times.values()))[CELL]
+    first = next(iter(times.values())).get(CELL)  # none if the model takes no 16 tokens
     found = []
     for name, (quality, size, count) in _facts(plan, folders, forms).items():
         ms = times.get(name, {}).get(CELL)
-        ratio = None if ms is None else round(ms / first, 4)
+        ratio = round(ms / first, 4) if ms and first else None
         found.append(asdict(Row(name, quality, size, count, ms, ratio)))
     return found
 
@@ -84,15 +84,11 @@ def _graphs(plan: Plan, folders: Mapping[str, Path], manifest: Manifest) -> dict
     return found
 
 
-def _folder(needed: Any, folders: Mapping[str, Path]) -> Path:
-    return needed.path if hasattr(needed, "path") else folders[needed.key]
-
-
 def _facts(
     plan: Plan, folders: Mapping[str, Path], forms: Mapping[str, Path]
-) -> dict[str, tuple[float | None, int, int | None]]:
+) -> dict[str, tuple[float | None, int, int]]:
     """Return (quality, bytes, parameters) of every row."""
-    facts: dict[str, tuple[float | None, int, int | None]] = {}
+    facts: dict[str, tuple[float | None, int, int]] = {}
     for form, (label, path) in zip(plan.forms, forms.items(), strict=True):
         count = _parameters(path)
         facts[label] = (_value(plan.qualities.get(form.name), folders), 4 * count, count)

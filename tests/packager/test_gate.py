@@ -46,6 +46,13 @@ def work(model: Get, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture
+def folder(work: Path, tmp_path: Path) -> Path:
+    """Return a folder of this test's own with the data in it."""
+    shutil.copy(work / "train.tsv", tmp_path)
+    return tmp_path
+
+
 def _plant_outlier(source: Path, out: Path, layer: int) -> Path:
     """Make one channel of a layer's attention ten thousand times larger, and undo it after.
 
@@ -69,18 +76,17 @@ def _build(folder: Path, recipe: str, *options: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def test_a_layer_that_int8_breaks_is_left_in_float(work: Path, tmp_path: Path) -> None:
+def test_a_layer_that_int8_breaks_is_left_in_float(work: Path, folder: Path) -> None:
     """One planted outlier channel breaks naive int8; the repair names and frees its layer."""
-    shutil.copy(work / "train.tsv", tmp_path)
-    planted = _plant_outlier(work / "teacher", tmp_path / "planted", layer=1)
+    planted = _plant_outlier(work / "teacher", folder / "planted", layer=1)
     plain = RECIPE.format(model=planted)
-    code, output = _build(tmp_path, plain, "--json")
+    code, output = _build(folder, plain, "--json")
     assert code == 0, output
     (broken,) = json.loads(output)
     assert broken["left_in_float"] == {}
     before, after = (row["quality"] for row in broken["stages"][::2])
     assert before - after > 0.5
-    code, output = _build(tmp_path, plain + "[budget]\nquality_drop = 15.0\n", "--json")
+    code, output = _build(folder, plain + "[budget]\nquality_drop = 15.0\n", "--json")
     assert code == 0, output
     (repaired,) = json.loads(output)
     kept = repaired["left_in_float"]["onnxruntime-int8-avx2"]
@@ -101,46 +107,43 @@ def test_a_layer_that_int8_breaks_is_left_in_float(work: Path, tmp_path: Path) -
     ],
 )
 def test_a_bundle_that_costs_too_much_is_not_published(
-    budget: str, message: str, work: Path, tmp_path: Path
+    budget: str, message: str, work: Path, folder: Path
 ) -> None:
     """Exit code 3, a message with budget, limit and figure, and dist as it was."""
-    shutil.copy(work / "train.tsv", tmp_path)
-    (tmp_path / "dist").mkdir()
-    (tmp_path / "dist/tiny-cpu-x86-64.epk").write_text("the bundle of last week")
+    (folder / "dist").mkdir()
+    (folder / "dist/tiny-cpu-x86-64.epk").write_text("the bundle of last week")
     recipe = RECIPE.format(model=work / "teacher") + f"[budget]\n{budget}\n"
-    code, output = _build(tmp_path, recipe)
+    code, output = _build(folder, recipe)
     assert code == 3
     assert message in output
     assert "limit" in output
-    assert [path.name for path in (tmp_path / "dist").iterdir()] == ["tiny-cpu-x86-64.epk"]
-    assert (tmp_path / "dist/tiny-cpu-x86-64.epk").read_text() == "the bundle of last week"
+    assert [path.name for path in (folder / "dist").iterdir()] == ["tiny-cpu-x86-64.epk"]
+    assert (folder / "dist/tiny-cpu-x86-64.epk").read_text() == "the bundle of last week"
 
 
-def test_a_student_that_learned_nothing_is_not_published(work: Path, tmp_path: Path) -> None:
+def test_a_student_that_learned_nothing_is_not_published(work: Path, folder: Path) -> None:
     """A lost quality that no repair brings back is exit code 3; the report is kept."""
-    shutil.copy(work / "train.tsv", tmp_path)
     recipe = (
         RECIPE.format(model=work / "teacher")
         + "[prune]\nlayers = 1\nfeed_forward = 4\nheads = 1\n[budget]\nquality_drop = 0.5\n"
     )
-    code, output = _build(tmp_path, recipe)
+    code, output = _build(folder, recipe)
     assert code == 3, output
     assert "budget broken: quality.accuracy fell" in output
     assert "(limit 0.5) on 200 rows; int8 dynamic-reduced, variant onnxruntime-int8-avx2" in output
     assert "the pruned model lost it before quantization" in output
-    assert not list((tmp_path / "dist").iterdir())
+    assert not list((folder / "dist").iterdir())
     report = Path(output.split("report: ")[1].split()[0])
     rows = json.loads(report.read_text())
     assert rows[0]["stage"] == "teacher, PyTorch"
 
 
-def test_the_table_by_stage_is_printed_and_kept(work: Path, tmp_path: Path) -> None:
+def test_the_table_by_stage_is_printed_and_kept(work: Path, folder: Path) -> None:
     """Teacher, each step, the export and every variant, with T/T0; the bundle keeps them."""
-    shutil.copy(work / "train.tsv", tmp_path)
     recipe = RECIPE.format(model=work / "teacher") + "[vocabulary]\n[prune]\nfeed_forward = 32\n"
-    code, output = _build(tmp_path, recipe)
+    code, output = _build(folder, recipe)
     assert code == 0, output
-    bundle = Bundle.open(tmp_path / "dist/tiny-cpu-x86-64.epk")
+    bundle = Bundle.open(folder / "dist/tiny-cpu-x86-64.epk")
     stages = [row["stage"] for row in bundle.report]
     assert stages == ["teacher, PyTorch", "trimmed, PyTorch", "pruned, PyTorch",
                       "exported and optimised", "onnxruntime-int8-avx2"]  # fmt: skip
@@ -164,22 +167,20 @@ def test_the_table_by_stage_is_printed_and_kept(work: Path, tmp_path: Path) -> N
     ],
 )
 def test_a_fault_of_a_compression_recipe_is_one_clear_error(
-    recipe: str, message: str, work: Path, tmp_path: Path
+    recipe: str, message: str, work: Path, folder: Path
 ) -> None:
     """Exit code 2, the key and the remedy."""
-    shutil.copy(work / "train.tsv", tmp_path)
-    code, output = _build(tmp_path, RECIPE.format(model=work / "teacher") + recipe)
+    code, output = _build(folder, RECIPE.format(model=work / "teacher") + recipe)
     assert code == 2, output
     assert message in output
 
 
-def test_a_search_tries_settings_and_keeps_the_nearest(work: Path, tmp_path: Path) -> None:
+def test_a_search_tries_settings_and_keeps_the_nearest(work: Path, folder: Path) -> None:
     """Three trials of static int8 are reported, and the best is what was kept."""
     from edgepack.cache import StageCache
 
-    shutil.copy(work / "train.tsv", tmp_path)
     recipe = RECIPE.format(model=work / "teacher").replace("onnxruntime-int8-avx2", "openvino-int8")
-    code, output = _build(tmp_path, recipe + "[quantize]\nsearch = 3\n", "--json")
+    code, output = _build(folder, recipe + "[quantize]\nsearch = 3\n", "--json")
     assert code == 0, output
     reports = list(StageCache().root.glob("*/search.json"))
     (trials,) = [json.loads(path.read_text()) for path in reports]

@@ -28,7 +28,7 @@ from edgepack.compress.folder import load, save
 from edgepack.compress.teach import Lesson, Probe
 from edgepack.dataset import Columns, Example, read_examples
 from edgepack.describe import pooling_of
-from edgepack.evaluate import check_labels, evaluate
+from edgepack.evaluate import TORCH_BATCH, check_labels, evaluate
 from edgepack_runtime.errors import InputError
 
 TOOLS = training.TOOLS
@@ -125,7 +125,9 @@ def _judge(settings: Settings, inputs: Mapping[str, Path]) -> Callable[[Any], fl
     source = inputs["model"]
 
     def judge(model: Any) -> float:
-        return evaluate(wrap_torch(model, source, settings.task), examples, batch_size=32).value
+        return evaluate(
+            wrap_torch(model, source, settings.task), examples, batch_size=TORCH_BATCH
+        ).value
 
     return judge
 
