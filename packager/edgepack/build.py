@@ -10,7 +10,7 @@ on where it was, and two targets share every stage up to where they differ.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,11 +29,14 @@ from edgepack.recipe import Recipe
 from edgepack.target import Target
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import BudgetError, EdgepackError, InputError
-from edgepack_runtime.manifest import FORMAT, Manifest, Requires, Task, Tolerance, Variant
+from edgepack_runtime.manifest import FORMAT, Manifest, Task, Tolerance, Variant
 from edgepack_runtime.paths import cache_folder, write_whole
 
 Folders = dict[str, Path]
 Latencies = dict[str, dict[str, float]]
+# What loading takes at the least: the weights twice, while an engine packs them, and the engine.
+_COPIES = 2
+_ENGINE_BYTES = 40 << 20
 
 
 @dataclass(frozen=True)
@@ -216,6 +219,7 @@ def _manifest(plan: Plan, folders: Folders, content: Content) -> Manifest:
         variants=tuple(_variant(v, folders, task) for v in plan.variants),
         files=content.entries(),
         golden="golden.json",
+        requires=plan.target.requires,
         provenance={
             "model": plan.model.source.key,
             "plan": plan.key,
@@ -228,7 +232,10 @@ def _variant(variant: VariantPlan, folders: Folders, task: Task) -> Variant:
     spec, exporter = variant.spec, find(variant.spec.engine)
     found = read_assessment(folders[variant.assess.key])
     quality = gate.figures(variant, folders)
-    options = exporter.device_options(folders[variant.make.key], task.text.max_length)
+    made = folders[variant.make.key]
+    options = exporter.device_options(made, task.text.max_length, spec.provider)
+    weights = sum((made / name).stat().st_size for name in exporter.FILES)
+    least = (_COPIES * weights + _ENGINE_BYTES) >> 20
     return Variant(
         name=spec.name,
         engine=spec.engine,
@@ -236,11 +243,18 @@ def _variant(variant: VariantPlan, folders: Folders, task: Task) -> Variant:
         precision=spec.precision,
         scheme=spec.scheme,
         files=tuple(f"{spec.name}/{name}" for name in exporter.FILES),
-        requires=Requires(isa_any=spec.isa_any),
+        requires=replace(spec.requires, memory_mb=max(spec.requires.memory_mb, least)),
         tolerance=Tolerance(found["tolerance_cosine"], found["tolerance_agreement"]),
-        options={**options, **spec.options},
+        options=_merged(options, spec.options),
         measured={"agreement": found["agreement"], "cosine": found["cosine"], **quality},
     )
+
+
+def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Join options, tables inside them too; the target's win."""
+    tables = {key: {**value, **theirs[key]} for key, value in ours.items()
+              if isinstance(value, dict) and key in theirs}  # fmt: skip
+    return {**ours, **theirs, **tables}
 
 
 def _check_writable(out: Path) -> None:

@@ -218,25 +218,23 @@ def init(name: str, folder: Path | None) -> None:
 
 @main.command()
 @click.argument("name", required=False)
+@click.option("--explain", is_flag=True, help="Say what each variant is for and what it needs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def targets(name: str | None, *, as_json: bool) -> None:
+def targets(name: str | None, *, explain: bool, as_json: bool) -> None:
     """List the targets, or explain one."""
     from dataclasses import asdict
 
-    from edgepack.target import all_targets, find_target
+    from edgepack.target import all_targets, explain_target, find_target
 
     found = [find_target(name)] if name else all_targets()
     if as_json:
         click.echo(json.dumps([asdict(target) for target in found], indent=1))
         return
     for target in found:
-        click.echo(f"{target.name:<16} {target.arch:<9} {target.summary}")
-        if name:
-            for variant in target.variants:
-                needs = f"; needs {' or '.join(variant.isa_any)}" if variant.isa_any else ""
-                where = f"{variant.engine}, {variant.provider}"
-                click.echo(f"  {variant.name}: {where}, {variant.precision}{needs}")
-                click.echo(f"    {variant.why}")
+        click.echo(f"{target.name:<18} {target.arch:<9} {target.summary}")
+        if name or explain:
+            for line in explain_target(target):
+                click.echo(f"  {line}")
 
 
 @main.command()

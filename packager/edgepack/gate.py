@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,8 +20,8 @@ from edgepack.export import open_as_device
 from edgepack.recipe import Budget
 from edgepack.torch_model import open_torch
 from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.errors import EdgepackError
 from edgepack_runtime.manifest import canonical_json
+from edgepack_runtime.memory import peak_memory
 
 if TYPE_CHECKING:
     from edgepack.cache import Stage
@@ -165,7 +163,7 @@ def costs_message(
     if here := [times[CELL] for times in cells if CELL in times]:
         found["latency_ms"] = min(here)
     if any(cells) and budget.memory_mb is not None:
-        found["memory_mb"] = _memory(bundle.path)
+        found["memory_mb"] = peak_memory(bundle.path)
     limits = asdict(budget)
     for name in sorted(set(_REMEDIES) - set(found)):
         if limits[name] is not None:
@@ -186,17 +184,3 @@ _REMEDIES = {
     "latency_ms": "Prune or distil further",
     "memory_mb": "Trim the vocabulary, prune or distil further",
 }
-
-
-def _memory(path: Path) -> float:
-    """Return the peak memory of a process that loads the bundle and answers, 10⁶ bytes."""
-    code = (
-        "import sys, edgepack_runtime as er; er.load(sys.argv[1]); "
-        "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
-    )
-    done = subprocess.run(  # noqa: S603 (our own interpreter and code)
-        [sys.executable, "-c", code, str(path)], check=False, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise EdgepackError(f"loading {path} in a fresh process failed: {done.stderr.strip()}")
-    return int(done.stdout.split()[-1]) * 1024 / 1e6

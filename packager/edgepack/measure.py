@@ -25,8 +25,8 @@ def measure(bundle: Bundle, export: Path, tokenizer: Path) -> dict[str, dict[str
     for another kind of machine.
     """
     device = probe()
-    if found := tuned.load(bundle.digest, device):
-        return found
+    if known := tuned.load(bundle.digest, device).latency_ms:
+        return {name: dict(cells) for name, cells in known.items()}
     try:
         fit, _ = rank(bundle, device)
     except DeviceError:
@@ -39,7 +39,7 @@ def measure(bundle: Bundle, export: Path, tokenizer: Path) -> dict[str, dict[str
     models[BASELINE] = open_model(tokenizer, export, "onnxruntime")
     found = latency.measure(models, read_golden(bundle).texts, seconds=_SECONDS)
     try:
-        tuned.save(bundle.digest, device, found)
+        tuned.save(bundle.digest, device, tuned.Record(found))
     except OSError as exc:
         _log.warning("the measurement is not kept: %s", exc)
     return found

@@ -16,7 +16,7 @@ from edgepack.fetch import ModelInfo
 from edgepack.recipe import Budget, Recipe
 from edgepack.target import Target, VariantSpec, all_targets
 from edgepack_runtime.errors import InputError
-from edgepack_runtime.manifest import canonical_json, safe_name
+from edgepack_runtime.manifest import Requires, canonical_json, safe_name
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ class Plan:
             "task": self.model.task,
             "target": self.target.name,
             "arch": self.target.arch,
+            "requires": asdict(self.target.requires),
             "model": self.model.source.key,
             "golden": self.golden.key,
             "variants": [
@@ -234,7 +235,8 @@ def _wanted(recipe: Recipe, target: Target) -> list[VariantSpec]:
         wanted.setdefault(
             name,
             replace(
-                spec, name=name, precision="float32", scheme="none", isa_any=(), options=options,
+                spec, name=name, precision="float32", scheme="none", options=options,
+                requires=Requires() if kind == "cpu" else spec.requires,
                 why="float32, as the model was trained",
             ),
         )  # fmt: skip

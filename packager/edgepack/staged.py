@@ -14,7 +14,8 @@ from edgepack.gate import CELL, quality_of
 from edgepack.plan import Plan
 from edgepack.torch_model import open_torch
 from edgepack_runtime import latency
-from edgepack_runtime.device import probe, why_not
+from edgepack_runtime.device import probe
+from edgepack_runtime.fit import on_cpu, why_not
 from edgepack_runtime.manifest import Manifest
 from edgepack_runtime.model import Model
 
@@ -77,7 +78,7 @@ def _graphs(plan: Plan, folders: Mapping[str, Path], manifest: Manifest) -> dict
     found = {EXPORTED: open_model(tokenizer, folders[plan.export.key], "onnxruntime", threads=1)}
     fits = manifest.arch in (device.arch, "any")
     for variant, made in zip(manifest.variants, plan.variants, strict=True):
-        if fits and not why_not(variant, device):
+        if fits and on_cpu(variant) and not why_not(variant, device):
             found[variant.name] = open_as_device(
                 tokenizer, folders[made.make.key], variant.engine, variant.precision, threads=1
             )

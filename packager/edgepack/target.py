@@ -1,4 +1,7 @@
-"""A device as data: one TOML file in `targets/`, or in the folder `$EDGEPACK_TARGETS` names."""
+"""A device as data: one TOML file in `targets/`, or in the folder `$EDGEPACK_TARGETS` names.
+
+A target may extend another: what it leaves out, its variants included, is the other's.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,12 @@ from typing import Any
 
 from edgepack.schema import Table, check, read_toml
 from edgepack_runtime.errors import InputError
-from edgepack_runtime.manifest import safe_name
+from edgepack_runtime.manifest import Requires, safe_name
 
 ENGINES = ("onnxruntime", "openvino")
 PRECISIONS = ("float32", "float16", "int8")
 SCHEMES = ("none", "dynamic", "dynamic-reduced", "static")
+_DEPTH = 8
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class VariantSpec:
 
     scheme: how int8 is reached. `dynamic`: activation scales at run time; `dynamic-reduced`:
         the same with 7-bit weights; `static`: calibrated; `none` for float.
-    isa_any: CPU flags, any one of which the variant needs.
+    requires: what a device needs for this variant, beyond what the target needs.
     """
 
     name: str
@@ -34,20 +38,43 @@ class VariantSpec:
     precision: str
     scheme: str
     why: str = ""
-    isa_any: tuple[str, ...] = ()
+    requires: Requires = Requires()
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
+class Kit:
+    """What an offline wheelhouse for the device is made of.
+
+    python: the version its system has, as `3.11`; glibc: its newest symbol version, as `2.36`.
+    packages: pip requirements; index: where those that PyPI lacks come from, to be fetched by
+    hand or with --wheels.
+    """
+
+    python: str = ""
+    glibc: str = ""
+    packages: tuple[str, ...] = ()
+    index: str = ""
+
+
+@dataclass(frozen=True)
 class Target:
-    """A kind of device and the variants to make for it, best first."""
+    """A kind of device and the variants to make for it, best first.
+
+    detect: {file pattern below the root: text it must hold}; empty text: it must exist.
+    install: what a person installs on the device, a line each.
+    depth: how many targets it extends; of those that fit a machine the deepest is the one.
+    """
 
     name: str
     summary: str
     arch: str
-    python: str
-    detect: tuple[str, ...]
+    detect: Mapping[str, str]
     variants: tuple[VariantSpec, ...]
+    requires: Requires = Requires()
+    kit: Kit = Kit()
+    install: tuple[str, ...] = ()
+    depth: int = 0
 
 
 def find_target(name: str) -> Target:
@@ -72,32 +99,73 @@ def all_targets() -> list[Target]:
     return [read_target(path) for _, path in sorted(_paths().items())]
 
 
+def explain_target(target: Target) -> list[str]:
+    """Return lines that say what a target is made of, why, and what its device needs."""
+    lines = []
+    if needs := demands(target.requires):
+        lines.append(f"needs {', '.join(needs)}")
+    for variant in target.variants:
+        needs = demands(variant.requires)
+        lines += [
+            f"{variant.name}: {variant.engine}, {variant.provider}, {variant.precision}"
+            + (f"; needs {', '.join(needs)}" if needs else ""),
+            f"  {variant.why}",
+        ]
+    return [*lines, "on the device:", *(f"  {line}" for line in target.install)]
+
+
+def demands(requires: Requires) -> list[str]:
+    """Return a device's demands in words."""
+    words = {
+        "isa_any": " or ".join(requires.isa_any),
+        "memory_mb": f"{requires.memory_mb} MB of memory" if requires.memory_mb else "",
+        "compute_capability": f"compute capability {requires.compute_capability}",
+        "jetpack": f"JetPack {' or '.join(requires.jetpack)}",
+        "glibc": f"glibc {requires.glibc}",
+    }
+    return [text for name, text in words.items() if getattr(requires, name)]
+
+
 def native(root: Path, machine: str) -> Target:
-    """Return the target for a machine: one whose marker files exist, else the plain CPU one."""
+    """Return the target for a machine: the most special one whose marks are all found."""
     arch = {"amd64": "x86_64", "arm64": "aarch64"}.get(machine.lower(), machine.lower())
-    fit = [target for target in all_targets() if target.arch == arch]
-    marked = [t for t in fit if t.detect and all((root / mark).exists() for mark in t.detect)]
-    plain = [t for t in fit if not t.detect and t.name.startswith("cpu-")]
-    if not marked and not plain:
+    fit = [
+        target
+        for target in all_targets()
+        if target.arch == arch
+        and (target.detect or target.name.startswith("cpu-"))
+        and all(_marked(root, pattern, text) for pattern, text in target.detect.items())
+    ]
+    if not fit:
         raise InputError(f"no target fits this machine ({arch}); see edgepack targets")
-    return (marked or plain)[0]
+    return max(fit, key=lambda target: (len(target.detect), target.depth))
+
+
+def _marked(root: Path, pattern: str, text: str) -> bool:
+    return any(not text or text in path.read_text(errors="replace") for path in root.glob(pattern))
 
 
 def read_target(path: Path) -> Target:
-    """Read a target file; every fault in one `InputError`."""
+    """Read a target file and what it extends; every fault in one `InputError`."""
+    values, depth = _extended(path)
     faults: list[str] = []
-    root = Table(read_toml(path), "", faults)
+    root = Table(values, "", faults)
     target = Target(
         name=path.stem,
         summary=root.required("summary"),
         arch=root.required("arch"),
-        python=root.text("python", ">=3.10"),
-        detect=root.texts("detect"),
+        detect=root.mapping("detect"),
         variants=tuple(_variant(table) for table in root.tables("variants")),
+        requires=_requires(root.table("requires")),
+        kit=_kit(root.table("kit")),
+        install=root.texts("install"),
+        depth=depth,
     )
     root.done()
     if not target.variants:
         faults.append("variants: at least one is needed")
+    if not all(isinstance(text, str) for text in target.detect.values()):
+        faults.append("detect: each file pattern needs the text that it must hold")
     names = [variant.name for variant in target.variants]
     for name in dict.fromkeys([target.name, *names]):
         if not safe_name(name):
@@ -108,6 +176,42 @@ def read_target(path: Path) -> Target:
     return target
 
 
+def _extended(path: Path) -> tuple[dict[str, Any], int]:
+    """Return a file's values over those of the target that it extends, and how many it does."""
+    values, depth = read_toml(path), 0
+    while parent := values.pop("extends", None):
+        paths = _paths()
+        if parent not in paths or depth == _DEPTH:
+            raise InputError(f"{path}: extends: no usable target {parent!r}")
+        # Marks of the parent are not inherited: a board is told by its own.
+        values = {**read_toml(paths[parent]), "detect": {}, **values}
+        depth += 1
+    return values, depth
+
+
+def _requires(table: Table) -> Requires:
+    found = Requires(
+        isa_any=table.texts("isa_any"),
+        memory_mb=table.integer("memory_mb", 0),
+        compute_capability=table.text("compute_capability"),
+        jetpack=table.texts("jetpack"),
+        glibc=table.text("glibc"),
+    )
+    table.done()
+    return found
+
+
+def _kit(table: Table) -> Kit:
+    found = Kit(
+        python=table.text("python"),
+        glibc=table.text("glibc"),
+        packages=table.texts("packages"),
+        index=table.text("index"),
+    )
+    table.done()
+    return found
+
+
 def _variant(table: Table) -> VariantSpec:
     spec = VariantSpec(
         name=table.required("name"),
@@ -116,7 +220,7 @@ def _variant(table: Table) -> VariantSpec:
         precision=table.text("precision", choices=PRECISIONS),
         scheme=table.text("scheme", choices=SCHEMES),
         why=table.text("why"),
-        isa_any=table.texts("isa_any"),
+        requires=_requires(table.table("requires")),
         options=table.mapping("options"),
     )
     table.done()

@@ -31,6 +31,7 @@ class TorchSession:
     """An eager torch model as a `Session` of the runtime."""
 
     provider = "torch"
+    placement: Mapping[str, int] = {}
 
     def __init__(self, model: Any) -> None:
         import inspect

@@ -1,4 +1,4 @@
-"""`edgepack-runtime`: run, inspect, selftest, tune and doctor, on the device.
+"""`edgepack-runtime`: run, inspect, selftest, tune, prepare and doctor, on the device.
 
 Exit codes: 0 done, 1 unexpected, 2 wrong input, 4 device does not fit, 5 bundle not
 trusted, 6 self-test failed.  Only this module prints.
@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime import __version__
-from edgepack_runtime.errors import EdgepackError, InputError
+from edgepack_runtime.errors import DeviceError, EdgepackError, InputError
 
 if TYPE_CHECKING:
     from edgepack_runtime.bundle import Bundle
+    from edgepack_runtime.doctor.facts import System
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,7 +51,8 @@ def _parser() -> argparse.ArgumentParser:
         ("inspect", _inspect, "show what a bundle says of itself"),
         ("selftest", _selftest, "verify every file and run the golden inputs"),
         ("tune", _tune, "measure the variants here, so that load picks the fastest"),
-        ("doctor", _doctor, "show this device, and which variants of a bundle fit it"),
+        ("prepare", _prepare, "compile what this device compiles, so that load may pick it"),
+        ("doctor", _doctor, "say what is wrong with this device, and which variants fit it"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(action=action)
@@ -60,6 +62,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="print JSON")
         if name in ("run", "selftest"):
             _load_options(command)
+        if name == "doctor":
+            command.add_argument("--root", default="/", help="a file tree captured from a device")
+        if name == "tune":
+            command.add_argument("--seconds", type=float, default=1.0, help="a variant and length")
         if name == "run":
             command.add_argument("text", nargs="*", help="texts; none: lines of standard input")
             command.add_argument(
@@ -158,6 +164,7 @@ def _selftest(args: argparse.Namespace) -> None:
         "bytes_verified": size,
         "variant": model.variant.name,
         "provider": model.provider,
+        **({"nodes": dict(model.placement)} if model.placement else {}),
         "cosine": round(found.cosine, 6),
         "agreement": round(found.agreement, 6),
     }
@@ -168,36 +175,76 @@ def _tune(args: argparse.Namespace) -> None:
     from edgepack_runtime import tuned
     from edgepack_runtime.bundle import Bundle
     from edgepack_runtime.device import probe
-    from edgepack_runtime.latency import tune
+    from edgepack_runtime.elect import tune
 
     bundle = Bundle.open(args.bundle)
-    latencies = tune(bundle)
-    path = tuned.save(bundle.digest, probe(), latencies)
-    best = min(latencies, key=lambda name: tuned.score(name, latencies))
-    _report(args, {"fastest": best, "latency_ms": latencies, "record": str(path)})
+    record = tune(bundle, seconds=args.seconds)
+    path = tuned.save(bundle.digest, probe(), record)
+    best = min(record.latency_ms, key=lambda name: tuned.score(name, record.latency_ms))
+    _report(args, {"fastest": best, "threads": record.threads, "latency_ms": record.latency_ms,
+                   "details": record.details, "record": str(path)})  # fmt: skip
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from edgepack_runtime.bundle import Bundle
+    from edgepack_runtime.prepare import prepare
+
+    def tick(name: str, seconds: float) -> None:
+        sys.stderr.write(f"\r{name}: compiling, {seconds:.0f} s ")
+        sys.stderr.flush()
+
+    found = prepare(Bundle.open(args.bundle), tick if sys.stderr.isatty() else None)
+    if sys.stderr.isatty():
+        sys.stderr.write("\n")
+    _report(args, found or {"prepared": "no variant of this bundle needs it"})
 
 
 def _doctor(args: argparse.Namespace) -> None:
-    import platform
+    from pathlib import Path
+
+    from edgepack_runtime.doctor import findings
+    from edgepack_runtime.doctor.advice import install_line
+    from edgepack_runtime.doctor.facts import examine
+
+    system = examine(Path(args.root))
+    report: dict[str, Any] = {
+        "device": system.board or system.device.fingerprint,
+        "system": f"{system.release}, {system.device.arch}, glibc {system.device.glibc or '–'}",
+        **({"jetpack": f"{system.device.jetpack} ({system.jetson})"} if system.jetson else {}),
+        **({"gpu": f"{system.gpu.name}, sm_{system.gpu.compute_capability.replace('.', '')}, "
+            f"driver {system.driver or '–'}"} if system.gpu else {}),
+        "memory_mb": system.memory_mb,
+        "disk_free_mb": system.disk_mb,
+        "python": system.python,
+        "engines": [f"{name} {version}" for name, version in sorted(system.packages.items())
+                    if name.startswith(("onnxruntime", "openvino"))],
+        "findings": [vars(found) for found in findings(system)],
+        "install": install_line(system),
+    }  # fmt: skip
+    lacking = _fit(args.bundle, system, report) if args.bundle else []
+    _report(args, report)
+    if lacking:
+        raise DeviceError(f"{args.bundle} does not fit this device: {'; '.join(lacking)}")
+
+
+def _fit(path: str, system: System, report: dict[str, Any]) -> list[str]:
+    """Add what fits of a bundle to the report; return what keeps the whole of it away."""
+    from pathlib import Path
 
     from edgepack_runtime.bundle import Bundle
-    from edgepack_runtime.device import engine_installed, probe, providers, why_not
+    from edgepack_runtime.fit import misfits, unmet, why_not
 
-    device = probe()
-    engines = [name for name in ("onnxruntime", "openvino") if engine_installed(name)]
-    report: dict[str, Any] = {
-        "device": device.fingerprint,
-        "memory_mb": device.memory_mb,
-        "python": platform.python_version(),
-        "engines": engines or "none: pip install 'edgepack-runtime[onnxruntime]'",
-        "providers": list(providers()) if "onnxruntime" in engines else [],
+    manifest, device = Bundle.open(path).manifest, system.device
+    live = device.root == Path("/")
+    reasons = {
+        v.name: why_not(v, device) if live else "; ".join(unmet(v.requires, device))
+        for v in manifest.variants
     }
-    if args.bundle:
-        bundle = Bundle.open(args.bundle)
-        report["variants"] = {
-            v.name: why_not(v, device) or "fits" for v in bundle.manifest.variants
-        }
-    _report(args, report)
+    report["variants"] = {name: why or "fits" for name, why in reasons.items()}
+    lacking = misfits(manifest, device)
+    if all(reasons.values()) and not lacking:
+        lacking = [f"{name}: {why}" for name, why in reasons.items()]
+    return lacking
 
 
 def _report(args: argparse.Namespace, report: dict[str, Any]) -> None:
@@ -209,8 +256,12 @@ def _report(args: argparse.Namespace, report: dict[str, Any]) -> None:
             _print(f"{name}:")
             for key, inner in value.items():
                 _print(f"  {key}: {inner}")
+        elif value and isinstance(value, list) and isinstance(value[0], dict):
+            _print(f"{name}:")
+            for found in value:
+                _print(f"  {found['level']}: {found['what']}\n    → {found['remedy']}")
         else:
-            _print(f"{name}: {value}")
+            _print(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
 
 
 def _print(text: str) -> None:

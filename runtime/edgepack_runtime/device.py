@@ -1,28 +1,31 @@
-"""What this machine is, read from the machine itself and never guessed.
+"""What this device is: architecture, CPU flags, memory, system.
 
-Probes are cheap and import no engine, except `providers`, which asks ONNX Runtime.
+Probes are cheap and import no engine.  What needs an engine or a GPU driver to answer is asked
+only when a variant depends on it: see `fit.py` and `gpu.py`.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
-from edgepack_runtime.manifest import Requires, Variant
+from edgepack_runtime import cpu
 
-_ENGINE_MODULES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "null": None}
+_ISA = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+# Jetson Linux release → JetPack (jetson-containers l4t_version.py).
+_JETPACK = {"R35": "5", "R36": "6", "R38": "7", "R39": "7"}
 
 
 @dataclass(frozen=True)
 class Device:
-    """A machine as the choice of a variant sees it.
+    """The facts that decide which variant fits.
 
-    arch uses Linux names (`x86_64`, `aarch64`), isa the flags of /proc/cpuinfo,
-    memory_mb is what the kernel says is available now, 0 if it does not say.
+    arch uses Linux names (`x86_64`, `aarch64`), isa the flags of /proc/cpuinfo that the CPU does
+    not deny, memory_mb is what the kernel says is available now, 0 if it does not say.  glibc is
+    a version as `2.36`, jetpack a major one as `6`; empty if not known, or on no Jetson.
     """
 
     arch: str
@@ -30,25 +33,31 @@ class Device:
     isa: frozenset[str]
     memory_mb: int
     cores: int
+    glibc: str = ""
+    jetpack: str = ""
+    root: Path = Path("/")
 
     @property
     def fingerprint(self) -> str:
         """Name the machine for a record of measurements: CPU model, cores, ISA that matters."""
-        matters = self.isa & {"avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}
-        return "/".join([self.arch, self.cpu, str(self.cores), *sorted(matters)])
+        return "/".join([self.arch, self.cpu, str(self.cores), *sorted(self.isa & set(_ISA))])
 
 
 def probe(root: Path = Path("/")) -> Device:
     """Read the device; `root` lets a captured file tree stand in for this machine's."""
-    info = _read(root / "proc/cpuinfo")
-    memory = _field(_read(root / "proc/meminfo"), "MemAvailable").split()
-    machine = platform.machine().lower()
+    live = root == Path("/")
+    info = read_text(root / "proc/cpuinfo")
+    flags = frozenset((_field(info, "flags") or _field(info, "Features")).split())
+    memory = _field(read_text(root / "proc/meminfo"), "MemAvailable").split()
     return Device(
-        arch={"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine),
+        arch=_machine() if live else captured_arch(root),
         cpu=_field(info, "model name") or _field(info, "CPU part") or platform.processor(),
-        isa=frozenset((_field(info, "flags") or _field(info, "Features")).split()),
+        isa=flags - cpu.absent() if live else flags,
         memory_mb=int(memory[0]) // 1024 if memory else 0,
-        cores=cores(),
+        cores=cores() if live else max(1, len(re.findall(r"^processor\s*:", info, re.MULTILINE))),
+        glibc=_glibc() if live else captured_glibc(root),
+        jetpack=_JETPACK.get(jetson_release(root), ""),
+        root=root,
     )
 
 
@@ -59,52 +68,51 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def engine_installed(engine: str) -> bool:
-    """Tell whether the engine's Python package is there, without importing it."""
-    module = _ENGINE_MODULES.get(engine, engine)
-    return module is None or find_spec(module) is not None
+def jetson_release(root: Path = Path("/")) -> str:
+    """Return the release of Jetson Linux as `R36`; empty on anything else."""
+    found = re.match(r"#\s*(R\d+)", read_text(root / "etc/nv_tegra_release"))
+    return found[1] if found else ""
 
 
-@cache
-def providers() -> tuple[str, ...]:
-    """List the execution providers compiled into the installed ONNX Runtime."""
-    import onnxruntime
-
-    return tuple(onnxruntime.get_available_providers())
-
-
-def why_not(variant: Variant, device: Device) -> str:
-    """Say why `variant` cannot run on `device`; an empty string means that it can."""
-    lacking = unmet(variant.requires, device)
-    if lacking:
-        return lacking
-    if not engine_installed(variant.engine):
-        return (
-            f"{variant.engine} is not installed (pip install 'edgepack-runtime[{variant.engine}]')"
-        )
-    wanted = variant.provider
-    on_cpu = variant.engine != "onnxruntime" or wanted == "CPUExecutionProvider"
-    if not on_cpu and wanted not in providers():
-        return f"the installed onnxruntime has no {wanted}"
+def captured_arch(root: Path) -> str:
+    """Tell the architecture of a file tree by its dynamic loader; empty if it has none."""
+    for pattern, arch in (("ld-linux-aarch64.so*", "aarch64"), ("ld-linux-x86-64.so*", "x86_64"),
+                          ("ld-linux-armhf.so*", "armv7l")):  # fmt: skip
+        if any(True for folder in ("lib", "lib64", "usr/lib", "usr/lib64")
+               for _ in (root / folder).glob(pattern)):  # fmt: skip
+            return arch
     return ""
 
 
-def unmet(requires: Requires, device: Device) -> str:
-    """Say which demand `device` does not meet; an empty string if it meets all."""
-    if requires.arch and device.arch not in requires.arch:
-        return f"needs {' or '.join(requires.arch)}, this is {device.arch}"
-    if requires.isa_any and not device.isa & set(requires.isa_any):
-        return f"needs a CPU with {' or '.join(requires.isa_any)}"
-    if requires.memory_mb and device.memory_mb and device.memory_mb < requires.memory_mb:
-        return f"needs {requires.memory_mb} MB of memory, {device.memory_mb} MB are free"
+def captured_glibc(root: Path) -> str:
+    """Read glibc's version off the library of a file tree; empty if it is not there."""
+    for path in sorted({*root.glob("lib/*/libc.so.6"), *root.glob("usr/lib/*/libc.so.6"),
+                        *root.glob("lib64/libc.so.6")}):  # fmt: skip
+        found = re.search(rb"stable release version (\d+\.\d+)", path.read_bytes())
+        if found:
+            return found[1].decode()
     return ""
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Read a file of the system; empty if it cannot be read."""
     try:
         return path.read_text(errors="replace")
     except OSError:
         return ""
+
+
+def _machine() -> str:
+    machine = platform.machine().lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+
+
+def _glibc() -> str:
+    try:
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    except (ValueError, OSError, AttributeError):
+        return ""
+    return version if name == "glibc" else ""
 
 
 def _field(text: str, name: str) -> str:

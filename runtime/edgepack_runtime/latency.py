@@ -6,16 +6,11 @@ first call of a turn is not timed: it brings back the caches that the others hav
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.device import probe
-from edgepack_runtime.errors import DeviceError
-from edgepack_runtime.selftest import read_golden, selftest
 from edgepack_runtime.text import TextEncoder
 
 if TYPE_CHECKING:
@@ -24,7 +19,6 @@ if TYPE_CHECKING:
 CELLS = ((16, 1), (32, 1), (128, 1), (16, 8))
 _ROUNDS = 30
 _TIMED = 3
-_log = logging.getLogger(__name__)
 
 
 def measure(
@@ -43,14 +37,28 @@ def measure(
         seconds: about how long each model may take in each cell.
 
     """
-    found: dict[str, dict[str, float]] = {name: {} for name in models}
+    return {
+        name: {cell: round(median(times) * 1000, 3) for cell, times in found.items()}
+        for name, found in measure_times(models, texts, cells=cells, seconds=seconds).items()
+    }
+
+
+def measure_times(
+    models: Mapping[str, Model],
+    texts: Sequence[str],
+    *,
+    cells: Sequence[tuple[int, int]] = CELLS,
+    seconds: float = 1.0,
+) -> dict[str, dict[str, list[float]]]:
+    """Return the seconds of every call that `measure` sums up."""
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in models}
     for tokens, rows in cells:
         fit = {n: m for n, m in models.items() if tokens <= m.task.text.max_length}
         if not fit:
             continue
         inputs = {n: [text_of(m.encoder, texts, tokens)] * rows for n, m in fit.items()}
         for name, times in _alternate(fit, inputs, seconds).items():
-            found[name][f"{tokens}×{rows}"] = round(median(times) * 1000, 3)
+            found[name][f"{tokens}×{rows}"] = times
     return found
 
 
@@ -92,31 +100,3 @@ def text_of(encoder: TextEncoder, texts: Sequence[str], tokens: int) -> str:
         if size == tokens:
             break
     return " ".join(picked)
-
-
-def tune(
-    bundle: Bundle, *, seconds: float = 1.0, threads: int | None = None
-) -> dict[str, dict[str, float]]:
-    """Self-test and measure every variant that runs on this device.
-
-    Raises:
-        DeviceError: none does.
-        SelfTestError: one runs, but gives other answers than it should.
-
-    """
-    from edgepack_runtime.model import open_variant, rank
-
-    candidates, rejected = rank(bundle, probe())
-    models = {}
-    for variant, _ in candidates:
-        try:
-            models[variant.name] = open_variant(bundle, variant, threads)
-        except DeviceError as exc:
-            rejected[variant.name] = str(exc)
-            _log.warning("%s is not measured: %s", variant.name, exc)
-    if not models:
-        listed = "; ".join(f"{name}: {why}" for name, why in rejected.items())
-        raise DeviceError(f"{bundle.path}: nothing to measure: {listed}")
-    for model in models.values():
-        selftest(bundle, model)
-    return measure(models, read_golden(bundle).texts, seconds=seconds)

@@ -31,14 +31,17 @@ class File:
 
 @dataclass(frozen=True)
 class Requires:
-    """What a device must have before a variant is tried on it.
+    """What a device must have before a variant is tried on it; empty means no demand.
 
-    `isa_any` is met by any one of its CPU flags (Linux names); empty means no demand.
+    isa_any is met by any one of its CPU flags (Linux names), jetpack by any one of its major
+    versions; compute_capability (as `8.7`) and glibc (as `2.28`) are least ones.
     """
 
-    arch: tuple[str, ...] = ()
     isa_any: tuple[str, ...] = ()
     memory_mb: int = 0
+    compute_capability: str = ""
+    jetpack: tuple[str, ...] = ()
+    glibc: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A whole bundle.  `variants` stand in the target's order of preference."""
+    """A whole bundle.  `variants` stand in the target's order of preference.
+
+    requires: what every variant needs.  kit: {file name: sha256} of the wheels that were packed
+    with the bundle, empty for none.
+    """
 
     format: int
     name: str
@@ -114,6 +121,8 @@ class Manifest:
     variants: tuple[Variant, ...]
     files: tuple[File, ...]
     golden: str
+    requires: Requires = Requires()
+    kit: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def file(self, path: str) -> File:

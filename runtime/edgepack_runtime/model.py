@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from edgepack_runtime import engines, tasks, tuned
 from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.device import Device, cores, probe, why_not
+from edgepack_runtime.device import Device, cores, probe
 from edgepack_runtime.errors import DeviceError, InputError
+from edgepack_runtime.fit import unmet, why_not
 from edgepack_runtime.manifest import Task, Variant
-from edgepack_runtime.paths import cache_folder
+from edgepack_runtime.prepare import compiled_folder, needs_preparing, prepared
 from edgepack_runtime.selftest import selftest
 from edgepack_runtime.text import INPUTS, TextEncoder, Tokens, batches
 
@@ -43,6 +44,7 @@ class Model:
         task: what it answers and with which labels.
         variant: the variant that runs.
         provider: what really executes it.
+        placement: {provider: nodes of the graph}, empty where there is but one.
         choice: how the variant was picked; None when it was opened directly.
 
     """
@@ -58,6 +60,7 @@ class Model:
         self.task = task
         self.variant = variant
         self.provider = session.provider
+        self.placement = session.placement
         self.choice = choice
         self.encoder = encoder
         self._session = session
@@ -93,6 +96,12 @@ class Model:
         A text beyond `max_length` is cut to its first window.
         """
         return [self._infer([self.encoder.encode(text).first], 1)[0] for text in texts]
+
+    def take_over(self, other: Model) -> None:
+        """Answer from now on as `other`, a model of the same bundle; calls under way go on."""
+        self._session, self.variant = other._session, other.variant
+        self.provider, self.placement = other.provider, other.placement
+        self.choice = other.choice or self.choice
 
     def _options(self, options: Mapping[str, object]) -> Any:
         if not options:
@@ -137,12 +146,13 @@ class Model:
     def _infer(self, rows: Sequence[Encoding], batch_size: int) -> list[Array]:
         if type(batch_size) is not int or batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
+        session = self._session  # one for the whole call: `take_over` may put in another
         outputs: list[Array] = [None] * len(rows)  # type: ignore[list-item]
         for group in batches([len(row.ids) for row in rows], batch_size):
             picked = [rows[i] for i in group]
             longest = max(1, *(len(row.ids) for row in picked))
-            feeds = self.encoder.batch(picked, self._session.width(len(picked), longest))
-            output = self._session.run(feeds)[0]
+            feeds = self.encoder.batch(picked, session.width(len(picked), longest))
+            output = session.run(feeds)[0]
             for at, i in enumerate(group):
                 row = output[at] if output.ndim == 2 else self.encoder.unpad(output, rows[i], at)
                 outputs[i] = row
@@ -156,6 +166,7 @@ def load(
     threads: int | None = None,
     any_device: bool = False,
     allow_fallback: bool = False,
+    prepare: bool = False,
 ) -> Model:
     """Load a bundle on this device.
 
@@ -163,9 +174,12 @@ def load(
         path: a bundle folder, an `.epk` or an open `Bundle`.
         variant: the variant to run; left out, the best one this device can run: by what was
             measured here (`edgepack-runtime tune`), else in the target's order.
-        threads: CPU threads; left out, every processor this process may use.
+        threads: CPU threads; left out, as many as `edgepack-runtime tune` found best, else every
+            processor this process may use.
         any_device: try a bundle that was built for another kind of machine.
         allow_fallback: if the best variant does not load, try the next instead of failing.
+        prepare: compile in the background what this device could run better (TensorRT, GPU,
+            NPU), and switch to it when it has passed the golden inputs.
 
     Raises:
         InputError: there is no bundle at `path`, or no such variant.
@@ -175,12 +189,18 @@ def load(
 
     """
     bundle = path if isinstance(path, Bundle) else Bundle.open(path)
-    candidates, rejected = rank(bundle, probe(), any_device=any_device)
+    device = probe()
+    if lacking := [] if any_device else unmet(bundle.manifest.requires, device):
+        raise DeviceError(f"{bundle.path} (for {bundle.manifest.target}) {'; '.join(lacking)}")
+    candidates, rejected = rank(
+        bundle, device, any_device=any_device, uncompiled=variant is not None
+    )
+    best_threads = tuned.load(bundle.digest, device).threads
     if variant is not None:
         candidates = [_named(bundle, variant, candidates, rejected)]
     for candidate, reason in candidates:
         try:
-            model = open_variant(bundle, candidate, threads)
+            model = open_variant(bundle, candidate, threads or best_threads.get(candidate.name))
         except DeviceError as exc:
             rejected[candidate.name] = str(exc)
             if not allow_fallback:
@@ -192,6 +212,10 @@ def load(
             selftest(bundle, model, limit=1)
             model.choice = Choice(candidate, reason, rejected)
             _log.info("%s runs %s on %s: %s", bundle.path, candidate.name, model.provider, reason)
+            if prepare:
+                from edgepack_runtime.background import prepare_behind
+
+                prepare_behind(bundle, model, threads)
             return model
     listed = "; ".join(f"{name}: {why}" for name, why in rejected.items())
     raise DeviceError(
@@ -200,9 +224,15 @@ def load(
 
 
 def rank(
-    bundle: Bundle, device: Device, *, any_device: bool = False
+    bundle: Bundle, device: Device, *, any_device: bool = False, uncompiled: bool = False
 ) -> tuple[list[tuple[Variant, str]], dict[str, str]]:
     """Order the variants that `device` can run, each with its reason; and say why not the others.
+
+    Args:
+        bundle: whose variants.
+        device: where they should run.
+        any_device: whatever architecture the bundle was built for.
+        uncompiled: also those that need compiling first and were not.
 
     Raises:
         DeviceError: the bundle was built for another architecture.
@@ -216,8 +246,16 @@ def rank(
             "or pass any_device=True (--any-device) to try the variants that could run"
         )
     rejected = {v.name: why for v in manifest.variants if (why := why_not(v, device))}
+    rejected |= {
+        v.name: f"not compiled here yet (edgepack-runtime prepare {bundle.path})"
+        for v in manifest.variants
+        if v.name not in rejected
+        and not uncompiled
+        and needs_preparing(v)
+        and not prepared(bundle, v, device)
+    }
     fit = [v for v in manifest.variants if v.name not in rejected]
-    measured = tuned.load(bundle.digest, device)
+    measured = tuned.load(bundle.digest, device).latency_ms
     if not measured:
         return [
             (v, f"first of {manifest.target} that fits, not measured here") for v in fit
@@ -241,7 +279,7 @@ def open_variant(bundle: Bundle, variant: Variant, threads: int | None = None) -
     task = bundle.manifest.task
     content = bytes(bundle.read(task.text.tokenizer))
     files = bundle.files(variant)
-    cache = cache_folder() / "compiled" / files.key
+    cache = compiled_folder(bundle, variant, probe())
     with ThreadPoolExecutor(1) as pool:  # the tokenizer loads while the engine does
         encoder = pool.submit(TextEncoder, content, task.text)
         try:

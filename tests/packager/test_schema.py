@@ -84,9 +84,21 @@ def test_native_is_the_most_special_target_that_fits(tmp_path: Path) -> None:
     """A marker file makes a Jetson of an ARM machine; without it, it is a plain one."""
     assert native(tmp_path, "x86_64").name == "cpu-x86-64"
     assert native(tmp_path, "arm64").name == "cpu-arm64"
+    marks = tmp_path / "proc/device-tree"
+    marks.mkdir(parents=True)
     (tmp_path / "etc").mkdir()
+    (marks / "model").write_text("Raspberry Pi 5 Model B Rev 1.0\0")
+    assert native(tmp_path, "aarch64").name == "raspberry-pi-5"
     (tmp_path / "etc/nv_tegra_release").write_text("# R36")
-    assert native(tmp_path, "aarch64").name == "jetson-orin"
+    for model, name in (
+        ("NVIDIA Jetson AGX Orin Developer Kit", "jetson-agx-orin"),
+        ("NVIDIA Jetson Orin NX Engineering Reference Developer Kit", "jetson-orin-nx"),
+        ("NVIDIA Jetson Orin Nano Developer Kit", "jetson-orin-nano"),
+        ("Orin of a kind to come", "jetson-orin"),
+        ("NVIDIA Jetson AGX Thor Developer Kit", "jetson-thor"),
+    ):
+        (marks / "model").write_text(model)
+        assert native(tmp_path, "aarch64").name == name
     with pytest.raises(InputError, match="no target fits"):
         native(tmp_path, "riscv64")
 

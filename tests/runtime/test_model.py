@@ -147,7 +147,8 @@ def test_the_default_is_what_was_measured_here(tmp_path: Path) -> None:
     path = handmade.bundle(tmp_path / "two.epk", variants=[{"name": "first"}, {"name": "second"}])
     assert load(path).variant.name == "first"
     bundle, device = Bundle.open(path), probe()
-    tuned.save(bundle.digest, device, {"first": {"16×1": 2.0}, "second": {"16×1": 1.0}})
+    measured = {"first": {"16×1": 2.0}, "second": {"16×1": 1.0}}
+    tuned.save(bundle.digest, device, tuned.Record(measured))
     model = load(path)
     assert model.variant.name == "second"
     assert model.choice is not None

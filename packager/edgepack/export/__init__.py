@@ -17,6 +17,8 @@ from edgepack.cache import Source, Stage
 from edgepack.target import VariantSpec
 from edgepack_runtime.model import Model
 
+CPU = "CPU"
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -42,8 +44,8 @@ class Exporter(Protocol):
     ) -> Stage:
         """Return the stage that makes one variant from `inputs`: export, tokenizer, texts."""
 
-    def device_options(self, folder: Path, max_length: int) -> dict[str, Any]:
-        """Return the options with which a device should load the files in `folder`."""
+    def device_options(self, folder: Path, max_length: int, provider: str) -> dict[str, Any]:
+        """Return the options with which `provider` should load the files in `folder`."""
 
 
 def find(engine: str) -> Exporter:
@@ -56,7 +58,7 @@ def open_as_device(
 ) -> Model:
     """Open a variant on this host with the options that a device will load it with."""
     longest = read_task(tokenizer).text.max_length
-    options = find(engine).device_options(folder, longest)
+    options = find(engine).device_options(folder, longest, CPU)
     return open_model(tokenizer, folder, engine, precision, threads=threads, options=options)
 
 

@@ -23,6 +23,11 @@ from edgepack_runtime.text import INPUTS
 
 FILES = ("model.onnx",)
 OPSET = 18
+TENSORRT = "TensorrtExecutionProvider"
+_USUAL, _ROWS = (
+    32,
+    8,
+)  # tokens that an engine is tuned for; rows of a batch, as the runtime makes them
 _EXPORT_TOOLS = ("edgepack", "torch", "transformers", "optimum", "optimum-onnx", "onnx")
 _TOOLS = ("edgepack", "onnx", "onnxruntime", "nncf")
 
@@ -101,9 +106,25 @@ def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> N
     graph.save(model, out / FILES[0])
 
 
-def device_options(folder: Path, max_length: int) -> dict[str, Any]:  # noqa: ARG001 (Exporter)
-    """Return no options: ONNX Runtime's defaults are right everywhere."""
-    return {}
+def device_options(folder: Path, max_length: int, provider: str) -> dict[str, Any]:
+    """Return the shapes that TensorRT should build its engine for; others need no options.
+
+    A shape outside would have the engine built again, in the middle of an answer.
+    """
+    if provider != TENSORRT:
+        return {}
+    import onnx
+
+    model = onnx.load(str(folder / FILES[0]), load_external_data=False)
+    sizes = {"min": (1, 1), "opt": (1, min(_USUAL, max_length)), "max": (_ROWS, max_length)}
+    return {
+        "provider_options": {
+            f"trt_profile_{name}_shapes": ",".join(
+                f"{item.name}:{rows}x{tokens}" for item in model.graph.input
+            )
+            for name, (rows, tokens) in sizes.items()
+        }
+    }
 
 
 def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Path) -> None:

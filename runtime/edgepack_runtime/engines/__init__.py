@@ -7,6 +7,7 @@ not a file in this folder is refused, so a manifest can never name code to impor
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -28,6 +29,10 @@ class Session(Protocol):
     @property
     def provider(self) -> str:
         """Name what really executes the graph."""
+
+    @property
+    def placement(self) -> Mapping[str, int]:
+        """Count the graph's nodes by what executes them; empty where one thing does."""
 
     def width(self, rows: int, tokens: int) -> int:
         """Return the padded width, at least `tokens`, that runs a batch of `rows` best."""
@@ -59,6 +64,12 @@ def whole_number(variant: Variant, name: str, default: int, *, least: int) -> in
     return value
 
 
+@cache
+def known() -> tuple[str, ...]:
+    """Name the engines of this runtime: the files of this folder."""
+    return tuple(sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py")))
+
+
 def find(name: str) -> Engine:
     """Return the engine module called `name`.
 
@@ -66,7 +77,6 @@ def find(name: str) -> Engine:
         DeviceError: this runtime has no such engine.
 
     """
-    known = sorted(p.stem for p in Path(__file__).parent.glob("[a-z]*.py"))
-    if name not in known:
-        raise DeviceError(f"unknown engine {name!r}; this runtime has {', '.join(known)}")
+    if name not in known():
+        raise DeviceError(f"unknown engine {name!r}; this runtime has {', '.join(known())}")
     return cast("Engine", import_module(f"{__name__}.{name}"))

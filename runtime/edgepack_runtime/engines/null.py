@@ -22,6 +22,7 @@ class NullSession:
 
     inputs = ("input_ids", "attention_mask")
     provider = "null"
+    placement: Mapping[str, int] = {}
 
     def __init__(self, rank: int, size: int) -> None:
         self._rank = rank

@@ -1,17 +1,19 @@
 """ONNX Runtime: CPU everywhere, CUDA and TensorRT where the installed build has them.
 
-Thread spinning is off: an idle model uses no CPU.  The provider the variant asks for
-must be the one that is taken; ONNX Runtime's own silent fall back to the CPU is an error.
+Thread spinning is off: an idle model uses no CPU.  The provider the variant asks for must take
+every operator that costs time; ONNX Runtime's own silent fall back to the CPU is an error.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort  # noqa: TID253 (only imported when a bundle needs it)
 
+from edgepack_runtime import placement
 from edgepack_runtime.errors import DeviceError, TrustError
 from edgepack_runtime.manifest import Variant
 
@@ -19,23 +21,32 @@ if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 
 _CPU = "CPUExecutionProvider"
+_TENSORRT = "TensorrtExecutionProvider"
 _ERROR_ONLY = 3
+_LAST_WITH_FLAGS = 10  # TensorRT 11 takes the precision from the graph alone
 # What a manifest may set.  Others name libraries to load and paths to write.
 _PROVIDER_OPTIONS = {
     "trt_engine_cache_enable",
     "trt_timing_cache_enable",
-    "trt_fp16_enable",
-    "trt_int8_enable",
+    "trt_profile_min_shapes",
+    "trt_profile_opt_shapes",
+    "trt_profile_max_shapes",
     "trt_cuda_graph_enable",
     "trt_builder_optimization_level",
 }
 
 
 class OrtSession:
-    """One `onnxruntime.InferenceSession`."""
+    """One `onnxruntime.InferenceSession`.
 
-    def __init__(self, session: ort.InferenceSession) -> None:
+    Attributes:
+        placement: {provider: nodes}; empty for a CPU variant, where there is no doubt.
+
+    """
+
+    def __init__(self, session: ort.InferenceSession, placed: Mapping[str, int]) -> None:
         self._session = session
+        self.placement = dict(placed)
         self._dtypes = {
             item.name: "int32" if "int32" in item.type else "int64" for item in session.get_inputs()
         }
@@ -57,18 +68,51 @@ class OrtSession:
 
 
 def open_session(
-    files: Mapping[str, memoryview],
-    variant: Variant,
-    threads: int,
-    cache: Path | None,  # noqa: ARG001 (the Engine protocol)
+    files: Mapping[str, memoryview], variant: Variant, threads: int, cache: Path | None
 ) -> OrtSession:
     """Load `model.onnx` on the variant's provider.
 
     Raises:
-        DeviceError: the graph does not load, or the provider was not taken.
+        DeviceError: the graph does not load, or the provider did not take it.
         TrustError: the manifest sets an option of the provider that it may not.
 
     """
+    providers: list[Any] = [(variant.provider, _provider_options(variant, cache))]
+    if variant.provider != _CPU:
+        providers.append(_CPU)
+    content = bytes(files["model.onnx"])
+
+    def make(profile: str = "") -> ort.InferenceSession:
+        options = _session_options(threads, place=variant.provider != _CPU)
+        options.enable_profiling = bool(profile)
+        if profile:
+            options.profile_file_prefix = profile
+        try:
+            return ort.InferenceSession(content, options, providers=providers)
+        except Exception as exc:
+            raise DeviceError(
+                f"onnxruntime {ort.__version__} cannot load the graph: {exc}"
+            ) from exc
+
+    session = make()
+    if session.get_providers()[0] != variant.provider:
+        raise DeviceError(
+            f"asked for {variant.provider}, got {session.get_providers()[0]}; "
+            "see edgepack-runtime doctor"
+        )
+    if variant.provider == _CPU:
+        return OrtSession(session, {})
+    placed = placement.assigned(session) or placement.profiled(make, _run_once)
+    if strays := placement.strays(placed, variant.provider):
+        listed = ", ".join(f"{count} {what}" for what, count in strays.items())
+        raise DeviceError(
+            f"{variant.provider} did not take the graph: {listed}; "
+            "edgepack-runtime doctor says what is missing"
+        )
+    return OrtSession(session, placement.totals(placed))
+
+
+def _session_options(threads: int, *, place: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -78,26 +122,48 @@ def open_session(
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", "/nonexistent"
     )
-    providers: list[Any] = [(variant.provider, _provider_options(variant))]
-    if variant.provider != _CPU:
-        providers.append(_CPU)
-    content = bytes(files["model.onnx"])
-    try:
-        session = ort.InferenceSession(content, options, providers=providers)
-    except Exception as exc:
-        raise DeviceError(f"onnxruntime {ort.__version__} cannot load the graph: {exc}") from exc
-    if session.get_providers()[0] != variant.provider:
-        raise DeviceError(
-            f"asked for {variant.provider}, got {session.get_providers()[0]}; "
-            "see edgepack-runtime doctor"
-        )
-    return OrtSession(session)
+    if place:
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    return options
 
 
-def _provider_options(variant: Variant) -> dict[str, str]:
+def _run_once(session: ort.InferenceSession) -> None:
+    import numpy as np
+
+    session.run(
+        None,
+        {
+            item.name: np.ones((1, 8), np.int32 if "int32" in item.type else np.int64)
+            for item in session.get_inputs()
+        },
+    )
+
+
+def _provider_options(variant: Variant, cache: Path | None) -> dict[str, str]:
+    """Return the manifest's options, and those that only the device knows."""
     wanted = variant.options.get("provider_options", {})
     if not isinstance(wanted, dict) or not all(isinstance(v, str) for v in wanted.values()):
         raise TrustError(f"variant {variant.name}: provider_options must be texts, not {wanted!r}")
     if unknown := sorted(set(wanted) - _PROVIDER_OPTIONS):
         raise TrustError(f"variant {variant.name} sets {unknown[0]!r}, which no bundle may")
-    return wanted
+    if variant.provider != _TENSORRT:
+        return wanted
+    ours: dict[str, str] = {}
+    if cache is not None:
+        cache.mkdir(parents=True, exist_ok=True)
+        ours |= {"trt_engine_cache_path": str(cache), "trt_timing_cache_path": str(cache)}
+    if tensorrt_major() <= _LAST_WITH_FLAGS:
+        ours["trt_fp16_enable"] = "1"
+        if variant.precision == "int8":
+            ours["trt_int8_enable"] = "1"
+    return {**wanted, **ours}
+
+
+def tensorrt_major() -> int:
+    """Return the major version of TensorRT that the installed provider is linked to, else 10."""
+    library = Path(ort.__file__).parent / "capi/libonnxruntime_providers_tensorrt.so"
+    try:
+        found = re.search(rb"libnvinfer\.so\.(\d+)", library.read_bytes())
+    except OSError:
+        return _LAST_WITH_FLAGS
+    return int(found[1]) if found else _LAST_WITH_FLAGS

@@ -1,10 +1,11 @@
-"""OpenVINO on CPU.
+"""OpenVINO on its devices: CPU, GPU and NPU.
 
 Small graphs spend much of a short text on dynamic shapes.  So a variant may name
 `static_tokens`: a single text is padded to the least of these lengths that holds it and
 runs on a plan of fixed shape; everything else runs on the dynamic plan, its widths rounded
-up to `pad_multiple` so that shapes recur.  The first plan is compiled at load, the others
-on first use; what was compiled is kept in the cache folder, by OpenVINO version and CPU.
+up to `pad_multiple` so that shapes recur.  With `static_only`, as an NPU needs it, there is no
+dynamic plan, and a batch runs text by text.  The first plan is compiled at load, the others on
+first use; what was compiled is kept in the cache folder, by OpenVINO version, device and CPU.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 
 _DYNAMIC = 0
+_CPU = "CPU"
+_FULL_NAME = "FULL_DEVICE_NAME"
 _DIGEST_BYTES = 32
 _HASH_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
@@ -80,29 +83,38 @@ class Plan:
 
 
 class OpenVinoSession:
-    """One model, compiled once for each plan."""
+    """One model, compiled once for each plan.
 
-    provider = "CPU"
+    Attributes:
+        provider: the device, `CPU`, `GPU` or `NPU`.  OpenVINO runs a whole graph on the one
+            it compiled it for, or fails.
+
+    """
 
     def __init__(
         self, files: Mapping[str, memoryview], variant: Variant, threads: int, cache: Path | None
     ) -> None:
         self._core = ov.Core()
+        self.placement: dict[str, int] = {}
         self._files = files
         self._cache = cache
         self._config = _config(variant, threads)
         self._static = _static_tokens(variant)
+        self._static_only = variant.options.get("static_only") is True
+        if self._static_only and not self._static:
+            raise TrustError(f"variant {variant.name}: static_only needs static_tokens")
         self._multiple = whole_number(variant, "pad_multiple", 1, least=1)
         self._limit = whole_number(variant, "max_tokens", 0, least=0)
         self._lock = Lock()
+        self.provider = _device(self._core, variant)
         first = self._static[0] if self._static else _DYNAMIC
         self._plans = {first: self._plan(first)}
         self.inputs = self._plans[first].inputs
 
     def width(self, rows: int, tokens: int) -> int:
-        """Return the least static length for a short single text, else a multiple."""
+        """Return the least static length that holds a single text, else a multiple."""
         fit = next((size for size in self._static if tokens <= size), 0)
-        if rows == 1 and fit:
+        if fit and (rows == 1 or self._static_only):
             return fit
         rounded = -(-tokens // self._multiple) * self._multiple
         return max(tokens, min(rounded, self._limit)) if self._limit else rounded
@@ -110,7 +122,11 @@ class OpenVinoSession:
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """Run int64 arrays [rows, width]."""
         rows, width = feeds["input_ids"].shape
+        if self._static_only and rows > 1:
+            return self._run_by_row(feeds)
         tokens = width if rows == 1 and width in self._static else _DYNAMIC
+        if self._static_only and tokens == _DYNAMIC:
+            raise DeviceError(f"no plan of this variant takes {width} tokens")
         with self._lock:
             if tokens not in self._plans:
                 self._plans[tokens] = self._plan(tokens)
@@ -119,13 +135,20 @@ class OpenVinoSession:
             except RuntimeError as exc:
                 raise DeviceError(f"openvino fails on {rows}×{width} tokens: {exc}") from exc
 
+    def _run_by_row(self, feeds: Mapping[str, Array]) -> list[Array]:
+        import numpy as np
+
+        count = len(feeds["input_ids"])
+        rows = [self.run({k: v[i : i + 1] for k, v in feeds.items()}) for i in range(count)]
+        return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+
     def _plan(self, tokens: int) -> Plan:
         """Take a plan from the cache, or compile it and keep it there."""
         kept = self._kept(tokens)
         if kept is not None and (content := _verified(kept)) is not None:
             with suppress(RuntimeError):  # kept by a build that only looked the same
                 blob = _tensor(content)
-                return Plan(self._core.import_model(blob, "CPU", self._config), blob)
+                return Plan(self._core.import_model(blob, self.provider, self._config), blob)
         compiled = self._compile(tokens)
         if kept is not None:
             exported = compiled.export_model().getvalue()
@@ -141,7 +164,7 @@ class OpenVinoSession:
             if tokens != _DYNAMIC:
                 model = model.clone()
                 model.reshape({item: [1, tokens] for item in model.inputs})
-            return self._core.compile_model(model, "CPU", self._config)
+            return self._core.compile_model(model, self.provider, self._config)
         except RuntimeError as exc:
             raise DeviceError(f"openvino cannot load the graph: {exc}") from exc
 
@@ -155,6 +178,8 @@ class OpenVinoSession:
         if self._cache is None:
             return None
         identity = [ov.get_version(), probe().fingerprint, str(sorted(self._config.items()))]
+        if self.provider != _CPU:
+            identity += [self.provider, str(self._core.get_property(self.provider, _FULL_NAME))]
         key = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16]
         return self._cache / f"openvino-{tokens}-{key}.blob"
 
@@ -171,6 +196,17 @@ def open_session(
     return OpenVinoSession(files, variant, threads, cache)
 
 
+def _device(core: Any, variant: Variant) -> str:
+    """Return the device a variant asks for, if this machine has it."""
+    found = core.available_devices if variant.provider != _CPU else [_CPU]
+    if variant.provider not in {name.partition(".")[0] for name in found}:
+        raise DeviceError(
+            f"openvino sees no {variant.provider} here, only {', '.join(found)}; "
+            "edgepack-runtime doctor says what is missing"
+        )
+    return variant.provider
+
+
 def _static_tokens(variant: Variant) -> tuple[int, ...]:
     found = variant.options.get("static_tokens", [])
     if not isinstance(found, list) or not all(type(size) is int and size > 0 for size in found):
@@ -181,6 +217,8 @@ def _static_tokens(variant: Variant) -> tuple[int, ...]:
 
 
 def _config(variant: Variant, threads: int) -> dict[str, Any]:
+    if variant.provider != _CPU:
+        return {"PERFORMANCE_HINT": "LATENCY"}
     config: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,

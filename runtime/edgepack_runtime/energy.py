@@ -1,0 +1,91 @@
+"""Energy counters of a device, where it has any: RAPL on x86, tegrastats on Jetson."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from threading import Thread
+from typing import Protocol
+
+_MICRO = 1e-6
+_INTERVAL_MS = 100
+_POWER = re.compile(r"(?:VDD_IN|POM_5V_IN|SYS5V|VIN_SYS_5V0)\s+(\d+)(?:mW)?/")
+
+
+class Meter(Protocol):
+    """Counts joules while it is open."""
+
+    def joules(self) -> float:
+        """Return the energy taken since some moment; only differences mean anything."""
+
+    def close(self) -> None:
+        """Stop counting."""
+
+
+def find_meter(root: Path = Path("/")) -> Meter | None:
+    """Return a meter of this device; None if it has none that this user may read."""
+    domains = [p for p in sorted(root.glob("sys/class/powercap/intel-rapl:*")) if p.is_dir()]
+    packages = [path for path in domains if path.name.count(":") == 1]
+    try:
+        if packages:
+            return _Rapl(packages)
+    except (OSError, ValueError):  # only root may read it on most systems
+        return None
+    return _Tegrastats() if shutil.which("tegrastats") else None
+
+
+class _Rapl:
+    """The energy counters of CPU packages; each wraps around at its own range."""
+
+    def __init__(self, packages: list[Path]) -> None:
+        self._files = [path / "energy_uj" for path in packages]
+        self._ranges = [int((path / "max_energy_range_uj").read_text()) for path in packages]
+        self._last = self._read()
+        self._total = 0
+
+    def joules(self) -> float:
+        now = self._read()
+        for value, before, size in zip(now, self._last, self._ranges, strict=True):
+            self._total += value - before if value >= before else value - before + size
+        self._last = now
+        return self._total * _MICRO
+
+    def close(self) -> None:
+        pass
+
+    def _read(self) -> list[int]:
+        return [int(path.read_text()) for path in self._files]
+
+
+class _Tegrastats:
+    """The board's input power, sampled by NVIDIA's tool and integrated over time."""
+
+    def __init__(self) -> None:
+        self._total = 0.0
+        self._process = subprocess.Popen(  # noqa: S603 (the board's own tool)
+            ["tegrastats", "--interval", str(_INTERVAL_MS)],  # noqa: S607
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self._reader = Thread(target=self._integrate, daemon=True)
+        self._reader.start()
+
+    def joules(self) -> float:
+        return self._total
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._reader.join()
+
+    def _integrate(self) -> None:
+        last = time.monotonic()
+        assert self._process.stdout  # noqa: S101 (a pipe was asked for)
+        with self._process.stdout as lines:
+            for line in lines:
+                now = time.monotonic()
+                if found := _POWER.search(line):
+                    self._total += int(found[1]) / 1000 * (now - last)
+                last = now
