@@ -55,10 +55,16 @@ class Built:
     stages: list[dict[str, Any]]
 
 
-def plans(recipe: Recipe, targets: Sequence[Target], *, offline: bool = False) -> list[Plan]:
-    """Find the model and plan a bundle for each target."""
+def plans(
+    recipe: Recipe,
+    targets: Sequence[Target],
+    *,
+    offline: bool = False,
+    kits: Mapping[str, Mapping[str, str]] | None = None,
+) -> list[Plan]:
+    """Find the model and plan a bundle for each target; `kits`: wheels by target, see `kit.py`."""
     model = fetch(recipe, offline=offline)
-    return [make_plan(recipe, model, target) for target in targets]
+    return [make_plan(recipe, model, t, kit=(kits or {}).get(t.name)) for t in targets]
 
 
 def build(planned: Sequence[Plan], out: Path, view: progress.View) -> list[Built]:
@@ -73,14 +79,14 @@ def build(planned: Sequence[Plan], out: Path, view: progress.View) -> list[Built
     """
     _check_writable(out)
     for plan in planned:
-        refuse_foreign(out / _file_name(plan))
+        refuse_foreign(bundle_path(plan, out))
     cache = StageCache()
     sweep(cache.root)
     sweep(out, "edgepack")  # nothing else of the user's folder
     made = [_gated(plan, cache, view) for plan in planned]
     with work_folder(out) as work:  # where no bundle looks finished
         built = [
-            _unchanged(plan, folders, out / _file_name(plan))
+            _unchanged(plan, folders, bundle_path(plan, out))
             or _candidate(plan, folders, work, view)
             for plan, folders in made
         ]
@@ -100,7 +106,7 @@ def _gated(plan: Plan, cache: StageCache, view: progress.View) -> tuple[Plan, Fo
             manifest = _manifest(plan, folders, _content(plan, folders))
             table = staged.measure_forms(plan, folders, manifest)
             _refuse(plan, gate.lost_message(plan, folders, drops), table)
-        plan = make_plan(plan.recipe, plan.model, plan.target, kept)
+        plan = make_plan(plan.recipe, plan.model, plan.target, kept=kept, kit=plan.kit)
         _run_stages(plan, plan.stages(), folders, cache, view)
     return plan, folders
 
@@ -123,7 +129,7 @@ def _candidate(plan: Plan, folders: Folders, out: Path, view: progress.View) -> 
     """Pack a bundle in `out`, measure it, and hold it to its budget."""
     content = _content(plan, folders)
     manifest = _manifest(plan, folders, content)
-    path = out / _file_name(plan)
+    path = bundle_path(plan, out)
     with view.stage(f"pack {plan.target.name}", cached=False):
         table = staged.measure_forms(plan, folders, manifest) if plan.staged else []
         write_bundle(manifest, content, path, layout=plan.recipe.layout, report=table)
@@ -188,9 +194,10 @@ def _inputs(stage: Stage, folders: Folders) -> Folders:
     return {name: folder_of(needed, folders) for name, needed in stage.inputs.items()}
 
 
-def _file_name(plan: Plan) -> str:
+def bundle_path(plan: Plan, out: Path) -> Path:
+    """Return where a plan's bundle is written."""
     suffix = ".epk" if plan.recipe.layout == "epk" else ""
-    return f"{plan.model.name}-{plan.target.name}{suffix}"
+    return out / f"{plan.model.name}-{plan.target.name}{suffix}"
 
 
 def _content(plan: Plan, folders: Folders) -> Content:
@@ -220,6 +227,7 @@ def _manifest(plan: Plan, folders: Folders, content: Content) -> Manifest:
         files=content.entries(),
         golden="golden.json",
         requires=plan.target.requires,
+        kit=plan.kit,
         provenance={
             "model": plan.model.source.key,
             "plan": plan.key,

@@ -57,6 +57,13 @@ def main() -> None:
 @click.option("--calibration", type=click.Path(path_type=Path), help="File of typical inputs.")
 @click.option("--precision", default="", help="`target` (default) or `float32`.")
 @click.option("--layout", default="", help="`epk` (default) or `folder`.")
+@click.option("--kit", is_flag=True, help="Add all that the device installs, for offline places.")
+@click.option("--kit-python", default="", help="Python of the device, instead of the target's.")
+@click.option(
+    "--wheels",
+    type=click.Path(path_type=Path),
+    help="Folder of wheels for the kit, looked at first.",
+)
 @click.option("--offline", is_flag=True, help="Use the local hub cache only.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, build nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -70,7 +77,10 @@ def build(  # noqa: PLR0913, PLR0917 (one parameter an option, as click has it)
     calibration: Path | None,
     precision: str,
     layout: str,
+    kit_python: str,
+    wheels: Path | None,
     *,
+    kit: bool,
     offline: bool,
     dry_run: bool,
     as_json: bool,
@@ -80,7 +90,8 @@ def build(  # noqa: PLR0913, PLR0917 (one parameter an option, as click has it)
     MODEL is a hub id, a folder, `package:NAME/path`, or a recipe (a .toml file).  Without
     it, edgepack.toml in this folder is the recipe.  Options win over the recipe.
     """
-    from edgepack.build import plans
+    from edgepack.build import bundle_path, plans
+    from edgepack.kit import collect, with_python, write_kit
     from edgepack.target import find_target
 
     given: dict[str, Any] = {"task": task, "revision": revision, "name": name,
@@ -89,11 +100,23 @@ def build(  # noqa: PLR0913, PLR0917 (one parameter an option, as click has it)
     recipe = replace(_recipe(model), **{key: value for key, value in given.items() if value})
     _check(recipe)
     wanted = {target.name: target for target in map(find_target, recipe.targets)}
-    planned = plans(recipe, list(wanted.values()), offline=offline)
+    if kit and recipe.layout != "epk":
+        raise InputError("--kit carries one file: leave --layout folder out")
+    kits = {
+        target.name: collect(with_python(target, kit_python), wheels)
+        for target in wanted.values()
+        if kit
+    }
+    digests = {target: found.digests for target, found in kits.items()}
+    planned = plans(recipe, list(wanted.values()), offline=offline, kits=digests)
     if dry_run:
         _show_plans(planned, as_json=as_json)
-    else:
-        _build(planned, output, as_json=as_json)
+        return
+    _build(planned, output, as_json=as_json)
+    for plan in planned if kit else []:
+        target = with_python(plan.target, kit_python)
+        made = write_kit(target, kits[target.name], bundle_path(plan, output))
+        click.echo(f"kit: {made}, install on the device with sh install.sh", err=as_json)
 
 
 def _recipe(model: str | None) -> Recipe:
@@ -219,16 +242,20 @@ def init(name: str, folder: Path | None) -> None:
 @main.command()
 @click.argument("name", required=False)
 @click.option("--explain", is_flag=True, help="Say what each variant is for and what it needs.")
+@click.option("--markdown", is_flag=True, help="Print the table of targets/README.md.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def targets(name: str | None, *, explain: bool, as_json: bool) -> None:
+def targets(name: str | None, *, explain: bool, markdown: bool, as_json: bool) -> None:
     """List the targets, or explain one."""
     from dataclasses import asdict
 
-    from edgepack.target import all_targets, explain_target, find_target
+    from edgepack.target import all_targets, as_markdown, explain_target, find_target
 
     found = [find_target(name)] if name else all_targets()
     if as_json:
         click.echo(json.dumps([asdict(target) for target in found], indent=1))
+        return
+    if markdown:
+        click.echo(as_markdown(found), nl=False)
         return
     for target in found:
         click.echo(f"{target.name:<18} {target.arch:<9} {target.summary}")

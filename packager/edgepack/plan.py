@@ -39,6 +39,7 @@ class Plan:
 
     forms: the torch model after each step, the teacher first; qualities: the stages that judge
     them, by form. sensitivity: the stage that ranks layers by what int8 costs them.
+    kit: {wheel: sha256} of what is carried to the device beside the bundle.
     """
 
     recipe: Recipe
@@ -52,6 +53,7 @@ class Plan:
     sensitivity: Stage
     forms: tuple[Form, ...]
     qualities: Mapping[str, Stage] = field(default_factory=dict)
+    kit: Mapping[str, str] = field(default_factory=dict)
 
     def stages(self) -> Iterator[Stage]:
         """Yield every stage, each after those that it needs."""
@@ -99,6 +101,7 @@ class Plan:
                 }
                 for v in self.variants
             ],
+            **({"kit": dict(self.kit)} if self.kit else {}),
             "stages": [{"label": stage.label, "key": stage.key} for stage in self.stages()],
         }
 
@@ -107,7 +110,9 @@ def make_plan(
     recipe: Recipe,
     model: ModelInfo,
     target: Target,
+    *,
     kept: Mapping[str, tuple[str, ...]] | None = None,
+    kit: Mapping[str, str] | None = None,
 ) -> Plan:
     """Resolve a recipe for one target.
 
@@ -116,6 +121,7 @@ def make_plan(
         model: what was fetched for it.
         target: the device.
         kept: layers to leave in float, by variant.
+        kit: {wheel: sha256} of the wheels that are packed with the bundle.
 
     Raises:
         InputError: the target asks for something that no exporter makes.
@@ -150,7 +156,7 @@ def make_plan(
     variants = tuple(maker.variant(spec) for spec in _wanted(recipe, target))
     return Plan(
         recipe, model, target, tokenizer, texts, export, reference, variants, sensitivity,
-        forms, _qualities(recipe, model, forms, evaluation),
+        forms, _qualities(recipe, model, forms, evaluation), kit or {},
     )  # fmt: skip
 
 

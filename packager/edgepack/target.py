@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -112,6 +112,26 @@ def explain_target(target: Target) -> list[str]:
             f"  {variant.why}",
         ]
     return [*lines, "on the device:", *(f"  {line}" for line in target.install)]
+
+
+def as_markdown(targets: Sequence[Target]) -> str:
+    """Return the table of `targets/README.md`."""
+    lines = [
+        "# Targets",
+        "",
+        "Made from the files beside it by `edgepack targets --markdown`. The sources of what they",
+        "say stand in them as comments. A board is one file: here, or in a folder named by",
+        "`$EDGEPACK_TARGETS`; with `extends` it says only what differs.",
+        "",
+        "| target | device | variants, best first | needs | Python of its kit |",
+        "|---|---|---|---|---|",
+    ]
+    for target in targets:
+        variants = ", ".join(f"`{variant.name}`" for variant in target.variants)
+        cells = [f"`{target.name}`", target.summary, variants,
+                 ", ".join(demands(target.requires)) or "–", target.kit.python or "–"]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def demands(requires: Requires) -> list[str]:

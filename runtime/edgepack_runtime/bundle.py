@@ -20,7 +20,7 @@ from stat import S_ISDIR
 from typing import Any, Protocol
 
 from edgepack_runtime.errors import InputError, TrustError
-from edgepack_runtime.manifest import Manifest, Variant, decode
+from edgepack_runtime.manifest import Manifest, Variant, decode, safe_path
 from edgepack_runtime.paths import map_file
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -143,6 +143,26 @@ class Bundle:
 
         """
         return sum(len(self.read(entry.path)) for entry in self.manifest.files)
+
+    def verify_kit(self, wheels: Path) -> None:
+        """Compare the wheels of a kit with the digests in the manifest.
+
+        Raises:
+            InputError: the bundle was packed without a kit.
+            TrustError: a wheel is missing, differs, or is none of the kit's.
+
+        """
+        if not self.manifest.kit:
+            raise InputError(f"{self.path} was built without a kit (edgepack build --kit)")
+        if foreign := sorted({p.name for p in wheels.glob("*")} - set(self.manifest.kit)):
+            raise TrustError(f"{wheels} holds {foreign[0]}, which is none of the kit's wheels")
+        for name, digest in self.manifest.kit.items():
+            try:
+                content = (wheels / name).read_bytes() if safe_path(name) else b""
+            except OSError as exc:
+                raise TrustError(f"{wheels / name} is missing: {exc.strerror}") from exc
+            if hashlib.sha256(content).hexdigest() != digest:
+                raise TrustError(f"{wheels / name} is not what the bundle was packed with")
 
 
 class VariantFiles(Mapping[str, memoryview]):

@@ -1,4 +1,4 @@
-"""`edgepack-runtime`: run, inspect, selftest, tune, prepare and doctor, on the device.
+"""`edgepack-runtime`: run, inspect, verify, selftest, tune, prepare and doctor, on the device.
 
 Exit codes: 0 done, 1 unexpected, 2 wrong input, 4 device does not fit, 5 bundle not
 trusted, 6 self-test failed.  Only this module prints.
@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, action, text in (
         ("run", _run, "answer texts (arguments, or one per line of standard input)"),
         ("inspect", _inspect, "show what a bundle says of itself"),
+        ("verify", _verify, "hash every file against the manifest, and a kit's wheels"),
         ("selftest", _selftest, "verify every file and run the golden inputs"),
         ("tune", _tune, "measure the variants here, so that load picks the fastest"),
         ("prepare", _prepare, "compile what this device compiles, so that load may pick it"),
@@ -62,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="print JSON")
         if name in ("run", "selftest"):
             _load_options(command)
+        if name == "verify":
+            command.add_argument("--wheels", help="folder of the wheels that came with the bundle")
         if name == "doctor":
             command.add_argument("--root", default="/", help="a file tree captured from a device")
         if name == "tune":
@@ -152,6 +155,19 @@ def _inspect(args: argparse.Namespace) -> None:
         shown = "" if agreement is None else f", agreement with float {agreement:.2%}"
         _print(f"variant  {variant.name}: {variant.engine}/{variant.provider}, "
                f"{variant.precision}, {size / 1e6:.1f} MB{shown}")  # fmt: skip
+
+
+def _verify(args: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from edgepack_runtime.bundle import Bundle
+
+    bundle = Bundle.open(args.bundle)
+    size = bundle.verify()
+    if args.wheels:
+        bundle.verify_kit(Path(args.wheels))
+    wheels = {"wheels_verified": len(bundle.manifest.kit)} if args.wheels else {}
+    _report(args, {"digest": bundle.digest, "bytes_verified": size, **wheels})
 
 
 def _selftest(args: argparse.Namespace) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 
 from edgepack.artifact import calibration_feeds
 from edgepack.cache import Source, Stage
-from edgepack.export import Choice, graph, optimum_task
+from edgepack.export import Choice, graph, optimum_task, tensorrt
 from edgepack.export.search import Trial, parameters, quantize_best
 from edgepack.target import VariantSpec
-from edgepack_runtime.errors import InputError
+from edgepack_runtime.errors import EdgepackError, InputError
 from edgepack_runtime.text import INPUTS
 
 FILES = ("model.onnx",)
@@ -216,3 +216,10 @@ def _static(
         ignored_scope=nncf.IgnoredScope(names=graph.nodes_of(model, kept)),
     )
     graph.save(quantized, out / FILES[0])
+    if breaches := tensorrt.lint(out / FILES[0]):
+        first = breaches[0]
+        raise EdgepackError(
+            f"the int8 graph has {len(breaches)} faults that TensorRT refuses, the first at "
+            f"{first.node}: {first.why} ({first.rule}); leave the static variants out "
+            "(build.variants)"
+        )

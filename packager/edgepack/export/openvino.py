@@ -210,6 +210,7 @@ def _save(model: Any, out: Path, *, half: bool = False) -> None:
     path = out / FILES[0]
     ov.save_model(model, path, compress_to_fp16=half)
     text = path.read_text()
-    text = re.sub(r"\s*<rt_info>.*?</rt_info>(?=\s*</net>)", "", text, flags=re.DOTALL)
+    notes = r"\s*<rt_info>(?:(?!<rt_info>).)*</rt_info>(?=\s*</net>)"  # layers have their own
+    text = re.sub(notes, "", text, flags=re.DOTALL)
     text = re.sub(r'(<layer id="(\d+)" name=")[A-Za-z]+_\d+(?:/[^"]*)?(")', r"\1layer_\2\3", text)
     path.write_text(text)

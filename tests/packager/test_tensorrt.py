@@ -1,0 +1,157 @@
+"""The form that TensorRT reads: each rule is broken on purpose, and found by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgepack.export.tensorrt import RULES, lint
+from edgepack_runtime import Bundle
+
+Get = Callable[..., Path]
+Change = Callable[[Any], object]
+WIDTH, LABELS = 8, 4
+
+
+def _graph() -> Any:
+    """Return LayerNorm(x · int8 weight + bias) in the form that TensorRT wants."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "w": rng.integers(-127, 128, (WIDTH, LABELS)).astype(np.int8),
+        "w_scale": rng.uniform(0.01, 0.1, LABELS).astype(np.float32),
+        "w_zero": np.zeros(LABELS, np.int8),
+        "x_scale": np.array(0.1, np.float32),
+        "x_zero": np.array(0, np.int8),
+        "bias": rng.normal(size=LABELS).astype(np.float32),
+        "gamma": np.ones(LABELS, np.float32),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "x_scale", "x_zero"], ["xq"], "q"),
+        helper.make_node("DequantizeLinear", ["xq", "x_scale", "x_zero"], ["xd"], "dq"),
+        helper.make_node("DequantizeLinear", ["w", "w_scale", "w_zero"], ["wd"], "dqw", axis=1),
+        helper.make_node("MatMul", ["xd", "wd"], ["product"], "product"),
+        helper.make_node("Add", ["product", "bias"], ["sum"], "add"),
+        helper.make_node("LayerNormalization", ["sum", "gamma"], ["y"], "norm"),
+    ]
+    made = helper.make_graph(
+        nodes, "valid",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, WIDTH])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, LABELS])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )  # fmt: skip
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def _node(model: Any, name: str) -> Any:
+    return next(node for node in model.graph.node if node.name == name)
+
+
+def _set(model: Any, name: str, value: Any) -> None:
+    tensor = next(t for t in model.graph.initializer if t.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(value, name))
+
+
+def _drop_weight(model: Any, name: str) -> None:
+    kept = [tensor for tensor in model.graph.initializer if tensor.name != name]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+
+
+def _read(model: Any, name: str, place: int, value: str) -> None:
+    _node(model, name).input[place] = value
+
+
+def _quantize_bias(model: Any) -> None:
+    _set(model, "bias", np.zeros(LABELS, np.int8))
+    weights = [("b_scale", np.ones((), np.float32)), ("b_zero", np.zeros((), np.int8))]
+    model.graph.initializer.extend(numpy_helper.from_array(v, n) for n, v in weights)
+    pair = helper.make_node("DequantizeLinear", ["bias", "b_scale", "b_zero"], ["bd"], "dqb")
+    model.graph.node.insert(0, pair)
+    _read(model, "add", 1, "bd")
+
+
+def _norm_of_quantized(model: Any) -> None:
+    scale = ["x_scale", "x_zero"]
+    pair = [
+        helper.make_node("QuantizeLinear", ["sum", *scale], ["sq"], "q2"),
+        helper.make_node("DequantizeLinear", ["sq", *scale], ["sd"], "dq2"),
+    ]
+    for place, node in enumerate(pair, 5):
+        model.graph.node.insert(place, node)
+    _read(model, "norm", 0, "sd")
+
+
+BREACHES: dict[str, Change] = {
+    "only-standard-operators": lambda m: setattr(_node(m, "norm"), "domain", "com.microsoft"),
+    "no-dynamic-quantization": lambda m: setattr(_node(m, "q"), "op_type", "DynamicQuantizeLinear"),
+    "scales-are-constants": lambda m: _drop_weight(m, "x_scale"),
+    "types-are-int8": lambda m: _set(m, "x_zero", np.array(0, np.uint8)),
+    "zero-points-are-zero": lambda m: _set(m, "x_zero", np.array(3, np.int8)),
+    "scales-are-positive": lambda m: _set(m, "w_scale", np.zeros(LABELS, np.float32)),
+    "activations-are-per-tensor": lambda m: _set(m, "x_scale", np.ones(WIDTH, np.float32)),
+    "weights-are-per-channel": lambda m: _set(m, "w_scale", np.array([0.1], np.float32)),
+    "pairs-are-complete": lambda m: _read(m, "dq", 1, "w_scale"),
+    "products-are-int8-on-both-sides": lambda m: _read(m, "product", 0, "x"),
+    "layer-norm-stays-in-float": _norm_of_quantized,
+    "no-bias-is-quantized": _quantize_bias,
+    "scales-match-the-precision": lambda m: _set(m, "x_scale", np.array(0.1, np.float16)),
+    "opset-has-per-channel": lambda m: setattr(m.opset_import[0], "version", 11),
+}
+
+
+def _lint(model: Any, folder: Path) -> set[str]:
+    path = folder / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    return {breach.rule for breach in lint(path)}
+
+
+def test_the_right_form_has_no_breach_and_runs(tmp_path: Path) -> None:
+    """The graph that the rules describe is one that ONNX Runtime computes."""
+    model = _graph()
+    assert _lint(model, tmp_path) == set()
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    assert np.isfinite(session.run(None, {"x": np.ones((2, WIDTH), np.float32)})[0]).all()
+
+
+@pytest.mark.parametrize("rule", BREACHES)
+def test_a_breach_is_found_by_its_rule(rule: str, tmp_path: Path) -> None:
+    """Each rule, broken alone, is among what the linter finds."""
+    model = _graph()
+    BREACHES[rule](model)
+    assert rule in _lint(model, tmp_path)
+
+
+def test_every_rule_has_a_test() -> None:
+    """No rule is without a graph that breaks it."""
+    assert {rule.__name__.lstrip("_").replace("_", "-") for rule in RULES} == set(BREACHES)
+
+
+@pytest.mark.parametrize("kind", ["bert-ner", "roberta-ner", "sentence"])
+def test_what_is_built_for_jetson_has_the_form(kind: str, bundle: Get, tmp_path: Path) -> None:
+    """The int8 graphs of real exports keep every rule."""
+    built = Bundle.open(bundle(kind, "jetson-orin"))
+    variant = built.manifest.variant("tensorrt-int8")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(bytes(built.files(variant)["model.onnx"]))
+    assert lint(path) == []
+    assert any(node.op_type == "QuantizeLinear" for node in onnx.load(str(path)).graph.node)
+
+
+def test_the_engine_shapes_cover_what_the_runtime_sends(bundle: Get) -> None:
+    """TensorRT's profile goes from one token to a full batch of the longest texts."""
+    manifest = Bundle.open(bundle("bert-ner", "jetson-orin")).manifest
+    options = manifest.variant("tensorrt-fp16").options
+    assert options["prepare"] is True
+    shapes = options["provider_options"]
+    assert "input_ids:1x1" in shapes["trt_profile_min_shapes"]
+    assert f"input_ids:8x{manifest.task.text.max_length}" in shapes["trt_profile_max_shapes"]
+    assert shapes["trt_engine_cache_enable"] == "1"
