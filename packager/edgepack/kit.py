@@ -52,6 +52,7 @@ mkdir -p "$$into/bundles"
 cp "$$here/$bundle" "$$into/bundles/.$bundle.part"
 mv "$$into/bundles/.$bundle.part" "$$into/bundles/$bundle"
 "$$into/bin/edgepack-runtime" selftest "$$into/bundles/$bundle"
+"$$into/bin/edgepack-runtime" prepare "$$into/bundles/$bundle"
 echo "installed: $$into/bin/edgepack-runtime run $$into/bundles/$bundle"
 """)
 
