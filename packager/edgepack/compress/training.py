@@ -204,6 +204,10 @@ def _arguments(schedule: Schedule, folder: Path, *, evaluated: bool) -> Any:
     if schedule.batch_size % world:
         raise InputError(f"batch_size {schedule.batch_size} does not divide by {world} processes")
     best = evaluated and schedule.patience > 0
+    logs = folder.parent / "logs"
+    if "wandb" in schedule.report_to:  # it takes its folder from here, and wants it to be there
+        logs.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("WANDB_DIR", str(logs))
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=schedule.epochs,
@@ -226,7 +230,7 @@ def _arguments(schedule: Schedule, folder: Path, *, evaluated: bool) -> Any:
         metric_for_best_model="eval_quality" if best else None,
         greater_is_better=True,
         logging_steps=50,
-        logging_dir=str(folder.parent / "logs"),
+        logging_dir=str(logs),
         report_to=list(schedule.report_to) or "none",
         disable_tqdm=True,
         remove_unused_columns=False,
