@@ -89,13 +89,12 @@ class Bundle:
 
     """
 
-    def __init__(
-        self, path: Path, layout: Layout, manifest: Manifest, digest: str, report: list[Any]
-    ) -> None:
+    def __init__(self, path: Path, layout: Layout) -> None:
+        try:
+            self.digest, self._tops, self.manifest, self.report = _open_layout(layout)
+        except TrustError as exc:
+            raise TrustError(f"{path}: {exc}") from exc
         self.path = path
-        self.manifest = manifest
-        self.digest = digest
-        self.report = report
         self._layout = layout
 
     @classmethod
@@ -114,12 +113,7 @@ class Bundle:
             raise InputError(
                 f"no bundle at {path}; give a folder or an .epk made by edgepack build"
             ) from exc
-        layout: Layout = FolderLayout(path) if is_folder else ArchiveLayout(path)
-        try:
-            digest, manifest, report = _open_layout(layout)
-        except TrustError as exc:
-            raise TrustError(f"{path}: {exc}") from exc
-        return cls(path, layout, manifest, digest, report)
+        return cls(path, FolderLayout(path) if is_folder else ArchiveLayout(path))
 
     def read(self, path: str) -> memoryview:
         """Return the bytes of one file of the manifest, hashed first.
@@ -134,6 +128,17 @@ class Bundle:
     def files(self, variant: Variant) -> VariantFiles:
         """Return the files of a variant by base name, each read and hashed when it is taken."""
         return VariantFiles(self, variant)
+
+    def blobs(self) -> dict[str, int]:
+        """Return {sha256: bytes} of every blob: the OCI manifest, the model config, the files."""
+        return {**self._tops, **{entry.sha256: entry.size for entry in self.manifest.files}}
+
+    def blob(self, sha256: str) -> memoryview:
+        """Return one blob, hashed first; a `TrustError` if it differs or is none of this bundle."""
+        size = self.blobs().get(sha256)
+        if size is None:
+            raise TrustError(f"{self.path} has no blob {sha256}")
+        return _checked(self._layout, sha256, size, f"blob {sha256[:12]}")
 
     def verify(self) -> int:
         """Hash every file of the bundle and return how many bytes that were.
@@ -218,7 +223,8 @@ def _scan(path: Path, length: int) -> dict[str, tuple[int, int]]:
     return spans
 
 
-def _open_layout(layout: Layout) -> tuple[str, Manifest, list[Any]]:
+def _open_layout(layout: Layout) -> tuple[str, dict[str, int], Manifest, list[Any]]:
+    """Return the digest, the sizes of both manifests by digest, the manifest and the report."""
     marker = _object(layout.member("oci-layout"), "oci-layout")
     if marker.get("imageLayoutVersion") != "1.0.0":
         raise TrustError("oci-layout does not say imageLayoutVersion 1.0.0")
@@ -230,10 +236,12 @@ def _open_layout(layout: Layout) -> tuple[str, Manifest, list[Any]]:
     image = _object(body, "the OCI manifest")
     if image.get("artifactType") != ARTIFACT_TYPE:
         raise TrustError(f"the OCI manifest is not a model (artifactType {ARTIFACT_TYPE})")
-    _, config = _descriptor(layout, image.get("config"), CONFIG_TYPE, "the model config")
+    inner, config = _descriptor(layout, image.get("config"), CONFIG_TYPE, "the model config")
+    tops = {name.removeprefix("sha256:"): len(content)
+            for name, content in ((digest, body), (inner, config))}  # fmt: skip
     manifest = decode(_object(config, "the model config").get("edgepack"))
     _compare_layers(image.get("layers"), manifest)
-    return digest, manifest, _report(index)
+    return digest, tops, manifest, _report(index)
 
 
 def _report(index: Mapping[str, Any]) -> list[Any]:

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 from edgepack_runtime.errors import TrustError
@@ -214,10 +215,15 @@ def _check(manifest: Manifest) -> None:
         manifest.file(path)
 
 
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def _record(kind: Any, value: object, where: str) -> Any:
     if not isinstance(value, dict):
         raise TrustError(f"{where}: expected an object, found {type(value).__name__}")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     unknown = sorted(set(value) - set(hints))
     if unknown:
         raise TrustError(f"{where}: unknown key {unknown[0]!r}")

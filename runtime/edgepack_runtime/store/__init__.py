@@ -1,0 +1,233 @@
+"""The device's disk: releases, which of them runs, and how a new one takes over.
+
+    install → trial → confirm            the new release runs
+                    ↘ reject, or no attempt left → the old one runs, the new one is in the bad list
+
+Invariants, whatever happens between two operations:
+* what `start` returns is a whole release that was active or is on trial, or the factory's;
+* a blob stands under its digest only when all its bytes are durable and were hashed after that;
+* the record names a release only when all its blobs do;
+* floors never fall.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgepack_runtime.bundle import INDEX_TYPE, MANIFEST_TYPE, Bundle, Layout
+from edgepack_runtime.errors import DeviceError, InputError, NothingToDoError, TrustError
+from edgepack_runtime.manifest import canonical_json
+from edgepack_runtime.store import record as records
+from edgepack_runtime.store.record import Record
+from edgepack_runtime.store.storage import Disk, Storage
+
+ATTEMPTS = 3
+BLOBS, PARTS = "blobs", "parts"
+_CHUNK = 1 << 20
+_MARGIN = 1 << 20  # bytes left free for the rest of the system
+
+
+@dataclass(frozen=True)
+class Started:
+    """What a device should load: a release of the store, or None for the factory's.
+
+    on_trial: it has to prove itself; call `confirm` or `reject`.
+    """
+
+    bundle: Bundle | None
+    on_trial: bool
+
+
+class Store:
+    """Releases on a disk and the record of which one runs.  One writer at a time."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        storage.make_folder("")
+        for folder in (BLOBS, PARTS):
+            storage.make_folder(folder)
+        records.prepare(storage)
+
+    @classmethod
+    def at(cls, root: Path) -> Store:
+        """Open or make the store in a folder."""
+        return cls(Disk(root))
+
+    @property
+    def state(self) -> Record:
+        """Read the state that counts now."""
+        return records.read(self.storage)
+
+    def bundle(self, digest: str) -> Bundle:
+        """Open a release; a `TrustError` if it is not whole."""
+        name = digest.removeprefix("sha256:")
+        size = self.storage.size(f"{BLOBS}/{name}")
+        if size < 0:
+            raise TrustError(f"the store has no release {digest}")
+        return Bundle(Path(digest), _StoreLayout(self.storage, name, size))
+
+    def missing(self, bundle: Bundle) -> dict[str, int]:
+        """Return {sha256: bytes} of the blobs of a bundle that the store lacks."""
+        return {
+            name: size
+            for name, size in bundle.blobs().items()
+            if self.storage.size(f"{BLOBS}/{name}") != size
+        }
+
+    def install(self, bundle: Bundle, floors: Mapping[str, int] | None = None) -> Record:
+        """Copy a bundle's blobs, make them durable, and put the release on trial.
+
+        Raises:
+            NothingToDoError: it runs already, is on trial, failed here before, or is held back.
+            DeviceError: there is no room.
+            TrustError: a blob is not what it should be.
+            OSError: the disk refuses; what ran still does.
+
+        """
+        state = self.state
+        self._check_wanted(state, bundle.digest)
+        self._make_room(bundle)
+        for name in self.missing(bundle):
+            self._copy(bundle, name)
+        self.storage.sync_folder(BLOBS)
+        new = replace(state, trial=bundle.digest, attempts=ATTEMPTS)
+        return records.write(self.storage, new.raised(floors or {}))
+
+    def start(self) -> Started:
+        """Say what to load now.  A trial costs an attempt, written before it is returned.
+
+        Never fails because of what the disk holds: a release that is not whole is passed over.
+        """
+        state = self.state
+        with suppress(OSError):  # what cannot be counted is not tried: the old one runs
+            if state.trial and state.attempts == 0:
+                state = self.reject()
+            elif state.trial:
+                state = self._write(replace(state, attempts=state.attempts - 1))
+                if (found := self._whole(state.trial)) is not None:
+                    return Started(found, on_trial=True)
+        for digest in (state.active, state.previous):
+            if digest and (found := self._whole(digest)) is not None:
+                return Started(found, on_trial=False)
+        return Started(None, on_trial=False)
+
+    def confirm(self, floors: Mapping[str, int] | None = None) -> Record:
+        """Make the release on trial the active one; what ran before is kept to go back to."""
+        state = self.state
+        if not state.trial:
+            raise NothingToDoError("no release is on trial")
+        new = replace(state, active=state.trial, previous=state.active, trial="", attempts=0)
+        return self._write(new.raised(floors or {}))
+
+    def reject(self) -> Record:
+        """Give up the release on trial: what was active goes on, and it is not tried again."""
+        state = self.state
+        if not state.trial:
+            raise NothingToDoError("no release is on trial")
+        return self._write(replace(state.with_bad(state.trial), trial="", attempts=0))
+
+    def rollback(self) -> Record:
+        """Go back to what ran before; what ran is not tried again."""
+        state = self.state
+        if state.trial:
+            return self.reject()
+        if not state.active:
+            raise NothingToDoError("the factory release runs; there is nothing to go back to")
+        new = replace(state.with_bad(state.active), active=state.previous, previous="")
+        return self._write(new)
+
+    def pin(self, *, pinned: bool) -> Record:
+        """Hold updates back, or take them again."""
+        return self._write(replace(self.state, pinned=pinned))
+
+    def raise_floors(self, floors: Mapping[str, int]) -> Record:
+        """Remember versions below which nothing is accepted any more."""
+        return self._write(self.state.raised(floors))
+
+    def collect(self) -> int:
+        """Remove what no release needs: parts, then blobs; return the bytes.
+
+        Nothing is synced: what a cut brings back is collected the next time.
+        """
+        state = self.state
+        wanted: set[str] = set()
+        for digest in filter(None, (state.active, state.previous, state.trial)):
+            with suppress(TrustError):
+                wanted |= set(self.bundle(digest).blobs())
+            wanted.add(digest.removeprefix("sha256:"))
+        freed = 0
+        for folder, kept in ((PARTS, set()), (BLOBS, wanted)):
+            for name in self.storage.names(folder):
+                if name not in kept:
+                    freed += max(0, self.storage.size(f"{folder}/{name}"))
+                    self.storage.remove(f"{folder}/{name}")
+        return freed
+
+    def _write(self, record: Record) -> Record:
+        return records.write(self.storage, record)
+
+    def _check_wanted(self, state: Record, digest: str) -> None:
+        if state.pinned:
+            raise NothingToDoError("the store is pinned: edgepack-runtime pin --off takes updates")
+        if digest in (state.active, state.trial):
+            raise NothingToDoError(f"{digest} is installed already")
+        if digest in state.bad:
+            raise NothingToDoError(f"{digest} failed on this device before; it is not tried again")
+
+    def _make_room(self, bundle: Bundle) -> None:
+        needed = sum(self.missing(bundle).values()) + _MARGIN
+        if self.storage.free() < needed:
+            self.collect()
+        if (free := self.storage.free()) < needed:
+            raise DeviceError(
+                f"the store needs {needed / 1e6:.1f} MB for {bundle.path}, "
+                f"{free / 1e6:.1f} MB are free"
+            )
+
+    def _copy(self, bundle: Bundle, name: str) -> None:
+        """Write one blob: part, sync, hash what the disk gives back, then its name."""
+        part, content = f"{PARTS}/{name}", bundle.blob(name)
+        self.storage.create(part)
+        for at in range(0, len(content), _CHUNK):
+            self.storage.append(part, bytes(content[at : at + _CHUNK]))
+        self.storage.sync(part)
+        if hashlib.sha256(self.storage.read(part)).hexdigest() != name:
+            self.storage.remove(part)
+            raise TrustError(f"{bundle.path}: blob {name} does not come back from the disk whole")
+        self.storage.rename(part, f"{BLOBS}/{name}")
+
+    def _whole(self, digest: str) -> Bundle | None:
+        try:
+            found = self.bundle(digest)
+            found.verify()
+        except (TrustError, InputError, OSError):
+            return None
+        return found
+
+
+class _StoreLayout(Layout):
+    """One release of a store as an OCI layout."""
+
+    def __init__(self, storage: Storage, name: str, size: int) -> None:
+        self._storage = storage
+        entry = {"mediaType": MANIFEST_TYPE, "digest": f"sha256:{name}", "size": size}
+        index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [entry]}
+        self._made = {
+            "oci-layout": json.dumps({"imageLayoutVersion": "1.0.0"}).encode(),
+            "index.json": canonical_json(index),
+        }
+
+    def member(self, name: str) -> memoryview:
+        """Return a member: made up, or a blob of the store."""
+        if name in self._made:
+            return memoryview(self._made[name])
+        path = f"{BLOBS}/{name.removeprefix('blobs/sha256/')}"
+        try:
+            return self._storage.map(path)
+        except OSError as exc:
+            raise TrustError(f"the store lacks {path}") from exc

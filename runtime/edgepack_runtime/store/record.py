@@ -1,0 +1,136 @@
+"""What a device runs, in one record of fixed size, kept twice.
+
+Two files of 4096 bytes are written in turn, in place.  The one with the higher sequence number
+and a right digest counts, so a torn write loses nothing but the write: the other still holds
+what was before.  No rename and no new block is needed to commit, so it works on FAT and on a
+full disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from edgepack_runtime.store.storage import Storage
+
+SIZE = 4096
+FILES = ("S0", "S1")
+_MAGIC = b"edgepack-state-1 "
+_MOST_BAD = 16
+
+
+@dataclass(frozen=True)
+class Record:
+    """The state of a store.
+
+    seq: counts writes.  active: digest of the release that runs, empty for the factory's.
+    previous: what ran before it, to go back to.  trial: a release that is being tried, with
+    `attempts` starts left.  bad: releases that failed, newest last, never tried again.  pinned:
+    take no update.  floors: the least versions accepted from now on, by name.
+    """
+
+    seq: int = 0
+    active: str = ""
+    previous: str = ""
+    trial: str = ""
+    attempts: int = 0
+    bad: tuple[str, ...] = ()
+    pinned: bool = False
+    floors: Mapping[str, int] = field(default_factory=dict)
+
+    def raised(self, floors: Mapping[str, int]) -> Record:
+        """Return the record with its floors raised; none ever falls."""
+        merged = {k: max(v, self.floors.get(k, 0)) for k, v in {**self.floors, **floors}.items()}
+        return replace(self, floors=merged)
+
+    def with_bad(self, digest: str) -> Record:
+        """Return the record with one more release that failed."""
+        kept = [known for known in self.bad if known != digest]
+        return replace(self, bad=(*kept, digest)[-_MOST_BAD:])
+
+
+def encode(record: Record) -> bytes:
+    """Return the 4096 bytes of a record.
+
+    Raises:
+        ValueError: it holds more than that.
+
+    """
+    body = json.dumps(asdict(record), sort_keys=True, separators=(",", ":")).encode()
+    content = _MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body + b"\n"
+    if len(content) > SIZE:
+        raise ValueError(f"a state record of {len(content)} bytes does not fit {SIZE}")
+    return content.ljust(SIZE, b"\0")
+
+
+def decode(content: bytes) -> Record | None:
+    """Read a record; None if these bytes are none, whatever they are."""
+    if len(content) != SIZE or not content.startswith(_MAGIC):
+        return None
+    head, _, rest = content[len(_MAGIC) :].partition(b"\n")
+    body = rest.partition(b"\n")[0]
+    if hashlib.sha256(body).hexdigest().encode() != head:
+        return None
+    try:
+        return _read(json.loads(body))
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _read(value: Any) -> Record | None:
+    """Check the types; a record of a newer runtime may hold more, which is dropped."""
+    known = {item.name for item in fields(Record)}
+    found = Record(**{key: item for key, item in value.items() if key in known})
+    texts = (found.active, found.previous, found.trial, *found.bad)
+    numbers = (found.seq, found.attempts, *found.floors.values())
+    if not all(isinstance(text, str) for text in texts):
+        return None
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        return None
+    return replace(found, bad=tuple(found.bad))
+
+
+def read(storage: Storage) -> Record:
+    """Return the state that counts; a fresh one if neither file holds any."""
+    return max(_found(storage), key=lambda item: item[1].seq, default=(0, Record()))[1]
+
+
+def write(storage: Storage, record: Record) -> Record:
+    """Write the next state over the older file and make it durable; return it with its number.
+
+    Raises:
+        OSError: the disk refuses; the state that counted still does.
+
+    """
+    found = dict(_found(storage))
+    newest = max(found, key=lambda place: found[place].seq, default=1)
+    path = FILES[1 - newest]
+    new = replace(record, seq=found[newest].seq + 1 if found else 1)
+    storage.overwrite(path, encode(new))
+    storage.sync(path)
+    return new
+
+
+def prepare(storage: Storage) -> None:
+    """Make the two files, empty of state, if they are not there whole.
+
+    Their names must last before the first state is written; their bytes become durable with it.
+    """
+    missing = [path for path in FILES if storage.size(path) != SIZE]
+    for path in missing:
+        storage.create(path)
+        storage.append(path, bytes(SIZE))
+    if missing:
+        storage.sync_folder("")
+
+
+def _found(storage: Storage) -> list[tuple[int, Record]]:
+    """Return (place, record) of the files that hold one."""
+    found = []
+    for place, path in enumerate(FILES):
+        if storage.size(path) == SIZE and (record := decode(storage.read(path, SIZE))):
+            found.append((place, record))
+    return found

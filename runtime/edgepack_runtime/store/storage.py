@@ -1,0 +1,143 @@
+"""The one way to the disk of a store: few operations, each of known durability.
+
+What survives a power cut: the bytes of a file that was synced, under a name whose folder was
+synced after the name was made.  Nothing else is promised, so everything in the store is built
+from these operations and proven by the crash explorer of the tests, which enumerates what a cut
+may leave behind.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+
+class Storage(Protocol):
+    """A tree of files.  Paths are relative, with `/`; a missing file is `FileNotFoundError`."""
+
+    def read(self, path: str, size: int = -1) -> bytes:
+        """Return the bytes of a file, at most `size` of them."""
+
+    def size(self, path: str) -> int:
+        """Return a file's size in bytes; -1 if it is not there."""
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names in a folder, sorted; empty if it is not there."""
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder if it is not there."""
+
+    def create(self, path: str) -> None:
+        """Make an empty file, or empty the one that is there."""
+
+    def append(self, path: str, content: bytes) -> None:
+        """Write at the end of a file."""
+
+    def truncate(self, path: str, size: int) -> None:
+        """Cut a file."""
+
+    def overwrite(self, path: str, content: bytes) -> None:
+        """Write over the beginning of a file that is at least as long: no new block is needed."""
+
+    def sync(self, path: str) -> None:
+        """Make a file's bytes durable."""
+
+    def sync_folder(self, path: str) -> None:
+        """Make the names in a folder durable."""
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file another name, in one step; what had that name is gone."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file if it is there."""
+
+    def free(self) -> int:
+        """Return how many bytes of room there are."""
+
+    def map(self, path: str) -> memoryview:
+        """Return a view of a file that is never written again."""
+
+
+class Disk:
+    """A folder of this device."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def read(self, path: str, size: int = -1) -> bytes:
+        """Return the bytes of a file, at most `size` of them."""
+        with (self.root / path).open("rb") as stream:
+            return stream.read(size)
+
+    def size(self, path: str) -> int:
+        """Return a file's size in bytes; -1 if it is not there."""
+        try:
+            return (self.root / path).stat().st_size
+        except FileNotFoundError:
+            return -1
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names in a folder, sorted; empty if it is not there."""
+        try:
+            return sorted(os.listdir(self.root / folder))  # noqa: PTH208 (names, not paths)
+        except FileNotFoundError:
+            return []
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder if it is not there."""
+        (self.root / path).mkdir(parents=True, exist_ok=True)
+
+    def create(self, path: str) -> None:
+        """Make an empty file, or empty the one that is there."""
+        (self.root / path).write_bytes(b"")
+
+    def append(self, path: str, content: bytes) -> None:
+        """Write at the end of a file."""
+        with (self.root / path).open("ab") as stream:
+            stream.write(content)
+
+    def truncate(self, path: str, size: int) -> None:
+        """Cut a file."""
+        os.truncate(self.root / path, size)
+
+    def overwrite(self, path: str, content: bytes) -> None:
+        """Write over the beginning of a file that is at least as long."""
+        with (self.root / path).open("r+b") as stream:
+            stream.write(content)
+
+    def sync(self, path: str) -> None:
+        """Make a file's bytes durable."""
+        _sync(self.root / path, os.O_RDWR)
+
+    def sync_folder(self, path: str) -> None:
+        """Make the names in a folder durable."""
+        _sync(self.root / path, os.O_RDONLY)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file another name, in one step."""
+        (self.root / old).replace(self.root / new)
+
+    def remove(self, path: str) -> None:
+        """Remove a file if it is there."""
+        (self.root / path).unlink(missing_ok=True)
+
+    def free(self) -> int:
+        """Return how many bytes of room there are."""
+        import shutil
+
+        return shutil.disk_usage(self.root).free
+
+    def map(self, path: str) -> memoryview:
+        """Return a view of a file that is never written again."""
+        from edgepack_runtime.paths import map_file
+
+        return map_file(self.root / path)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

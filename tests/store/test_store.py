@@ -1,0 +1,108 @@
+"""The store under power cuts: at every operation, twice, and with any one sync left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from crash import CrashDisk, State
+from explorer import BrokenPromiseError, Explorer, Promises, bundles, check_no_leak
+
+from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.errors import EdgepackError
+from edgepack_runtime.store import ATTEMPTS, Store
+
+Releases = Sequence[Bundle]
+FRESH: State = ()
+
+
+@pytest.fixture(scope="module")
+def releases(tmp_path_factory: pytest.TempPathFactory) -> Releases:
+    """Four small releases that share blobs."""
+    return bundles(tmp_path_factory.mktemp("releases"), 4)
+
+
+def _life(releases: Releases, store: Store, promises: Promises) -> None:
+    """A device's life: first update, a bad one, a good one, back again, collected."""
+    first, bad, good, _ = releases
+    _update(store, promises, first, {"root": 1})
+    store.confirm({"release": 1})
+    promises.allowed, promises.floors = {first.digest}, {"root": 1, "release": 1}
+    _update(store, promises, bad, {})
+    promises.allowed = {first.digest, bad.digest}
+    store.reject()
+    promises.allowed = {first.digest}
+    store.collect()
+    _update(store, promises, good, {"root": 2})
+    store.confirm({"release": 3})
+    promises.allowed, promises.floors = {good.digest}, {"root": 2, "release": 3}
+    store.raise_floors({"timestamp": 9})
+    promises.floors = {"root": 2, "release": 3, "timestamp": 9}
+    promises.allowed = {good.digest, first.digest}
+    store.rollback()
+    promises.allowed = {first.digest}
+    store.collect()
+
+
+def _update(store: Store, promises: Promises, release: Bundle, floors: dict[str, int]) -> None:
+    """Install and start: once that is acknowledged it starts whole, and each start is counted."""
+    promises.base = next(iter(promises.allowed))
+    promises.allowed = promises.allowed | {release.digest}
+    promises.attempts = ATTEMPTS
+    store.install(release, floors)
+    promises.allowed, promises.floors = {release.digest}, {**promises.floors, **floors}
+    assert store.start().on_trial
+    promises.attempts = ATTEMPTS - 1
+
+
+def _explore(releases: Releases, explorer: Explorer) -> Explorer:
+    explorer.run(FRESH, lambda store, promises: _life(releases, store, promises), Promises())
+    return explorer
+
+
+def test_a_cut_at_any_operation_leaves_a_whole_release(releases: Releases) -> None:
+    """10,000 states and more, a second cut included: old or new, floors kept, nothing leaked."""
+    explorer = _explore(releases, Explorer(later=releases[3], limit=12))
+    assert explorer.operations > 60
+    assert len(explorer.states) >= 10_000
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_states(releases: Releases) -> None:
+    """The same, ten times as deep."""
+    explorer = _explore(releases, Explorer(later=releases[3], limit=128))
+    assert len(explorer.states) >= 100_000
+
+
+def _syncs(releases: Releases) -> int:
+    disk = CrashDisk()
+    _life(releases, Store(disk), Promises())
+    return disk.syncs
+
+
+def test_every_sync_is_needed(releases: Releases) -> None:
+    """With any one of them dropped, some cut breaks a promise: the explorer sees each."""
+    count = _syncs(releases)
+    assert count > 20
+    survivors = []
+    sound = _explore(releases, Explorer(later=releases[3], limit=48, again=0)).checked
+    for number in range(1, count + 1):
+        drop = frozenset({number})
+        try:
+            _explore(releases, Explorer(releases[3], 48, 0, drop=drop, checked=set(sound)))
+        except (BrokenPromiseError, EdgepackError, FileNotFoundError):
+            continue
+        survivors.append(number)
+    assert survivors == []
+
+
+def test_a_life_without_cuts(releases: Releases) -> None:
+    """The same work on a good disk ends where it should."""
+    disk = CrashDisk()
+    store = Store(disk)
+    _life(releases, store, Promises())
+    started = store.start()
+    assert started.bundle is not None
+    assert started.bundle.digest == releases[0].digest
+    assert store.state.bad == (releases[1].digest, releases[2].digest)
+    check_no_leak(store)
