@@ -13,7 +13,7 @@ import subprocess
 import sys
 import zipfile
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import distribution
 from pathlib import Path
@@ -23,7 +23,7 @@ import edgepack_runtime
 from edgepack.target import Target
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import InputError
-from edgepack_runtime.manifest import canonical_json
+from edgepack_runtime.manifest import canonical_json, is_version
 from edgepack_runtime.paths import cache_folder
 
 _PIP = "pip==25.3"  # a Debian without python3-venv has none; it runs from its wheel
@@ -52,7 +52,7 @@ mkdir -p "$$into/bundles"
 cp "$$here/$bundle" "$$into/bundles/.$bundle.part"
 mv "$$into/bundles/.$bundle.part" "$$into/bundles/$bundle"
 "$$into/bin/edgepack-runtime" selftest "$$into/bundles/$bundle"
-"$$into/bin/edgepack-runtime" prepare "$$into/bundles/$bundle"
+"$$into/bin/edgepack-runtime" prepare "$$into/bundles/$bundle" || true  # the others run
 echo "installed: $$into/bin/edgepack-runtime run $$into/bundles/$bundle"
 """)
 
@@ -86,8 +86,9 @@ def collect(target: Target, extra: Path | None = None) -> Wheels:
         raise InputError(f"target {target.name} has no [kit]: name its python, glibc and packages")
     own = runtime_wheel()
     found = sorted(extra.glob("*.whl")) if extra else []
-    identity = [list(kit.packages), kit.python, kit.glibc, target.arch, _PIP, own[0],
-                hashlib.sha256(own[1]).hexdigest(), [path.name for path in found]]  # fmt: skip
+    identity = [list(kit.packages), kit.python, kit.glibc, kit.index, target.arch, _PIP, own[0],
+                hashlib.sha256(own[1]).hexdigest(),
+                [[path.name, _digest(path)] for path in found]]  # fmt: skip
     key = hashlib.sha256(canonical_json(identity)).hexdigest()
     folder = cache_folder() / "wheels" / key
     if not folder.is_dir():
@@ -95,7 +96,9 @@ def collect(target: Target, extra: Path | None = None) -> Wheels:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         (work / own[0]).write_bytes(own[1])
-        _download(target, extra, work)
+        for path in found:
+            shutil.copyfile(path, work / path.name)
+        _download(target, {_product(path.name.partition("-")[0]) for path in found}, work)
         work.replace(folder)
     return Wheels(folder, {path.name: _digest(path) for path in sorted(folder.iterdir())})
 
@@ -165,8 +168,14 @@ def _requirements(wheels: Wheels) -> Iterator[str]:
             yield f"{package}=={version} --hash=sha256:{digest}\n"
 
 
-def _download(target: Target, extra: Path | None, folder: Path) -> None:
-    """Let pip choose the wheels for another machine than this one."""
+def _product(package: str) -> str:
+    """Return what a package is a build of: there are several of ONNX Runtime."""
+    name = package.lower().replace("_", "-")
+    return "onnxruntime" if name.startswith("onnxruntime") else name
+
+
+def _download(target: Target, given: Collection[str], folder: Path) -> None:
+    """Let pip choose the wheels for another machine than this one, less those that are given."""
     kit = target.kit
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest",
                str(folder), "--only-binary=:all:", "--disable-pip-version-check",
@@ -175,11 +184,11 @@ def _download(target: Target, extra: Path | None, folder: Path) -> None:
         command += ["--abi", abi]
     for platform in platforms(target.arch, kit.glibc):
         command += ["--platform", platform]
-    if extra:
-        command += ["--find-links", str(extra)]
     if kit.index:
         command += ["--extra-index-url", kit.index]
     for package in (*kit.packages, _PIP):
+        if _product(package.partition("=")[0]) in given:
+            continue
         done = subprocess.run(  # noqa: S603 (pip, with names from a target file)
             [*command, package], check=False, capture_output=True, text=True
         )
@@ -195,7 +204,9 @@ def _download(target: Target, extra: Path | None, folder: Path) -> None:
 
 def platforms(arch: str, glibc: str) -> list[str]:
     """Return the platform tags of wheels that a glibc can load, newest first."""
-    newest = int(glibc.partition(".")[2])
+    if not is_version(glibc) or "." not in glibc:
+        raise InputError(f"kit.glibc must be a version as 2.36, not {glibc!r}")
+    newest = int(glibc.split(".")[1])
     return [
         *(f"manylinux_2_{minor}_{arch}" for minor in range(newest, _OLDEST - 1, -1)),
         f"manylinux2014_{arch}", f"linux_{arch}",

@@ -14,7 +14,7 @@ from typing import Any
 
 from edgepack_runtime import bundle as oci
 from edgepack_runtime.errors import EdgepackError, InputError
-from edgepack_runtime.manifest import File, Manifest, canonical_json, encode
+from edgepack_runtime.manifest import CHUNK, File, Manifest, canonical_json, encode
 
 _WEIGHTS = (".onnx", ".bin", ".xml")
 
@@ -144,9 +144,13 @@ def _model_config(manifest: Manifest) -> dict[str, Any]:
 
 
 def _entry(name: str, path: Path) -> File:
+    whole, chunks = hashlib.sha256(), []
     with path.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    return File(path=name, size=path.stat().st_size, sha256=sha256)
+        while chunk := stream.read(CHUNK):
+            whole.update(chunk)
+            chunks.append(hashlib.sha256(chunk).hexdigest())
+    listed = tuple(chunks) if len(chunks) > 1 else ()
+    return File(name, path.stat().st_size, whole.hexdigest(), listed)
 
 
 def _write_archive(members: Mapping[str, Member], path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack_runtime.errors import InputError
+from edgepack_runtime.manifest import is_version
 
 
 class Table:
@@ -49,6 +50,12 @@ class Table:
             near = get_close_matches(value, choices, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(choices)}"
             self._faults.append(f"{self._where}{key}: unknown value {value!r}; {hint}")
+
+    def check_version(self, key: str) -> None:
+        """Note a value that is no version of numbers and dots; none at all is right."""
+        value = self._values.get(key, "")
+        if value and not (isinstance(value, str) and is_version(value)):
+            self._faults.append(f"{self._where}{key}: expected a version as '2.28', not {value!r}")
 
     def required(self, key: str) -> str:
         """Take a string that must be there."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.schema import Table, check, read_toml
+from edgepack_runtime.device import probe
 from edgepack_runtime.errors import InputError
+from edgepack_runtime.fit import unmet
 from edgepack_runtime.manifest import Requires, safe_name
 
 ENGINES = ("onnxruntime", "openvino")
@@ -61,7 +64,8 @@ class Kit:
 class Target:
     """A kind of device and the variants to make for it, best first.
 
-    detect: {file pattern below the root: text it must hold}; empty text: it must exist.
+    detect: {file pattern below the root: regular expression for what it must hold}; an empty one
+        if it has to exist.
     install: what a person installs on the device, a line each.
     depth: how many targets it extends; of those that fit a machine the deepest is the one.
     """
@@ -155,14 +159,20 @@ def native(root: Path, machine: str) -> Target:
         if target.arch == arch
         and (target.detect or target.name.startswith("cpu-"))
         and all(_marked(root, pattern, text) for pattern, text in target.detect.items())
+        and not _too_old_a_gpu(target, root)
     ]
     if not fit:
         raise InputError(f"no target fits this machine ({arch}); see edgepack targets")
     return max(fit, key=lambda target: (len(target.detect), target.depth))
 
 
+def _too_old_a_gpu(target: Target, root: Path) -> bool:
+    least = target.variants[0].requires.compute_capability
+    return bool(least) and bool(unmet(Requires(compute_capability=least), probe(root)))
+
+
 def _marked(root: Path, pattern: str, text: str) -> bool:
-    return any(not text or text in path.read_text(errors="replace") for path in root.glob(pattern))
+    return any(re.search(text, path.read_text(errors="replace")) for path in root.glob(pattern))
 
 
 def read_target(path: Path) -> Target:
@@ -184,8 +194,11 @@ def read_target(path: Path) -> Target:
     root.done()
     if not target.variants:
         faults.append("variants: at least one is needed")
-    if not all(isinstance(text, str) for text in target.detect.values()):
-        faults.append("detect: each file pattern needs the text that it must hold")
+    faults.extend(
+        f"detect.{pattern}: expected a regular expression, found {text!r}"
+        for pattern, text in target.detect.items()
+        if not _is_expression(text)
+    )
     names = [variant.name for variant in target.variants]
     for name in dict.fromkeys([target.name, *names]):
         if not safe_name(name):
@@ -196,12 +209,19 @@ def read_target(path: Path) -> Target:
     return target
 
 
+def _is_expression(text: object) -> bool:
+    try:
+        return isinstance(text, str) and bool(re.compile(text))
+    except re.error:
+        return False
+
+
 def _extended(path: Path) -> tuple[dict[str, Any], int]:
     """Return a file's values over those of the target that it extends, and how many it does."""
     values, depth = read_toml(path), 0
     while parent := values.pop("extends", None):
         paths = _paths()
-        if parent not in paths or depth == _DEPTH:
+        if not isinstance(parent, str) or parent not in paths or depth == _DEPTH:
             raise InputError(f"{path}: extends: no usable target {parent!r}")
         # Marks of the parent are not inherited: a board is told by its own.
         values = {**read_toml(paths[parent]), "detect": {}, **values}
@@ -210,6 +230,8 @@ def _extended(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _requires(table: Table) -> Requires:
+    for key in ("compute_capability", "glibc"):
+        table.check_version(key)
     found = Requires(
         isa_any=table.texts("isa_any"),
         memory_mb=table.integer("memory_mb", 0),

@@ -45,6 +45,9 @@ class TorchSession:
         """Return `tokens`."""
         return tokens
 
+    def compile_all(self) -> None:
+        """Nothing is compiled here."""
+
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """Run int64 arrays [rows, width]."""
         import torch

@@ -18,23 +18,29 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def prepare_behind(bundle: Bundle, model: Model, threads: int | None) -> Thread:
-    """Prepare a bundle's variants in a thread; when the best one changes, `model` becomes it."""
-    worker = Thread(target=_prepare, args=(bundle, model, threads), daemon=True)
+def prepare_behind(
+    bundle: Bundle, model: Model, threads: int | None, *, any_device: bool = False
+) -> Thread:
+    """Prepare a bundle's variants in a thread; when the best one changes, `model` becomes it.
+
+    What could not be compiled before is not tried again here: `edgepack-runtime prepare` does.
+    """
+    arguments = (bundle, model, threads, any_device)
+    worker = Thread(target=_prepare, args=arguments, daemon=True)
     worker.start()
     return worker
 
 
-def _prepare(bundle: Bundle, model: Model, threads: int | None) -> None:
+def _prepare(bundle: Bundle, model: Model, threads: int | None, any_device: bool) -> None:  # noqa: FBT001 (a thread's arguments)
     from edgepack_runtime.model import Choice, open_variant, rank
 
     try:
-        for name, state in prepare(bundle).items():
-            _log.info("%s: %s", name, state)
-        candidates, rejected = rank(bundle, probe())
-        best, reason = candidates[0]
-        if best.name == model.variant.name:
+        for name, state in prepare(bundle, again=False).items():
+            _log.info("%s: %s", name, state or "ready")
+        candidates, rejected = rank(bundle, probe(), any_device=any_device)
+        if not candidates or candidates[0][0].name == model.variant.name:
             return
+        best, reason = candidates[0]
         other = open_variant(bundle, best, threads)
         selftest(bundle, other)
     except (EdgepackError, OSError) as exc:

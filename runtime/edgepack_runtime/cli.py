@@ -171,9 +171,12 @@ def _verify(args: argparse.Namespace) -> None:
 
 
 def _selftest(args: argparse.Namespace) -> None:
+    from edgepack_runtime.prepare import needs_preparing
     from edgepack_runtime.selftest import selftest
 
     bundle, model = _load(args)
+    if needs_preparing(model.variant):
+        model.compile_all()
     size = bundle.verify()
     found = selftest(bundle, model)
     report = {
@@ -193,6 +196,8 @@ def _tune(args: argparse.Namespace) -> None:
     from edgepack_runtime.device import probe
     from edgepack_runtime.elect import tune
 
+    if not args.seconds > 0:
+        raise InputError(f"--seconds must be above 0, not {args.seconds:g}")
     bundle = Bundle.open(args.bundle)
     record = tune(bundle, seconds=args.seconds)
     path = tuned.save(bundle.digest, probe(), record)
@@ -212,7 +217,10 @@ def _prepare(args: argparse.Namespace) -> None:
     found = prepare(Bundle.open(args.bundle), tick if sys.stderr.isatty() else None)
     if sys.stderr.isatty():
         sys.stderr.write("\n")
-    _report(args, found or {"prepared": "no variant of this bundle needs it"})
+    shown = {name: said or "ready" for name, said in found.items()}
+    _report(args, shown or {"prepared": "no variant of this bundle needs it"})
+    if failed := [name for name, said in found.items() if said]:
+        raise DeviceError(f"not prepared: {', '.join(failed)}; the other variants run")
 
 
 def _doctor(args: argparse.Namespace) -> None:

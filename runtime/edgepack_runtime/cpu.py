@@ -8,11 +8,13 @@ between kernels are asked of the CPUID instruction, as engines do.
 from __future__ import annotations
 
 import platform
+import sys
 from functools import cache
 
 # rdi: leaf, rsi: subleaf, rdx: where to store eax, ebx, ecx, edx
 _CPUID = bytes.fromhex("53 4989d0 89f8 89f1 0fa2 418900 41895804 41894808 4189500c 5b c3")
 _PAGE = 4096
+_LARGEST_32_BIT = 2**31 - 1
 _EXTENDED = 7
 # Linux's name of a flag: (subleaf of leaf 7, register, bit), Intel SDM volume 2A, CPUID.
 _FLAGS = {
@@ -31,7 +33,8 @@ def absent() -> frozenset[str]:
 
     Empty on other CPUs, and where the system forbids the question.
     """
-    if platform.machine().lower() not in ("x86_64", "amd64"):
+    wide = sys.maxsize > _LARGEST_32_BIT  # the code below is for 64-bit processes
+    if platform.machine().lower() not in ("x86_64", "amd64") or not wide:
         return frozenset()
     try:
         subleaves = _leaf_seven()

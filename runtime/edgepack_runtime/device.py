@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 import platform
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgepack_runtime import cpu
 
+_LARGEST_32_BIT = 2**31 - 1
 _ISA = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 # Jetson Linux release → JetPack (jetson-containers l4t_version.py).
-_JETPACK = {"R35": "5", "R36": "6", "R38": "7", "R39": "7"}
+_JETPACK = {"R32": "4", "R35": "5", "R36": "6", "R38": "7", "R39": "7"}
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ def read_text(path: Path) -> str:
 
 def _machine() -> str:
     machine = platform.machine().lower()
+    if sys.maxsize <= _LARGEST_32_BIT:  # a 32-bit system on a 64-bit kernel
+        return {"aarch64": "armv7l", "x86_64": "i686"}.get(machine, machine)
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,8 @@ from edgepack_runtime import tuned
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.device import cores, probe
 from edgepack_runtime.energy import find_meter
-from edgepack_runtime.errors import DeviceError, SelfTestError
-from edgepack_runtime.fit import on_cpu
+from edgepack_runtime.errors import DeviceError, EdgepackError, SelfTestError
+from edgepack_runtime.fit import on_cpu, unmet
 from edgepack_runtime.latency import CELLS, measure_times, text_of
 from edgepack_runtime.manifest import Variant
 from edgepack_runtime.memory import peak_memory
@@ -22,6 +23,7 @@ from edgepack_runtime.selftest import read_golden, selftest
 if TYPE_CHECKING:
     from edgepack_runtime.model import Model
 
+Times = dict[str, list[float]]
 _log = logging.getLogger(__name__)
 
 
@@ -41,25 +43,27 @@ def tune(bundle: Bundle, *, seconds: float = 1.0, threads: int | None = None) ->
 
     """
     sound = _sound_variants(bundle)
-    models: dict[tuple[str, int], Model] = {}
-    for variant in sound.values():
-        counts = [threads or cores()] if threads or not on_cpu(variant) else thread_counts(cores())
-        models |= {(variant.name, n): _open(bundle, variant, n) for n in counts}
     texts = read_golden(bundle).texts
-    named = {f"{name}@{count}": model for (name, count), model in models.items()}
-    times = measure_times(named, texts, seconds=seconds)
+    times: dict[tuple[str, int], Times] = {}
+    for count in [threads] if threads else thread_counts(cores()):
+        # One number of threads at a time: a small device holds each variant once, not thrice.
+        fit = [v for v in sound.values() if on_cpu(v) or count == (threads or cores())]
+        models = {variant.name: _open(bundle, variant, count) for variant in fit}
+        for name, found in measure_times(models, texts, seconds=seconds).items():
+            times[name, count] = found
+        del models
     medians = {
-        key: {cell: round(median(found) * 1000, 3) for cell, found in row.items()}
-        for key, row in times.items()
+        f"{name}@{count}": {cell: round(median(found) * 1000, 3) for cell, found in row.items()}
+        for (name, count), row in times.items()
     }
     best: dict[str, int] = {}
-    for name, count in sorted(models, key=lambda key: tuned.score(f"{key[0]}@{key[1]}", medians)):
+    for name, count in sorted(times, key=lambda key: tuned.score(f"{key[0]}@{key[1]}", medians)):
         best.setdefault(name, count)
-    energy = _energy({name: models[name, count] for name, count in best.items()}, texts, seconds)
+    energy = _energy(bundle, [(sound[name], count) for name, count in best.items()], seconds)
     details = {
         name: {
-            **{f"p95 {cell}": _p95(found) for cell, found in times[f"{name}@{count}"].items()},
-            "memory_mb": round(peak_memory(bundle.path, name, count), 1),
+            **{f"p95 {cell}": _p95(found) for cell, found in times[name, count].items()},
+            **_memory(bundle, name, count),
             **energy.get(name, {}),
         }
         for name, count in best.items()
@@ -77,7 +81,10 @@ def _sound_variants(bundle: Bundle) -> dict[str, Variant]:
     """Return the variants that load here and reproduce their golden outputs."""
     from edgepack_runtime.model import open_variant, rank
 
-    candidates, rejected = rank(bundle, probe())
+    device = probe()
+    if lacking := unmet(bundle.manifest.requires, device):
+        raise DeviceError(f"{bundle.path} (for {bundle.manifest.target}) {'; '.join(lacking)}")
+    candidates, rejected = rank(bundle, device)
     found: dict[str, Variant] = {}
     failure: SelfTestError | None = None
     for variant, _ in candidates:
@@ -104,8 +111,17 @@ def _open(bundle: Bundle, variant: Variant, threads: int) -> Model:
     return open_variant(bundle, variant, threads)
 
 
+def _memory(bundle: Bundle, name: str, threads: int) -> dict[str, float]:
+    """Return {"memory_mb": peak of a process of its own}; empty where it cannot be told."""
+    try:
+        return {"memory_mb": round(peak_memory(bundle.path, name, threads), 1)}
+    except EdgepackError as exc:
+        _log.warning("memory of %s is not measured: %s", name, exc)
+        return {}
+
+
 def _energy(
-    models: Mapping[str, Model], texts: Sequence[str], seconds: float
+    bundle: Bundle, chosen: Sequence[tuple[Variant, int]], seconds: float
 ) -> dict[str, dict[str, float]]:
     """Return {variant: {"energy_mj": millijoules an answer}} of one text of 16 tokens.
 
@@ -115,15 +131,18 @@ def _energy(
     if meter is None:
         return {}
     found = {}
-    for name, model in models.items():
-        text = text_of(model.encoder, texts, min(CELLS[0][0], model.task.text.max_length))
-        model(text)
-        before, answers, end = meter.joules(), 0, time.perf_counter() + seconds
-        while time.perf_counter() < end:
+    with closing(meter):
+        for variant, count in chosen:
+            model = _open(bundle, variant, count)
+            tokens = min(CELLS[0][0], model.task.text.max_length)
+            text = text_of(model.encoder, read_golden(bundle).texts, tokens)
             model(text)
-            answers += 1
-        found[name] = {"energy_mj": round((meter.joules() - before) / answers * 1000, 3)}
-    meter.close()
+            before, answers, end = meter.joules(), 0, time.perf_counter() + seconds
+            while not answers or time.perf_counter() < end:
+                model(text)
+                answers += 1
+            joules = (meter.joules() - before) / answers
+            found[variant.name] = {"energy_mj": round(joules * 1000, 3)}
     return found
 
 

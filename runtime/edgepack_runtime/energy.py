@@ -12,7 +12,9 @@ from typing import Protocol
 
 _MICRO = 1e-6
 _INTERVAL_MS = 100
-_POWER = re.compile(r"(?:VDD_IN|POM_5V_IN|SYS5V|VIN_SYS_5V0)\s+(\d+)(?:mW)?/")
+# The board's input, or the rails that make it up where there is no such sensor (AGX Orin).
+_INPUT = re.compile(r"(?:VDD_IN|POM_5V_IN)\s+(\d+)(?:mW)?/")
+_RAILS = re.compile(r"(?:VDD_GPU_SOC|VDD_CPU_CV|VIN_SYS_5V0)\s+(\d+)(?:mW)?/")
 
 
 class Meter(Protocol):
@@ -28,13 +30,21 @@ class Meter(Protocol):
 def find_meter(root: Path = Path("/")) -> Meter | None:
     """Return a meter of this device; None if it has none that this user may read."""
     domains = [p for p in sorted(root.glob("sys/class/powercap/intel-rapl:*")) if p.is_dir()]
-    packages = [path for path in domains if path.name.count(":") == 1]
+    packages = [path for path in domains if _name(path).startswith("package-")]
     try:
         if packages:
             return _Rapl(packages)
     except (OSError, ValueError):  # only root may read it on most systems
         return None
     return _Tegrastats() if shutil.which("tegrastats") else None
+
+
+def _name(domain: Path) -> str:
+    """Return what a RAPL domain counts: `package-0`, `core`, `psys` (which holds packages)."""
+    try:
+        return (domain / "name").read_text().strip()
+    except OSError:
+        return ""
 
 
 class _Rapl:
@@ -86,6 +96,6 @@ class _Tegrastats:
         with self._process.stdout as lines:
             for line in lines:
                 now = time.monotonic()
-                if found := _POWER.search(line):
-                    self._total += int(found[1]) / 1000 * (now - last)
+                milliwatts = _INPUT.findall(line) or _RAILS.findall(line)
+                self._total += sum(map(int, milliwatts)) / 1000 * (now - last)
                 last = now

@@ -19,6 +19,10 @@ class InputError(EdgepackError):
     exit_code = 2
 
 
+class LinkError(EdgepackError):
+    """A download failed.  What was taken and checked so far is kept; trying again goes on."""
+
+
 class BudgetError(EdgepackError):
     """The build was refused: a quality, size or latency limit is broken."""
 

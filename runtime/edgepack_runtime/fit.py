@@ -49,7 +49,15 @@ def why_not(variant: Variant, device: Device) -> str:
         return (
             f"{variant.engine} is not installed (pip install 'edgepack-runtime[{variant.engine}]')"
         )
-    if not on_cpu(variant) and variant.provider not in providers(variant.engine):
+    return "" if on_cpu(variant) else _lacks_provider(variant)
+
+
+def _lacks_provider(variant: Variant) -> str:
+    try:
+        found = providers(variant.engine)
+    except (ImportError, AttributeError, RuntimeError, OSError) as exc:
+        return f"{variant.engine} is installed and does not import: {exc}"
+    if variant.provider not in found:
         return f"the installed {variant.engine} has no {variant.provider}"
     return ""
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 # Compute capability by the words of a GPU's name, the first that fits: NVIDIA CUDA GPUs table.
 _BY_NAME = (
+    ("Quadro RTX", "7.5"), ("RTX 4000 Ada", "8.9"), ("RTX 5000 Ada", "8.9"),
+    ("RTX 6000 Ada", "8.9"), ("RTX 2000 Ada", "8.9"), ("RTX 4500 Ada", "8.9"),
     ("Thor", "11.0"), ("Orin", "8.7"), ("Xavier", "7.2"), ("RTX 50", "12.0"), ("RTX PRO", "12.0"),
-    ("RTX 40", "8.9"), ("RTX 4000 Ada", "8.9"), ("RTX 6000 Ada", "8.9"), ("RTX 30", "8.6"),
+    ("RTX 40", "8.9"), ("RTX 30", "8.6"),
     ("RTX A", "8.6"), ("RTX 20", "7.5"), ("B200", "10.0"), ("H200", "9.0"), ("H100", "9.0"),
     ("L40", "8.9"), ("L4", "8.9"), ("A100", "8.0"), ("A30", "8.0"), ("A10", "8.6"), ("A16", "8.6"),
     ("A2", "8.6"), ("T4", "7.5"), ("V100", "7.0"), ("P100", "6.0"), ("GTX 16", "7.5"),

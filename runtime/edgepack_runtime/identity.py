@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from edgepack_runtime.device import Device
-from edgepack_runtime.gpu import driver_version
+from edgepack_runtime.fit import on_cpu
+from edgepack_runtime.gpu import driver_version, find_gpu
+from edgepack_runtime.manifest import Variant
 
 ENGINES = ("onnxruntime", "openvino")
 _SHOWN = 16
+_TENSORRT_MAJORS = (11, 10)
 
 
 def identity(device: Device, engines: Sequence[str] = ENGINES) -> str:
@@ -22,9 +26,21 @@ def identity(device: Device, engines: Sequence[str] = ENGINES) -> str:
     return " | ".join([*parts, *(f"{name} {engine_version(name)}" for name in engines)])
 
 
-def short(device: Device, engine: str) -> str:
-    """Hash the identity for one engine, for the name of a folder."""
-    return hashlib.sha256(identity(device, (engine,)).encode()).hexdigest()[:_SHOWN]
+def compiled_for(variant: Variant, device: Device) -> str:
+    """Hash what a compiled form of a variant depends on, for the name of a folder.
+
+    For the CPU its model and flags, for a GPU or NPU the driver and the libraries.  Not the
+    number of processors: a service may be bound to fewer than the shell that prepared it.
+    """
+    parts = [variant.engine, engine_version(variant.engine), variant.provider]
+    if on_cpu(variant):
+        parts.append(device.fingerprint.replace(f"/{device.cores}/", "/", 1))
+    else:
+        gpu = find_gpu(device.root)
+        parts += [gpu.name if gpu else device.cpu, driver_version(device.root)]
+    if variant.provider == "TensorrtExecutionProvider":
+        parts.append(str(tensorrt_version()))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:_SHOWN]
 
 
 def engine_version(engine: str) -> str:
@@ -40,3 +56,20 @@ def engine_version(engine: str) -> str:
         if name in (engine, f"{engine}_gpu"):
             return version
     return ""
+
+
+@cache
+def tensorrt_version() -> int:
+    """Return the version of the TensorRT library that would be loaded, as 101602; 0 for none.
+
+    An engine that another version built does not load, and ONNX Runtime's own cache names it
+    by the version it was compiled with, not by the one that runs.
+    """
+    import ctypes
+
+    for major in _TENSORRT_MAJORS:
+        try:
+            return int(ctypes.CDLL(f"libnvinfer.so.{major}").getInferLibVersion())
+        except (OSError, AttributeError):
+            continue
+    return 0

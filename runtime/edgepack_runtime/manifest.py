@@ -17,17 +17,24 @@ from typing import Any, get_args, get_origin, get_type_hints
 from edgepack_runtime.errors import TrustError
 
 FORMAT = 1
+CHUNK = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_VERSION = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6}){0,3}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class File:
-    """One file of a bundle: where it stands for a reader, and which blob it is."""
+    """One file of a bundle: where it stands for a reader, and which blob it is.
+
+    chunks: the sha256 of each `CHUNK` bytes of a file that is longer, so that a download is
+    checked as it comes.
+    """
 
     path: str
     size: int
     sha256: str
+    chunks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,6 +195,11 @@ def safe_name(name: str) -> bool:
     return bool(_NAME.fullmatch(name))
 
 
+def is_version(text: str) -> bool:
+    """Tell whether a text is a version of numbers and dots, as `2.28`."""
+    return bool(_VERSION.fullmatch(text))
+
+
 def safe_path(path: str) -> bool:
     """Tell whether `path` is a plain relative POSIX path that stays below its folder."""
     if not path or path.startswith("/") or "\\" in path or "\0" in path or ":" in path:
@@ -201,18 +213,29 @@ def _check(manifest: Manifest) -> None:
     if len(set(paths)) != len(paths) or len(set(names)) != len(names):
         raise TrustError("the manifest lists a file or a variant twice")
     for entry in manifest.files:
-        if not safe_path(entry.path):
-            raise TrustError(f"the manifest holds an unsafe path {entry.path!r}")
-        if not _DIGEST.fullmatch(entry.sha256) or entry.size < 0:
-            raise TrustError(f"the manifest holds a malformed digest or size for {entry.path!r}")
+        _check_file(entry)
     for name in [manifest.name, manifest.version, manifest.target, *names]:
         if not safe_name(name):
             raise TrustError(f"the manifest holds an unusable name {name!r}")
     if not manifest.variants:
         raise TrustError("the manifest lists no variant")
+    demands = [manifest.requires, *(variant.requires for variant in manifest.variants)]
+    for version in [text for item in demands for text in (item.glibc, item.compute_capability)]:
+        if version and not is_version(version):
+            raise TrustError(f"the manifest holds an unusable version {version[:40]!r}")
     wanted = [path for variant in manifest.variants for path in variant.files]
     for path in [*wanted, manifest.golden, manifest.task.text.tokenizer]:
         manifest.file(path)
+
+
+def _check_file(entry: File) -> None:
+    if not safe_path(entry.path):
+        raise TrustError(f"the manifest holds an unsafe path {entry.path!r}")
+    digests = (entry.sha256, *entry.chunks)
+    if not all(_DIGEST.fullmatch(digest) for digest in digests) or entry.size < 0:
+        raise TrustError(f"the manifest holds a malformed digest or size for {entry.path!r}")
+    if entry.chunks and len(entry.chunks) != -(-entry.size // CHUNK):
+        raise TrustError(f"the manifest lists a wrong number of chunks for {entry.path!r}")
 
 
 @cache

@@ -103,6 +103,10 @@ class Model:
         self.provider, self.placement = other.provider, other.placement
         self.choice = other.choice or self.choice
 
+    def compile_all(self) -> None:
+        """Compile every shape that the session may be asked for, where it compiles at all."""
+        self._session.compile_all()
+
     def _options(self, options: Mapping[str, object]) -> Any:
         if not options:
             return self._rules.Options()
@@ -146,6 +150,8 @@ class Model:
     def _infer(self, rows: Sequence[Encoding], batch_size: int) -> list[Array]:
         if type(batch_size) is not int or batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
+        most = self.variant.options.get("max_rows")  # what the engine was compiled for
+        batch_size = min(batch_size, most) if type(most) is int and most > 0 else batch_size
         session = self._session  # one for the whole call: `take_over` may put in another
         outputs: list[Array] = [None] * len(rows)  # type: ignore[list-item]
         for group in batches([len(row.ids) for row in rows], batch_size):
@@ -179,7 +185,7 @@ def load(
         any_device: try a bundle that was built for another kind of machine.
         allow_fallback: if the best variant does not load, try the next instead of failing.
         prepare: compile in the background what this device could run better (TensorRT, GPU,
-            NPU), and switch to it when it has passed the golden inputs.
+            NPU), and switch to it when it has passed the golden inputs; not if `variant` names one.
 
     Raises:
         InputError: there is no bundle at `path`, or no such variant.
@@ -212,10 +218,10 @@ def load(
             selftest(bundle, model, limit=1)
             model.choice = Choice(candidate, reason, rejected)
             _log.info("%s runs %s on %s: %s", bundle.path, candidate.name, model.provider, reason)
-            if prepare:
+            if prepare and variant is None:
                 from edgepack_runtime.background import prepare_behind
 
-                prepare_behind(bundle, model, threads)
+                prepare_behind(bundle, model, threads, any_device=any_device)
             return model
     listed = "; ".join(f"{name}: {why}" for name, why in rejected.items())
     raise DeviceError(

@@ -7,11 +7,12 @@ may go there; the operators that cost time may not, else a bundle claims a GPU a
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from edgepack_runtime.paths import write_whole
 
 # The operators that a transformer spends its time in.
 HEAVY = frozenset({
@@ -46,6 +47,8 @@ def profiled(make: Callable[[str], Any], run: Callable[[Any], object]) -> Placem
         run: runs it once.
 
     """
+    import tempfile
+
     with tempfile.TemporaryDirectory() as folder:
         session = make(str(Path(folder) / "profile"))
         run(session)
@@ -60,6 +63,20 @@ def profiled(make: Callable[[str], Any], run: Callable[[Any], object]) -> Placem
     for (provider, _), operator in nodes.items():
         found.setdefault(provider, Counter())[operator] += 1
     return found
+
+
+def read(path: Path) -> Placement | None:
+    """Return a placement that was kept; None if there is none to be read."""
+    try:
+        kept = json.loads(path.read_text())
+        return {str(p): {str(o): int(n) for o, n in row.items()} for p, row in kept.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def write(path: Path, placement: Placement) -> None:
+    """Keep a placement; it holds for one graph and one machine."""
+    write_whole(path, json.dumps(placement).encode())
 
 
 def strays(placement: Placement, wanted: str) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 import edgepack_runtime as er
 from edgepack.build import build, plans
+from edgepack.pack import Content, write_bundle
 from edgepack.progress import Quiet
 from edgepack.recipe import Recipe
 from edgepack.target import all_targets, as_markdown, explain_target, find_target
@@ -117,14 +119,51 @@ def test_the_portable_variant_serves_until_the_other_is_compiled(
     assert prepared(bundle, bundle.manifest.variant("compiled"), device)
 
 
+def _repacked(path: Path, to: Path, change: dict[str, str]) -> Path:
+    """Write a bundle again with other words in its manifest."""
+    bundle = Bundle.open(path)
+    folder = to.with_suffix("")
+    folder.mkdir()
+    files = {}
+    for entry in bundle.manifest.files:
+        files[entry.path] = folder / entry.sha256
+        files[entry.path].write_bytes(bytes(bundle.read(entry.path)))
+    manifest = dataclasses.replace(bundle.manifest, **change)  # type: ignore[arg-type]
+    write_bundle(manifest, Content(files), to, layout="epk")
+    return to
+
+
 def test_a_variant_that_fails_its_golden_inputs_is_never_ready(
-    board: Path, monkeypatch: pytest.MonkeyPatch
+    board: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What compiles but does not answer as it should stays out, with the reason."""
-    monkeypatch.setattr("edgepack_runtime.prepare.sys.executable", "/bin/false")
-    said = prepare(Bundle.open(board))
-    assert "died" in said["compiled"]
+    change = {"golden": "portable/config.json"}  # what compiles, and is no golden file
+    broken = _repacked(board, tmp_path / "broken.epk", change)
+    said = prepare(Bundle.open(broken))
+    assert "golden file is malformed" in said["compiled"]
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert prepare(Bundle.open(broken), again=False) == said  # not tried again behind a model
+    assert "died" in prepare(Bundle.open(board))["compiled"]
     assert er.load(board).variant.name == "portable"
+    assert main(["prepare", str(board)]) == 4
+
+
+def test_a_compiler_may_say_as_much_as_it_likes(
+    board: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Megabytes of messages, in no encoding at all, neither block nor break the preparation."""
+    noisy = tmp_path / "noisy"
+    noisy.write_text("#!/bin/sh\nhead -c 3000000 /dev/urandom >&2\nexit 1\n")
+    noisy.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(noisy))
+    assert prepare(Bundle.open(board))["compiled"]
+
+
+def test_a_variant_that_was_named_is_kept(board: Path) -> None:
+    """Preparing behind a model does not replace the variant that its user asked for."""
+    model = er.load(board, variant="portable", prepare=True)
+    prepare(Bundle.open(board))
+    assert model.variant.name == "portable"
 
 
 def test_a_running_model_takes_over_what_was_compiled(board: Path) -> None:
@@ -154,6 +193,7 @@ def test_an_election_measures_what_matters(board: Path, capsys: pytest.CaptureFi
     assert tuned.load(bundle.digest, probe()).threads == said["threads"]
     other = dataclasses.replace(probe(), cpu="another")
     assert tuned.load(bundle.digest, other) == tuned.Record()
+    assert main(["tune", str(board), "--seconds", "0"]) == 2
     assert main(["prepare", str(board)]) == 0
     assert tuned.load(bundle.digest, probe()) == tuned.Record()  # there is a new candidate
 

@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgepack.export import onnxruntime as exporter
 from edgepack.export.tensorrt import RULES, lint
 from edgepack_runtime import Bundle
 
@@ -88,11 +89,17 @@ def _norm_of_quantized(model: Any) -> None:
     _read(model, "norm", 0, "sd")
 
 
+def _gather_int8(model: Any) -> None:
+    look_up = helper.make_node("Gather", ["w", "ids"], ["rows"], "look-up")
+    model.graph.node.insert(0, look_up)
+
+
 BREACHES: dict[str, Change] = {
     "only-standard-operators": lambda m: setattr(_node(m, "norm"), "domain", "com.microsoft"),
     "no-dynamic-quantization": lambda m: setattr(_node(m, "q"), "op_type", "DynamicQuantizeLinear"),
     "scales-are-constants": lambda m: _drop_weight(m, "x_scale"),
     "types-are-int8": lambda m: _set(m, "x_zero", np.array(0, np.uint8)),
+    "int8-is-read-by-pairs-alone": _gather_int8,
     "zero-points-are-zero": lambda m: _set(m, "x_zero", np.array(3, np.int8)),
     "scales-are-positive": lambda m: _set(m, "w_scale", np.zeros(LABELS, np.float32)),
     "activations-are-per-tensor": lambda m: _set(m, "x_scale", np.ones(WIDTH, np.float32)),
@@ -146,6 +153,36 @@ def test_what_is_built_for_jetson_has_the_form(kind: str, bundle: Get, tmp_path:
     assert any(node.op_type == "QuantizeLinear" for node in onnx.load(str(path)).graph.node)
 
 
+def test_a_large_embedding_stays_in_float_for_tensorrt_alone(tmp_path: Path) -> None:
+    """TensorRT gathers no int8; other static forms keep the table at a quarter of its size."""
+    export, strict, plain = (tmp_path / name for name in ("export", "strict", "plain"))
+    for folder in (export, strict, plain):
+        folder.mkdir()
+    rng = np.random.default_rng(0)
+    weights = {"table": rng.normal(size=(8000, 16)), "w": rng.normal(size=(16, 16))}
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["rows"], "/embeddings/Gather"),
+        helper.make_node("MatMul", ["rows", "w"], ["y"], "/layer/MatMul"),
+    ]
+    made = helper.make_graph(
+        nodes, "embedding",
+        [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["rows", "tokens"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", "tokens", 16])],
+        [numpy_helper.from_array(v.astype(np.float32), n) for n, v in weights.items()],
+    )  # fmt: skip
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, str(export / "model.onnx"))
+    with pytest.MonkeyPatch.context() as patch:
+        feeds = [{"input_ids": rng.integers(0, 8000, (1, 9))} for _ in range(8)]
+        patch.setattr(exporter, "calibration_feeds", lambda _: iter(feeds))
+        for folder in (strict, plain):
+            settings = exporter.VariantSettings("int8", "static", tensorrt=folder is strict)
+            exporter.make_variant(settings, {"export": export}, folder)
+    assert lint(strict / "model.onnx") == []
+    assert {b.rule for b in lint(plain / "model.onnx")} == {"int8-is-read-by-pairs-alone"}
+    assert (plain / "model.onnx").stat().st_size * 2 < (strict / "model.onnx").stat().st_size
+
+
 def test_the_engine_shapes_cover_what_the_runtime_sends(bundle: Get) -> None:
     """TensorRT's profile goes from one token to a full batch of the longest texts."""
     manifest = Bundle.open(bundle("bert-ner", "jetson-orin")).manifest
@@ -155,3 +192,4 @@ def test_the_engine_shapes_cover_what_the_runtime_sends(bundle: Get) -> None:
     assert "input_ids:1x1" in shapes["trt_profile_min_shapes"]
     assert f"input_ids:8x{manifest.task.text.max_length}" in shapes["trt_profile_max_shapes"]
     assert shapes["trt_engine_cache_enable"] == "1"
+    assert options["max_rows"] == 8

@@ -45,7 +45,8 @@ def test_a_captured_device_is_read_from_its_files(tmp_path: Path) -> None:
     ("name", "capability"),
     [("Tesla T4", "7.5"), ("NVIDIA A10G", "8.6"), ("NVIDIA L4", "8.9"), ("NVIDIA L40S", "8.9"),
      ("NVIDIA A100-SXM4-40GB", "8.0"), ("NVIDIA GeForce RTX 4090", "8.9"),
-     ("NVIDIA H100 80GB HBM3", "9.0"), ("NVIDIA GeForce RTX 5080", "12.0"), ("Voodoo 2", "")],
+     ("NVIDIA H100 80GB HBM3", "9.0"),
+     ("Quadro RTX 4000", "7.5"), ("NVIDIA RTX 5000 Ada Generation", "8.9"), ("NVIDIA GeForce RTX 5080", "12.0"), ("Voodoo 2", "")],
 )  # fmt: skip
 def test_a_gpu_is_known_by_its_name(name: str, capability: str) -> None:
     """Where no driver can be asked, the name says what the GPU can do."""
@@ -101,8 +102,12 @@ def test_a_captured_device_is_asked_about_a_bundle(
 
 def test_energy_is_counted_where_the_kernel_shows_it(tmp_path: Path) -> None:
     """RAPL's counters are summed over packages, a wrap-around included; sub-domains are not."""
-    for name, value in (("intel-rapl:0", 900), ("intel-rapl:1", 10), ("intel-rapl:0:0", 5)):
+    for name, value, what in (
+        ("intel-rapl:0", 900, "package-0"), ("intel-rapl:1", 10, "package-1"),
+        ("intel-rapl:0:0", 5, "core"), ("intel-rapl:2", 7, "psys"),
+    ):  # fmt: skip
         folder = f"sys/class/powercap/{name}"
+        devices.write(tmp_path, f"{folder}/name", f"{what}\n")
         devices.write(tmp_path, f"{folder}/energy_uj", str(value))
         devices.write(tmp_path, f"{folder}/max_energy_range_uj", "1000")
     meter = find_meter(tmp_path)
@@ -110,6 +115,7 @@ def test_energy_is_counted_where_the_kernel_shows_it(tmp_path: Path) -> None:
     assert meter.joules() == 0
     devices.write(tmp_path, "sys/class/powercap/intel-rapl:0/energy_uj", "100")
     devices.write(tmp_path, "sys/class/powercap/intel-rapl:1/energy_uj", "60")
+    devices.write(tmp_path, "sys/class/powercap/intel-rapl:2/energy_uj", "900")
     assert meter.joules() == pytest.approx(250e-6)
     meter.close()
 

@@ -101,6 +101,11 @@ def _tensorrt_11(root: Path) -> None:
     write(root, "usr/lib/aarch64-linux-gnu/libnvinfer.so.11", "")
 
 
+def _intel_gpu(root: Path) -> None:
+    _with_openvino(root)
+    write(root, "sys/class/drm/renderD128/device/vendor", "0x8086\n")
+
+
 # What is wrong, on which device: rule, level, words of the finding, words of the remedy.
 Case = tuple[Make, Change, str, str, str, str]
 CASES: list[Case] = [
@@ -172,7 +177,7 @@ CASES: list[Case] = [
      "old-jetpack", "fault", "JetPack 5", "JetPack 6"),
     (devices.jetpack7, lambda r: write(r, "etc/nv_tegra_release", "# R41 (release)\n"),
      "unknown-jetson", "note", "R41", "upgrade edgepack-runtime"),
-    (devices.bare_x86, lambda r: _with_openvino(r, "dev/dri/renderD128"),
+    (devices.bare_x86, _intel_gpu,
      "intel-gpu-without-runtime",
      "limit", "compute runtime", "intel-opencl-icd"),
     (devices.bare_x86, _with_openvino, "intel-npu-without-driver", "limit",

@@ -87,10 +87,34 @@ def test_a_provider_that_is_not_there_is_an_error() -> None:
         _open("CUDAExecutionProvider")
 
 
-def test_no_profile_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU session writes no profile into the working folder."""
+def test_a_profile_is_kept_and_leaves_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One profile serves every later load of the same graph, and no file of it stays behind."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(placement, "assigned", lambda _: None)
+    cache = tmp_path / "cache"
+
+    def make(profile: str = "") -> Any:
+        options = onnxruntime.SessionOptions()
+        options.enable_profiling = bool(profile)
+        if profile:
+            options.profile_file_prefix = profile
+        return onnxruntime.InferenceSession(_model(), options, providers=[CPU])
+
+    first = engine._profiled(make, cache)
+    assert first[CPU]["MatMul"] == 1
+
+    def never(_: str = "") -> Any:
+        raise AssertionError("profiled again")
+
+    assert engine._profiled(never, cache) == first
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["placement.json"]
+
+
+def test_a_failure_while_running_is_an_error_and_no_fall_back() -> None:
+    """ONNX Runtime's own retry on the CPU is off: a session that fails says so."""
     session = _open(CPU)
-    session.run({"input_ids": np.ones((1, 8), np.int64)})
-    assert session.placement == {}
-    assert list(tmp_path.iterdir()) == []
+    assert session._session._enable_fallback is False
+    with pytest.raises(DeviceError, match="fails on 1×3 tokens"):
+        session.run({"input_ids": np.ones((1, 3), np.int64)})

@@ -116,6 +116,12 @@ def nodes_of(model: Any, layers: Sequence[str]) -> list[str]:
     return found
 
 
+def embeddings(model: Any) -> list[str]:
+    """Name the nodes that look up rows of a weight."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [n.name for n in model.graph.node if n.op_type == "Gather" and n.input[0] in weights]
+
+
 def quantize_embeddings(model: Any) -> Any:
     """Store large float embedding tables as int8 with one scale a row.
 

@@ -18,7 +18,7 @@ from edgepack.cache import Source, Stage
 from edgepack.export import Choice, graph, optimum_task, tensorrt
 from edgepack.export.search import Trial, parameters, quantize_best
 from edgepack.target import VariantSpec
-from edgepack_runtime.errors import EdgepackError, InputError
+from edgepack_runtime.errors import InputError
 from edgepack_runtime.text import INPUTS
 
 FILES = ("model.onnx",)
@@ -42,11 +42,15 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class VariantSettings:
-    """precision and scheme as in a target file; choice: how to quantize beyond that."""
+    """precision and scheme as in a target file; choice: how to quantize beyond that.
+
+    tensorrt: make static int8 in the form that TensorRT reads.
+    """
 
     precision: str
     scheme: str
     choice: Choice = Choice()
+    tensorrt: bool = False
 
 
 def export_stage(model: Source | Stage, task: str) -> Stage:
@@ -59,7 +63,8 @@ def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source], choic
     """Return the stage that makes one variant from `inputs`: export, tokenizer, texts."""
     kept = choice.kept if spec.precision == "int8" else ()
     trials = choice.trials if spec.scheme == "static" else 1
-    settings = VariantSettings(spec.precision, spec.scheme, Choice(kept, trials))
+    strict = spec.scheme == "static" and spec.provider == TENSORRT
+    settings = VariantSettings(spec.precision, spec.scheme, Choice(kept, trials), strict)
     needed = {"export": inputs["export"]}
     if spec.scheme == "dynamic-reduced":
         needed["dynamic"] = variant_stage(replace(spec, scheme="dynamic"), inputs, choice)
@@ -118,12 +123,13 @@ def device_options(folder: Path, max_length: int, provider: str) -> dict[str, An
     model = onnx.load(str(folder / FILES[0]), load_external_data=False)
     sizes = {"min": (1, 1), "opt": (1, min(_USUAL, max_length)), "max": (_ROWS, max_length)}
     return {
+        "max_rows": _ROWS,
         "provider_options": {
             f"trt_profile_{name}_shapes": ",".join(
                 f"{item.name}:{rows}x{tokens}" for item in model.graph.input
             )
             for name, (rows, tokens) in sizes.items()
-        }
+        },
     }
 
 
@@ -137,7 +143,7 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
     elif settings.scheme == "dynamic-reduced":
         graph.save(graph.halve_int8_weights(graph.load(inputs["dynamic"] / FILES[0])), final)
     elif settings.scheme == "static":
-        quantize = partial(_static, source, inputs, settings.choice.kept)
+        quantize = partial(_static, source, inputs, settings)
         quantize_best(quantize, "onnxruntime", settings.choice.trials, inputs, out)
     else:
         _dynamic(source, final, settings.choice.kept)
@@ -191,19 +197,21 @@ def _fuse(source: Path) -> Any:
 
 
 def _static(
-    source: Path, inputs: Mapping[str, Path], kept: Sequence[str], trial: Trial, out: Path
+    source: Path, inputs: Mapping[str, Path], settings: VariantSettings, trial: Trial, out: Path
 ) -> None:
     """Calibrate with NNCF: SmoothQuant, then symmetric int8 Q/DQ pairs, weights per channel.
 
     Symmetric, explicit pairs on an unfused graph are the form that TensorRT reads, and its
-    weights are int8 in the file.
+    weights are int8 in the file.  Embeddings stay in float for TensorRT, which gathers no int8.
     """
     import logging
 
     import nncf
 
     nncf.set_log_level(logging.ERROR)
-    model = graph.quantize_embeddings(graph.load(source))
+    model = graph.load(source)
+    tables = graph.embeddings(model) if settings.tensorrt else []
+    model = model if settings.tensorrt else graph.quantize_embeddings(model)
     names = [item.name for item in model.graph.input]
     feeds = [{name: feed[name] for name in names} for feed in calibration_feeds(inputs)]
     quantized = nncf.quantize(
@@ -213,12 +221,14 @@ def _static(
         preset=nncf.QuantizationPreset.PERFORMANCE,
         subset_size=len(feeds),
         advanced_parameters=parameters(trial, tied=graph.has_tied_weights(model)),
-        ignored_scope=nncf.IgnoredScope(names=graph.nodes_of(model, kept)),
+        ignored_scope=nncf.IgnoredScope(
+            names=[*graph.nodes_of(model, settings.choice.kept), *tables]
+        ),
     )
     graph.save(quantized, out / FILES[0])
-    if breaches := tensorrt.lint(out / FILES[0]):
+    if settings.tensorrt and (breaches := tensorrt.lint(out / FILES[0])):
         first = breaches[0]
-        raise EdgepackError(
+        raise InputError(
             f"the int8 graph has {len(breaches)} faults that TensorRT refuses, the first at "
             f"{first.node}: {first.why} ({first.rule}); leave the static variants out "
             "(build.variants)"

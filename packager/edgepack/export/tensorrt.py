@@ -93,6 +93,18 @@ def _types_are_int8(graph: _Graph) -> Found:
             yield node.name, f"its type is {onnx.TensorProto.DataType.Name(kind)}"
 
 
+def _int8_is_read_by_pairs_alone(graph: _Graph) -> Found:
+    """Outside of pairs TensorRT takes no int8: no Gather, no Cast (onnx-tensorrt's operators)."""
+    import onnx
+
+    for name, tensor in graph.weights.items():
+        if tensor.data_type != onnx.TensorProto.INT8:
+            continue
+        for reader in graph.readers.get(name, []):
+            if reader.op_type not in (QUANTIZE, DEQUANTIZE):
+                yield reader.name, f"{reader.op_type} reads the int8 weight {name}"
+
+
 def _zero_points_are_zero(graph: _Graph) -> Found:
     """Quantization is symmetric."""
     from onnx import numpy_helper
@@ -191,6 +203,7 @@ def _opset_has_per_channel(graph: _Graph) -> Found:
 
 RULES: tuple[Callable[[_Graph], Found], ...] = (
     _only_standard_operators, _no_dynamic_quantization, _scales_are_constants, _types_are_int8,
+    _int8_is_read_by_pairs_alone,
     _zero_points_are_zero, _scales_are_positive, _activations_are_per_tensor,
     _weights_are_per_channel, _pairs_are_complete, _products_are_int8_on_both_sides,
     _layer_norm_stays_in_float, _no_bias_is_quantized, _scales_match_the_precision,

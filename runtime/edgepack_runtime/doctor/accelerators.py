@@ -13,8 +13,8 @@ _SLOW_HALF = 61  # Pascal's consumer chips, and all before them
 def _gpu_unused(system: System) -> Found:
     if system.gpu is None or "cuda" in system.providers or not engine(system):
         return None
-    if system.device.arch == "x86_64" and capability(system) < PYPI_LEAST:
-        return None
+    if "gpu" not in install_line(system) and not system.jetson:
+        return None  # there is nothing to be installed for this GPU
     return ("limit", f"{system.gpu.name} is not used: the installed onnxruntime is for CPUs only",
             f"pip uninstall -y onnxruntime; {install_line(system)}")  # fmt: skip
 
@@ -114,9 +114,10 @@ def _tensorrt_of_another_major(system: System) -> Found:
 
 
 def _old_jetpack(system: System) -> Found:
-    if system.device.jetpack != "5":
+    if system.device.jetpack not in ("4", "5"):
         return None
-    return ("fault", "JetPack 5 has Python 3.8, CUDA 11 and TensorRT 8: no variant runs there",
+    return ("fault", f"JetPack {system.device.jetpack} has Python 3.8, CUDA 11 or older, and "
+            "TensorRT 8: nothing runs there",
             "flash JetPack 6 (any Orin); a Xavier is a cpu-arm64 with a newer Python")  # fmt: skip
 
 

@@ -23,6 +23,8 @@ def install_line(system: System) -> str:
     driver = system.driver or "0"
     if capability(system) >= PYPI_LEAST and system.device.arch == "x86_64":
         newest = "1.26.0" if older(driver, _CUDA_13) else "1.31.1"  # the last for CUDA 12
+        if system.python and older(system.python, "3.11"):
+            newest = "1.23.2"  # the last for Python 3.10
         if not older(driver, _CUDA_12):
             return f"pip install 'onnxruntime-gpu[cuda,cudnn]=={newest}'"
     if system.python and older(system.python, "3.11"):

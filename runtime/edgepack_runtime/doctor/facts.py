@@ -8,6 +8,7 @@ what no file says: {"disk_free_mb": 812}.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import shutil
@@ -28,8 +29,9 @@ _PACKAGES = (
 )  # fmt: skip
 _LIBRARIES = (
     "usr/lib/*-linux-gnu", "usr/lib", "usr/lib64", "usr/local/cuda*/lib64",
-    "usr/local/cuda*/targets/*/lib", "usr/local/lib", "opt/*/lib",
+    "usr/local/cuda*/targets/*/lib", "usr/local/lib", "opt/*/lib", "opt/conda/lib",
 )  # fmt: skip
+_INTEL = "0x8086"
 _WANTED = re.compile(r"lib(cudart|cudnn|nvinfer|cublas)\.so\.(\d+)")
 
 
@@ -86,7 +88,7 @@ def examine(root: Path = Path("/")) -> System:
         driver=driver_version(root),
         python=_python(root),
         managed=any(True for _ in root.glob("usr/lib/python3*/EXTERNALLY-MANAGED")),
-        packages=dict(_installed(folders)),
+        packages=dict(_installed(folders[::-1])),  # of two, Python imports the first
         libraries=_libraries(root, folders),
         providers=_providers(folders),
         memory_mb=int(memory[1]) // 1024 if memory else 0,
@@ -111,7 +113,10 @@ def _installed(folders: list[Path]) -> Iterator[tuple[str, str]]:
 def _libraries(root: Path, folders: list[Path]) -> dict[str, frozenset[str]]:
     """Find CUDA's libraries in the system and in NVIDIA's own Python packages."""
     places = [path for pattern in _LIBRARIES for path in root.glob(pattern)]
-    places += [path for folder in folders for path in folder.glob("nvidia/*/lib")]
+    places += [path for folder in folders for pattern in ("nvidia/*/lib", "tensorrt_libs")
+               for path in folder.glob(pattern)]  # fmt: skip
+    if root == Path("/"):
+        places += [Path(name) for name in os.environ.get("LD_LIBRARY_PATH", "").split(":") if name]
     found: dict[str, set[str]] = {}
     for place in places:
         for path in place.glob("lib*.so.*"):
@@ -150,8 +155,12 @@ def _disk(root: Path) -> int | None:
 
 def _device_files(root: Path) -> Iterator[str]:
     """Name what Intel's GPU and NPU need: their device files and user drivers."""
+    vendors = (
+        read_text(path).strip() for path in root.glob("sys/class/drm/renderD*/device/vendor")
+    )
+    if _INTEL in vendors:
+        yield "intel-gpu"
     for name, pattern in (
-        ("intel-gpu", "dev/dri/renderD*"),
         ("intel-npu", "dev/accel/accel*"),
         ("opencl-intel", "etc/OpenCL/vendors/intel*.icd"),
         ("ze-intel-npu", "usr/lib/*/libze_intel_npu.so*"),

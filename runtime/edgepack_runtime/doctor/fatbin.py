@@ -41,10 +41,10 @@ def architectures(path: Path) -> tuple[frozenset[int], frozenset[int]]:
 def needed(path: Path) -> dict[str, str]:
     """Return {library: major version} of the NVIDIA libraries that a library is linked to."""
     try:
-        content = path.read_bytes()
-    except OSError:
+        with path.open("rb") as stream, _map(stream) as content:
+            found = re.findall(rb"lib(cudart|cudnn|nvinfer|cublas)\.so\.(\d+)\0", content)
+    except (OSError, ValueError):  # an empty file cannot be mapped
         return {}
-    found = re.findall(rb"lib(cudart|cudnn|nvinfer|cublas)\.so\.(\d+)\0", content)
     return {name.decode(): major.decode() for name, major in found}
 
 

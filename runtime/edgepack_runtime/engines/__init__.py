@@ -37,6 +37,9 @@ class Session(Protocol):
     def width(self, rows: int, tokens: int) -> int:
         """Return the padded width, at least `tokens`, that runs a batch of `rows` best."""
 
+    def compile_all(self) -> None:
+        """Compile what would else be compiled when a shape is first asked for."""
+
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """Run int64 arrays [rows, width]; return the graph's outputs, owned by the caller."""
 

@@ -32,6 +32,9 @@ class NullSession:
         """Return `tokens`."""
         return tokens
 
+    def compile_all(self) -> None:
+        """Nothing is compiled here."""
+
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """Return one-hot outputs [rows, size] or [rows, width, size]."""
         import numpy as np

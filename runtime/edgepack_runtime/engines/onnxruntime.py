@@ -7,7 +7,9 @@ every operator that costs time; ONNX Runtime's own silent fall back to the CPU i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout, suppress
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +59,9 @@ class OrtSession:
         """Return `tokens`: shapes cost nothing here, padding would."""
         return tokens
 
+    def compile_all(self) -> None:
+        """Nothing: TensorRT's engine covers every shape that the runtime sends."""
+
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """Run int64 arrays [rows, width]."""
         typed = {k: feeds[k].astype(self._dtypes[k], copy=False) for k in self.inputs}
@@ -88,12 +93,14 @@ def open_session(
         if profile:
             options.profile_file_prefix = profile
         try:
-            return ort.InferenceSession(content, options, providers=providers)
+            return ort.InferenceSession(content, options, providers=providers, enable_fallback=0)
         except Exception as exc:
             raise DeviceError(
                 f"onnxruntime {ort.__version__} cannot load the graph: {exc}"
             ) from exc
 
+    if variant.provider != _CPU:
+        _preload()
     session = make()
     if session.get_providers()[0] != variant.provider:
         raise DeviceError(
@@ -102,7 +109,7 @@ def open_session(
         )
     if variant.provider == _CPU:
         return OrtSession(session, {})
-    placed = placement.assigned(session) or placement.profiled(make, _run_once)
+    placed = placement.assigned(session) or _profiled(make, cache)
     if strays := placement.strays(placed, variant.provider):
         listed = ", ".join(f"{count} {what}" for what, count in strays.items())
         raise DeviceError(
@@ -125,6 +132,30 @@ def _session_options(threads: int, *, place: bool) -> ort.SessionOptions:
     if place:
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return options
+
+
+def _preload() -> None:
+    """Load CUDA's libraries from NVIDIA's Python packages, where the loader does not look."""
+    if hasattr(ort, "preload_dlls"):  # since 1.21
+        with redirect_stdout(StringIO()):
+            ort.preload_dlls(directory="")
+
+
+def _profiled(make: Callable[[str], Any], cache: Path | None) -> placement.Placement:
+    """Profile one run, or take what an earlier profile of the same graph and machine said."""
+    kept = cache / "placement.json" if cache else None
+    if kept is not None and (found := placement.read(kept)) is not None:
+        return found
+    try:
+        found = placement.profiled(make, _run_once)
+    except DeviceError:
+        raise
+    except Exception as exc:
+        raise DeviceError(f"onnxruntime {ort.__version__} fails on its first run: {exc}") from exc
+    if kept is not None:
+        with suppress(OSError):
+            placement.write(kept, found)
+    return found
 
 
 def _run_once(session: ort.InferenceSession) -> None:
@@ -150,9 +181,10 @@ def _provider_options(variant: Variant, cache: Path | None) -> dict[str, str]:
         return wanted
     ours: dict[str, str] = {}
     if cache is not None:
-        cache.mkdir(parents=True, exist_ok=True)
-        ours |= {"trt_engine_cache_path": str(cache), "trt_timing_cache_path": str(cache)}
-    if tensorrt_major() <= _LAST_WITH_FLAGS:
+        with suppress(OSError):  # a read-only system compiles each time
+            cache.mkdir(parents=True, exist_ok=True)
+            ours |= {"trt_engine_cache_path": str(cache), "trt_timing_cache_path": str(cache)}
+    if tensorrt_major() <= _LAST_WITH_FLAGS and variant.precision != "float32":
         ours["trt_fp16_enable"] = "1"
         if variant.precision == "int8":
             ours["trt_int8_enable"] = "1"

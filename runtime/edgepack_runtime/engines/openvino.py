@@ -23,7 +23,6 @@ from threading import Lock
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from edgepack_runtime.device import probe
 from edgepack_runtime.engines import whole_number
 from edgepack_runtime.errors import DeviceError, TrustError
 from edgepack_runtime.manifest import Variant
@@ -119,6 +118,13 @@ class OpenVinoSession:
         rounded = -(-tokens // self._multiple) * self._multiple
         return max(tokens, min(rounded, self._limit)) if self._limit else rounded
 
+    def compile_all(self) -> None:
+        """Compile every plan, so that no answer waits for one."""
+        with self._lock:
+            for tokens in (*self._static, *([] if self._static_only else [_DYNAMIC])):
+                if tokens not in self._plans:
+                    self._plans[tokens] = self._plan(tokens)
+
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """Run int64 arrays [rows, width]."""
         rows, width = feeds["input_ids"].shape
@@ -151,10 +157,10 @@ class OpenVinoSession:
                 return Plan(self._core.import_model(blob, self.provider, self._config), blob)
         compiled = self._compile(tokens)
         if kept is not None:
-            exported = compiled.export_model().getvalue()
             try:
+                exported = compiled.export_model().getvalue()
                 write_whole(kept, exported + hashlib.sha256(exported).digest())
-            except OSError as exc:
+            except (OSError, RuntimeError) as exc:  # some devices cannot export
                 _log.info("the compiled model is not kept: %s", exc)
         return Plan(compiled, self._weights)
 
@@ -177,7 +183,7 @@ class OpenVinoSession:
         """Name the file of a plan: another OpenVINO, CPU or setting is another file."""
         if self._cache is None:
             return None
-        identity = [ov.get_version(), probe().fingerprint, str(sorted(self._config.items()))]
+        identity = [ov.get_version(), str(sorted(self._config.items()))]
         if self.provider != _CPU:
             identity += [self.provider, str(self._core.get_property(self.provider, _FULL_NAME))]
         key = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16]
@@ -217,17 +223,16 @@ def _static_tokens(variant: Variant) -> tuple[int, ...]:
 
 
 def _config(variant: Variant, threads: int) -> dict[str, Any]:
+    exact = {"INFERENCE_PRECISION_HINT": "f32"} if variant.precision == "float32" else {}
     if variant.provider != _CPU:
-        return {"PERFORMANCE_HINT": "LATENCY"}
+        return {"PERFORMANCE_HINT": "LATENCY", **exact}
     config: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
         "ENABLE_CPU_PINNING": False,
     }
-    if variant.precision == "float32":  # else bfloat16 where the CPU has it, as OpenVINO picks
-        config["INFERENCE_PRECISION_HINT"] = "f32"
-    return config
+    return {**config, **exact}  # else bfloat16 where the CPU has it, as OpenVINO picks
 
 
 def _tensor(content: memoryview) -> Any:

@@ -14,21 +14,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from edgepack_runtime.bundle import INDEX_TYPE, MANIFEST_TYPE, Bundle, Layout
-from edgepack_runtime.errors import DeviceError, InputError, NothingToDoError, TrustError
-from edgepack_runtime.manifest import canonical_json
+from edgepack_runtime.errors import (
+    DeviceError,
+    InputError,
+    LinkError,
+    NothingToDoError,
+    TrustError,
+)
+from edgepack_runtime.manifest import CHUNK, canonical_json
 from edgepack_runtime.store import record as records
 from edgepack_runtime.store.record import Record
 from edgepack_runtime.store.storage import Disk, Storage
 
 ATTEMPTS = 3
 BLOBS, PARTS = "blobs", "parts"
-_CHUNK = 1 << 20
+Buffer = bytes | memoryview
+Fetch = Callable[[int], Iterator[Buffer]]
 _MARGIN = 1 << 20  # bytes left free for the rest of the system
 
 
@@ -92,11 +100,53 @@ class Store:
         state = self.state
         self._check_wanted(state, bundle.digest)
         self._make_room(bundle)
-        for name in self.missing(bundle):
-            self._copy(bundle, name)
+        for name, size in self.missing(bundle).items():
+            self.receive(name, size, (), partial(_rest, bundle.blob(name)))
         self.storage.sync_folder(BLOBS)
         new = replace(state, trial=bundle.digest, attempts=ATTEMPTS)
         return records.write(self.storage, new.raised(floors or {}))
+
+    def receive(self, name: str, size: int, chunks: Sequence[str], fetch: Fetch) -> None:
+        """Take one blob: checked chunk by chunk, made durable, hashed once more, then named.
+
+        A part that an earlier try left is kept as far as its chunks are right.
+
+        Args:
+            name: its sha256.
+            size: its bytes; not one more is read.
+            chunks: the sha256 of each `CHUNK` bytes; empty if it is to be checked as a whole.
+            fetch: called with the first byte that is missing; yields the bytes from there on.
+
+        Raises:
+            LinkError: too few or too many bytes came, or wrong ones; what was right is kept.
+            OSError: the disk refuses.
+
+        """
+        part = f"{PARTS}/{name}"
+        have = self._good(part, size, chunks)
+        for chunk in _chunks(fetch(have), size - have, chunks[have // CHUNK :]):
+            self.storage.append(part, chunk)
+        self.storage.sync(part)
+        if hashlib.sha256(self.storage.read(part)).hexdigest() != name:
+            self.storage.remove(part)
+            raise LinkError(f"blob {name[:12]} is not what was signed")
+        self.storage.rename(part, f"{BLOBS}/{name}")
+
+    def _good(self, part: str, size: int, chunks: Sequence[str]) -> int:
+        """Cut a part to its right chunks, or make a new one; return its bytes."""
+        good = 0
+        if chunks and self.storage.size(part) > 0:
+            content = self.storage.read(part, size)
+            for digest in chunks:
+                chunk = content[good : good + CHUNK]
+                if hashlib.sha256(chunk).hexdigest() != digest:
+                    break
+                good += len(chunk)
+        if good:
+            self.storage.truncate(part, good)
+        else:
+            self.storage.create(part)
+        return good
 
     def start(self) -> Started:
         """Say what to load now.  A trial costs an attempt, written before it is returned.
@@ -189,18 +239,6 @@ class Store:
                 f"{free / 1e6:.1f} MB are free"
             )
 
-    def _copy(self, bundle: Bundle, name: str) -> None:
-        """Write one blob: part, sync, hash what the disk gives back, then its name."""
-        part, content = f"{PARTS}/{name}", bundle.blob(name)
-        self.storage.create(part)
-        for at in range(0, len(content), _CHUNK):
-            self.storage.append(part, bytes(content[at : at + _CHUNK]))
-        self.storage.sync(part)
-        if hashlib.sha256(self.storage.read(part)).hexdigest() != name:
-            self.storage.remove(part)
-            raise TrustError(f"{bundle.path}: blob {name} does not come back from the disk whole")
-        self.storage.rename(part, f"{BLOBS}/{name}")
-
     def _whole(self, digest: str) -> Bundle | None:
         try:
             found = self.bundle(digest)
@@ -208,6 +246,33 @@ class Store:
         except (TrustError, InputError, OSError):
             return None
         return found
+
+
+def _rest(content: memoryview, start: int) -> Iterator[Buffer]:
+    yield content[start:]
+
+
+def _chunks(stream: Iterator[Buffer], size: int, chunks: Sequence[str]) -> Iterator[bytes]:
+    """Cut a stream into chunks and check each; exactly `size` bytes have to come."""
+    digests, buffer, left = iter(chunks), bytearray(), size
+    for piece in stream:
+        buffer += piece
+        if len(buffer) > left:
+            raise LinkError("more bytes came than were signed")
+        while len(buffer) >= CHUNK:
+            yield _right(bytes(buffer[:CHUNK]), next(digests, ""))
+            del buffer[:CHUNK]
+            left -= CHUNK
+    if len(buffer) < left:
+        raise LinkError(f"the stream ended {left - len(buffer)} bytes early")
+    if buffer:
+        yield _right(bytes(buffer), next(digests, ""))
+
+
+def _right(chunk: bytes, digest: str) -> bytes:
+    if digest and hashlib.sha256(chunk).hexdigest() != digest:
+        raise LinkError("a chunk is not what was signed")
+    return chunk
 
 
 class _StoreLayout(Layout):

@@ -1,0 +1,94 @@
+"""The keys of a channel: Ed25519, one PEM file each, readable by their owner alone.
+
+Three root keys, two of which must sign (keep them apart and offline); one for targets, offline
+too; one each for snapshot and timestamp, which the publishing machine uses every day.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgepack_runtime.errors import InputError, NothingToDoError
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import CryptoSigner
+
+ROOTS = ("root-1", "root-2", "root-3")
+ROOT_THRESHOLD = 2
+ONLINE = ("snapshot", "timestamp")
+NAMES = (*ROOTS, "targets", *ONLINE)
+_PRIVATE = 0o600
+
+
+def init(folder: Path) -> list[Path]:
+    """Make the keys of a new channel; none is ever overwritten.
+
+    Raises:
+        NothingToDoError: there are keys already.
+
+    """
+    if existing := [name for name in NAMES if (folder / f"{name}.pem").exists()]:
+        raise NothingToDoError(
+            f"{folder} holds {existing[0]}.pem already; edgepack keys rotate replaces a key"
+        )
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return [make(folder, name) for name in NAMES]
+
+
+def make(folder: Path, name: str) -> Path:
+    """Write a new key over what the name had; whole or not at all."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+    )
+
+    key = Ed25519PrivateKey.generate()
+    content = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path = folder / f"{name}.pem"
+    work = path.with_suffix(".part")
+    handle = os.open(work, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    work.replace(path)
+    return path
+
+
+def signer(folder: Path, name: str) -> CryptoSigner:
+    """Load a key.
+
+    Raises:
+        InputError: it is not there or is no Ed25519 key in PEM.
+
+    """
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    from securesystemslib.signer import CryptoSigner
+
+    path = folder / f"{name}.pem"
+    try:
+        key = load_pem_private_key(path.read_bytes(), None)
+    except OSError as exc:
+        raise InputError(
+            f"no key at {path}: {exc.strerror}; edgepack keys init makes them"
+        ) from exc
+    except (ValueError, TypeError) as exc:
+        raise InputError(f"{path} is no key: {exc}") from exc
+    if not isinstance(key, Ed25519PrivateKey):
+        raise InputError(f"{path} is no Ed25519 key")
+    return CryptoSigner(key)
+
+
+def present(folder: Path, names: Sequence[str] = NAMES) -> dict[str, str]:
+    """Return {name: key id} of the keys that are in a folder."""
+    return {
+        name: signer(folder, name).public_key.keyid
+        for name in names
+        if (folder / f"{name}.pem").exists()
+    }
