@@ -118,10 +118,12 @@ class Channel:
             return
         if folder.is_dir() and any(folder.iterdir()):
             raise InputError(f"{folder} holds files and no channel; choose an empty folder")
-        self.root = Metadata(Root(version=0, consistent_snapshot=True))
-        self.targets = Metadata(Targets(version=0))
-        self.snapshot = Metadata(Snapshot(version=0, meta={"targets.json": MetaFile(version=1)}))
-        self.timestamp = Metadata(Timestamp(version=0, snapshot_meta=MetaFile(version=1)))
+        self.root = Metadata(Root(consistent_snapshot=True))
+        self.targets = Metadata(Targets())
+        self.snapshot = Metadata(Snapshot(meta={"targets.json": MetaFile(version=1)}))
+        self.timestamp = Metadata(Timestamp(snapshot_meta=MetaFile(version=1)))
+        for metadata in (self.root, self.targets, self.snapshot, self.timestamp):
+            metadata.signed.version = 0  # signing counts it up
         for name in keys.NAMES:
             role = name.partition("-")[0]
             self.root.signed.add_key(keys.signer(key_folder, name).public_key, role)

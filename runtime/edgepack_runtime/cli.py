@@ -1,7 +1,8 @@
-"""`edgepack-runtime`: run, inspect, verify, selftest, tune, prepare and doctor, on the device.
+"""`edgepack-runtime`: run, inspect, verify, selftest, tune, prepare, doctor, and updates.
+
 
 Exit codes: 0 done, 1 unexpected, 2 wrong input, 4 device does not fit, 5 bundle not
-trusted, 6 self-test failed.  Only this module prints.
+trusted, 6 self-test failed, 7 nothing to do.  Only this module prints.
 """
 
 from __future__ import annotations
@@ -79,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
                 metavar="NAME=VALUE",
                 help="an option of the task, for instance top_k=3",
             )
+    from edgepack_runtime.update_commands import add_commands
+
+    add_commands(commands, _report)
     return parser
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 
 BATCH_SIZE = 8
+STATE_FILE = "S0"  # marks a store, see `edgepack_runtime.store`
 _log = logging.getLogger(__name__)
 
 
@@ -177,7 +178,8 @@ def load(
     """Load a bundle on this device.
 
     Args:
-        path: a bundle folder, an `.epk` or an open `Bundle`.
+        path: a bundle folder, an `.epk`, an open `Bundle`, or the folder of a store, for the
+            release that runs there.
         variant: the variant to run; left out, the best one this device can run: by what was
             measured here (`edgepack-runtime tune`), else in the target's order.
         threads: CPU threads; left out, as many as `edgepack-runtime tune` found best, else every
@@ -194,7 +196,7 @@ def load(
         SelfTestError: it runs, but strays from the first golden output.
 
     """
-    bundle = path if isinstance(path, Bundle) else Bundle.open(path)
+    bundle = path if isinstance(path, Bundle) else _open(Path(path))
     device = probe()
     if lacking := [] if any_device else unmet(bundle.manifest.requires, device):
         raise DeviceError(f"{bundle.path} (for {bundle.manifest.target}) {'; '.join(lacking)}")
@@ -227,6 +229,17 @@ def load(
     raise DeviceError(
         f"{bundle.path} (built for {bundle.manifest.target}) does not run here: {listed}"
     )
+
+
+def _open(path: Path) -> Bundle:
+    if not (path / STATE_FILE).is_file():
+        return Bundle.open(path)
+    from edgepack_runtime.store import Store
+
+    running = Store.at(path).running()
+    if running is None:
+        raise InputError(f"the store at {path} has no release yet; load the factory's bundle")
+    return running
 
 
 def rank(

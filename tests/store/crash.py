@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -177,6 +178,10 @@ class CrashDisk:
     def map(self, path: str) -> memoryview:
         """Return the bytes as programs see them now."""
         return memoryview(self._file(path).current)
+
+    def lock(self, path: str) -> AbstractContextManager[bool]:  # noqa: ARG002 (Storage)
+        """Nobody else is there."""
+        return nullcontext(enter_result=True)
 
     def _synced(self) -> bool:
         self.syncs += 1

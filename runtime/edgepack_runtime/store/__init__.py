@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from edgepack_runtime.store.record import Record
 from edgepack_runtime.store.storage import Disk, Storage
 
 ATTEMPTS = 3
-BLOBS, PARTS = "blobs", "parts"
+BLOBS, PARTS, LOCK = "blobs", "parts", "lock"
 Buffer = bytes | memoryview
 Fetch = Callable[[int], Iterator[Buffer]]
 _MARGIN = 1 << 20  # bytes left free for the rest of the system
@@ -97,9 +97,9 @@ class Store:
             OSError: the disk refuses; what ran still does.
 
         """
+        self.check_wanted(bundle.digest)
+        self.make_room(sum(self.missing(bundle).values()), bundle.blobs())
         state = self.state
-        self._check_wanted(state, bundle.digest)
-        self._make_room(bundle)
         for name, size in self.missing(bundle).items():
             self.receive(name, size, (), partial(_rest, bundle.blob(name)))
         self.storage.sync_folder(BLOBS)
@@ -161,10 +161,26 @@ class Store:
                 state = self._write(replace(state, attempts=state.attempts - 1))
                 if (found := self._whole(state.trial)) is not None:
                     return Started(found, on_trial=True)
-        for digest in (state.active, state.previous):
-            if digest and (found := self._whole(digest)) is not None:
-                return Started(found, on_trial=False)
-        return Started(None, on_trial=False)
+        return Started(self.running(), on_trial=False)
+
+    def running(self) -> Bundle | None:
+        """Return the release that runs, a trial not counted; None for the factory's."""
+        state = self.state
+        wholes = (self._whole(digest) for digest in (state.active, state.previous) if digest)
+        return next((found for found in wholes if found is not None), None)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the only writer; the kernel lets go if this process dies.
+
+        Raises:
+            NothingToDoError: another process is at it.
+
+        """
+        with self.storage.lock(LOCK) as taken:
+            if not taken:
+                raise NothingToDoError("another process updates this store")
+            yield
 
     def confirm(self, floors: Mapping[str, int] | None = None) -> Record:
         """Make the release on trial the active one; what ran before is kept to go back to."""
@@ -199,19 +215,19 @@ class Store:
         """Remember versions below which nothing is accepted any more."""
         return self._write(self.state.raised(floors))
 
-    def collect(self) -> int:
-        """Remove what no release needs: parts, then blobs; return the bytes.
+    def collect(self, keep: Collection[str] = ()) -> int:
+        """Remove what no release needs, nor `keep` names: parts, then blobs; return the bytes.
 
         Nothing is synced: what a cut brings back is collected the next time.
         """
         state = self.state
-        wanted: set[str] = set()
+        wanted: set[str] = set(keep)
         for digest in filter(None, (state.active, state.previous, state.trial)):
             with suppress(TrustError):
                 wanted |= set(self.bundle(digest).blobs())
             wanted.add(digest.removeprefix("sha256:"))
         freed = 0
-        for folder, kept in ((PARTS, set()), (BLOBS, wanted)):
+        for folder, kept in ((PARTS, set(keep)), (BLOBS, wanted)):
             for name in self.storage.names(folder):
                 if name not in kept:
                     freed += max(0, self.storage.size(f"{folder}/{name}"))
@@ -221,7 +237,9 @@ class Store:
     def _write(self, record: Record) -> Record:
         return records.write(self.storage, record)
 
-    def _check_wanted(self, state: Record, digest: str) -> None:
+    def check_wanted(self, digest: str) -> None:
+        """Raise a `NothingToDoError` if a release is not to be installed."""
+        state = self.state
         if state.pinned:
             raise NothingToDoError("the store is pinned: edgepack-runtime pin --off takes updates")
         if digest in (state.active, state.trial):
@@ -229,14 +247,21 @@ class Store:
         if digest in state.bad:
             raise NothingToDoError(f"{digest} failed on this device before; it is not tried again")
 
-    def _make_room(self, bundle: Bundle) -> None:
-        needed = sum(self.missing(bundle).values()) + _MARGIN
+    def make_room(self, size: int, keep: Collection[str] = ()) -> None:
+        """See that there is room for so many bytes more; what no release needs goes first.
+
+        `keep` names blobs of a release that is on its way.
+
+        Raises:
+            DeviceError: there is not.
+
+        """
+        needed = size + _MARGIN
         if self.storage.free() < needed:
-            self.collect()
+            self.collect(keep)
         if (free := self.storage.free()) < needed:
             raise DeviceError(
-                f"the store needs {needed / 1e6:.1f} MB for {bundle.path}, "
-                f"{free / 1e6:.1f} MB are free"
+                f"the store needs {needed / 1e6:.1f} MB more, {free / 1e6:.1f} MB are free"
             )
 
     def _whole(self, digest: str) -> Bundle | None:

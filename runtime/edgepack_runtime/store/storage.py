@@ -9,6 +9,8 @@ may leave behind.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -57,6 +59,9 @@ class Storage(Protocol):
 
     def map(self, path: str) -> memoryview:
         """Return a view of a file that is never written again."""
+
+    def lock(self, path: str) -> AbstractContextManager[bool]:
+        """Hold a lock on a file while the block runs; tell whether it was free."""
 
 
 class Disk:
@@ -133,6 +138,23 @@ class Disk:
         from edgepack_runtime.paths import map_file
 
         return map_file(self.root / path)
+
+    def lock(self, path: str) -> AbstractContextManager[bool]:
+        """Hold a lock on a file while the block runs; tell whether it was free."""
+        return _locked(self.root / path)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    import fcntl
+
+    with path.open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def _sync(path: Path, flags: int) -> None:

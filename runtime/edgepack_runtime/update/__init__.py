@@ -1,0 +1,214 @@
+"""Take a signed release from a channel: check, download, put on trial, prove, confirm.
+
+    check → fits this device? → download what the store lacks → install → start → self-test
+          → confirm, or reject and go on with what ran
+
+It imports no engine until the self-test, so that a broken engine can always be replaced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.device import probe
+from edgepack_runtime.errors import DeviceError, LinkError, NothingToDoError, TrustError
+from edgepack_runtime.fit import misfits
+from edgepack_runtime.store import BLOBS, Store
+from edgepack_runtime.update.source import Source
+from edgepack_runtime.update.trust import Offer, offered
+
+_log = logging.getLogger(__name__)
+_MOST_MANIFEST = 16 << 20
+T = TypeVar("T")
+Event = Callable[[str, Mapping[str, object]], None]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a device takes updates.
+
+    device: its own name, by which a staged rollout finds it; cohort: the group it belongs to.
+    attempts: tries of each file; pause: seconds before the second, doubled for each, with jitter.
+    """
+
+    device: str = ""
+    cohort: str = ""
+    attempts: int = 8
+    pause: float = 1.0
+
+
+@dataclass(frozen=True)
+class Updater:
+    """Updates one line of releases, `NAME/BOARD`, of a store.
+
+    sources: the channel and its mirrors, tried in turn; root: the root metadata that was shipped
+    with the device; event: called with a word and its facts, for a progress display.
+    """
+
+    store: Store
+    sources: Sequence[Source]
+    root: bytes
+    name: str
+    policy: Policy = Policy()
+    event: Event = lambda _word, _facts: None
+
+    def check(self) -> Offer:
+        """Return the release that this device should take.
+
+        Raises:
+            NothingToDoError: it runs already, failed here, is held back, or is not for this device.
+            TrustError: the channel's metadata is not to be trusted, or older than what was seen.
+            LinkError: no source answers.
+
+        """
+        state = self.store.state
+        offer = self._from_any(lambda source: offered(source, self.root, self.name, state.floors))
+        self.store.raise_floors(offer.floors)
+        digest = f"sha256:{offer.sha256}"
+        if offer.release < state.floors.get(self._counter, 0):
+            raise TrustError(
+                f"the channel offers release {offer.release}, and "
+                f"{state.floors[self._counter]} ran here before"
+            )
+        self.store.check_wanted(digest)
+        if not self._chosen(offer):
+            raise NothingToDoError(f"release {offer.version} is not rolled out to this device yet")
+        return offer
+
+    def install(self, offer: Offer) -> Bundle:
+        """Download what the store lacks and put the release on trial; return it.
+
+        Raises:
+            DeviceError: it does not fit this device; the message lists why.
+            TrustError: it is not what was signed, or for another board.
+            LinkError: the links failed; what came is kept, and the next try goes on.
+
+        """
+        self._receive(offer.sha256, offer.size, ())
+        bundle = self._described(offer)
+        lacking = misfits(bundle.manifest, probe())
+        if lacking:
+            raise DeviceError(f"{offer.version} does not fit this device: {'; '.join(lacking)}")
+        missing = self.store.missing(bundle)
+        self.store.make_room(sum(missing.values()), bundle.blobs())
+        chunks = {entry.sha256: entry.chunks for entry in bundle.manifest.files}
+        total, done = sum(missing.values()), 0
+        for sha256, size in missing.items():
+            self.event("download", {"done": done, "total": total, "blob": sha256[:12]})
+            self._receive(sha256, size, chunks.get(sha256, ()))
+            done += size
+        self.store.install(bundle)
+        self.event("installed", {"version": offer.version, "bytes": total})
+        return bundle
+
+    def try_out(self) -> bool:
+        """Start what is on trial and self-test it: confirm it, or go back; tell which.
+
+        A process that dies meanwhile has used up one of the trial's attempts.
+        """
+        from edgepack_runtime.errors import EdgepackError
+        from edgepack_runtime.model import load
+        from edgepack_runtime.selftest import selftest
+
+        started = self.store.start()
+        if not started.on_trial or started.bundle is None:
+            return False
+        try:
+            selftest(started.bundle, load(started.bundle))
+        except EdgepackError as exc:
+            self.store.reject()
+            self.event("rejected", {"digest": started.bundle.digest, "why": str(exc)})
+            return False
+        self.store.confirm({self._counter: started.bundle.manifest.release})
+        self.event("confirmed", {"digest": started.bundle.digest})
+        return True
+
+    @property
+    def _counter(self) -> str:
+        return f"release:{self.name}"
+
+    def _described(self, offer: Offer) -> Bundle:
+        """Fetch the model config that the OCI manifest names, and open the release."""
+        import json
+
+        content = self.store.storage.read(f"{BLOBS}/{offer.sha256}")
+        try:
+            config = json.loads(content)["config"]
+            sha256, size = str(config["digest"]).removeprefix("sha256:"), int(config["size"])
+        except (ValueError, KeyError, TypeError) as exc:
+            raise TrustError(f"release {offer.version} is malformed: {exc}") from exc
+        if not 0 <= size <= _MOST_MANIFEST or not _is_digest(sha256):
+            raise TrustError(f"release {offer.version} names an unusable config")
+        self._receive(sha256, size, ())
+        bundle = self.store.bundle(f"sha256:{offer.sha256}")
+        manifest = bundle.manifest
+        if f"{manifest.name}/{manifest.target}" != self.name:
+            raise TrustError(f"{self.name} holds {manifest.name} for {manifest.target}")
+        if manifest.release != offer.release:
+            raise TrustError(f"release {manifest.release} was signed as {offer.release}")
+        return bundle
+
+    def _receive(self, sha256: str, size: int, chunks: Sequence[str]) -> None:
+        """Take one blob, from any source, in as many tries as the policy allows."""
+        if self.store.storage.size(f"{BLOBS}/{sha256}") == size:
+            return
+        self._from_any(
+            lambda source: self.store.receive(
+                sha256, size, chunks, partial(_fetch, source, f"{BLOBS}/{sha256}")
+            )
+        )
+
+    def _from_any(self, ask: Callable[[Source], T]) -> T:
+        """Ask the sources in turn, with pauses that grow; raise what the last one said."""
+        pause, failure = self.policy.pause, LinkError("there is no source")
+        for attempt in range(max(1, self.policy.attempts)):
+            source = self.sources[attempt % len(self.sources)]
+            try:
+                return ask(source)
+            except LinkError as exc:
+                failure = exc
+                _log.info("attempt %d failed: %s", attempt + 1, exc)
+            if (attempt + 1) % len(self.sources) == 0 and attempt + 1 < self.policy.attempts:
+                time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 (a fleet should not ask at once)
+                pause = min(2 * pause, 300.0)
+        raise failure
+
+    def _chosen(self, offer: Offer) -> bool:
+        """Tell whether this device is among those that take a release: the same ones every time."""
+        if offer.cohorts and self.policy.cohort not in offer.cohorts:
+            return False
+        place = hashlib.sha256(f"{self.policy.device}/{offer.sha256}".encode()).digest()
+        return int.from_bytes(place[:4], "big") % 100 < offer.percent
+
+
+def _fetch(source: Source, path: str, start: int) -> Iterator[bytes]:
+    return source.fetch(path, start)
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
+
+
+def read_root(path: Path) -> bytes:
+    """Read the root metadata that a device trusts from the start.
+
+    Raises:
+        TrustError: there is none, or it is no root metadata.
+
+    """
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise TrustError(
+            f"no root metadata at {path}: copy metadata/1.root.json of the channel there, by a "
+            "way that you trust"
+        ) from exc

@@ -1,0 +1,148 @@
+"""Where a channel is read: a web server, a folder (a USB stick), or one of several of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from edgepack_runtime.errors import InputError, LinkError
+
+_PIECE = 64 << 10
+
+
+class MissingError(LinkError):
+    """The channel has no such file."""
+
+
+class Source(Protocol):
+    """A static folder of files, somewhere."""
+
+    def fetch(self, path: str, start: int = 0) -> Iterator[bytes]:
+        """Yield the bytes of a file from `start` on.
+
+        Raises:
+            MissingError: there is no such file.
+            LinkError: the link failed, or the server does not do what was asked.
+
+        """
+
+
+@dataclass(frozen=True)
+class Link:
+    """What is asked of a link.
+
+    timeout: seconds without a byte, and to connect.  least: bytes a second below which, over
+    `window` seconds, a server is given up.  most: bytes a second that are taken, 0 for no cap.
+    proxy: an address, empty for the one of the environment's.
+    """
+
+    timeout: float = 20.0
+    least: int = 200
+    window: float = 30.0
+    most: int = 0
+    proxy: str = ""
+
+
+class Folder:
+    """A channel in a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def fetch(self, path: str, start: int = 0) -> Iterator[bytes]:
+        """Yield the bytes of a file from `start` on."""
+        try:
+            with (self._root / path).open("rb") as stream:
+                stream.seek(start)
+                while piece := stream.read(_PIECE):
+                    yield piece
+        except FileNotFoundError as exc:
+            raise MissingError(f"{self._root} has no {path}") from exc
+        except OSError as exc:
+            raise LinkError(f"cannot read {self._root / path}: {exc.strerror}") from exc
+
+
+class Http:
+    """A channel on a web server."""
+
+    def __init__(self, url: str, link: Link) -> None:
+        import urllib3
+
+        self._url = url.rstrip("/")
+        self._link = link
+        self._timeout = urllib3.Timeout(connect=link.timeout, read=link.timeout)
+        proxy = link.proxy or _proxy_of_environment(url)
+        self._pool = urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager()
+
+    def fetch(self, path: str, start: int = 0) -> Iterator[bytes]:
+        """Yield the bytes of a file from `start` on, by a range request if that is not 0."""
+        import urllib3
+
+        url = f"{self._url}/{path}"
+        headers = {"Accept-Encoding": "identity"}
+        if start:
+            headers["Range"] = f"bytes={start}-"
+        try:
+            answer = self._pool.request(
+                "GET", url, headers=headers, preload_content=False, redirect=False,
+                retries=False, timeout=self._timeout,
+            )  # fmt: skip
+            try:
+                _check_answer(url, answer.status, answer.headers.get("Content-Range"), start)
+                yield from _paced(answer.stream(_PIECE, decode_content=False), self._link, url)
+            finally:
+                answer.close()
+        except urllib3.exceptions.HTTPError as exc:
+            raise LinkError(f"{url}: {exc}") from exc
+
+
+def open_source(place: str, link: Link | None = None) -> Source:
+    """Return the channel at an address or in a folder.
+
+    Raises:
+        InputError: it is neither.
+
+    """
+    if urlsplit(place).scheme in ("http", "https"):
+        return Http(place, link or Link())
+    if Path(place).is_dir():
+        return Folder(Path(place))
+    raise InputError(f"no channel at {place}: give a folder, or an http(s) address")
+
+
+def _check_answer(url: str, status: int, content_range: str | None, start: int) -> None:
+    """Refuse an answer that is not the bytes asked for."""
+    if status in (404, 403, 410):  # buckets answer 403 for what is not there
+        raise MissingError(f"{url}: {status}")
+    wanted = 206 if start else 200
+    if status != wanted:
+        raise LinkError(f"{url}: status {status}, {wanted} was expected")
+    if start and not (content_range or "").startswith(f"bytes {start}-"):
+        raise LinkError(f"{url}: asked from byte {start}, got {content_range!r}")
+
+
+def _paced(stream: Iterator[bytes], link: Link, url: str) -> Iterator[bytes]:
+    """Pass bytes on: not faster than the cap, and not slower than the least for long."""
+    begin = since = time.monotonic()
+    total = taken = 0
+    for piece in stream:
+        yield piece
+        total, taken = total + len(piece), taken + len(piece)
+        if link.most and (ahead := total / link.most - (time.monotonic() - begin)) > 0:
+            time.sleep(ahead)
+        now = time.monotonic()
+        if now - since >= link.window:
+            if taken < link.least * (now - since):
+                raise LinkError(f"{url}: {taken / (now - since):.0f} bytes a second are too few")
+            since, taken = now, 0
+
+
+def _proxy_of_environment(url: str) -> str:
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(url)
+    return "" if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme, "")

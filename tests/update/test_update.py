@@ -1,0 +1,528 @@
+"""A device takes what its owner signed, over bad links, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import handmade
+import pytest
+from click.testing import CliRunner
+from server import Handler, Server, serve
+
+import edgepack_runtime as er
+from edgepack import channel, keys
+from edgepack.cli import main as host
+from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.cli import main as runtime
+from edgepack_runtime.errors import (
+    DeviceError,
+    EdgepackError,
+    InputError,
+    LinkError,
+    NothingToDoError,
+    TrustError,
+)
+from edgepack_runtime.manifest import CHUNK
+from edgepack_runtime.store import BLOBS, PARTS, Store
+from edgepack_runtime.update import Policy, Updater
+from edgepack_runtime.update.source import Folder, Http, Link, open_source
+
+NAME = "small/any"
+ONCE = Policy(attempts=1, pause=0.0)
+BIG = bytes(range(256)) * 4096 * 3 + b"end"  # three chunks and a bit
+
+
+def _bundle(folder: Path, release: int, **change: Any) -> Bundle:
+    extra = {"weights.bin": BIG, "own.bin": bytes([release]) * 50}
+    said = {"release": release, "version": f"1.{release}", **change}
+    return Bundle.open(handmade.bundle(folder / f"r{release}.epk", change=said, extra=extra))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A channel with release 1, and its keys."""
+    keys.init(tmp_path / "keys")
+    _publish(tmp_path, _bundle(tmp_path, 1))
+    return tmp_path
+
+
+def _publish(place: Path, bundle: Bundle, percent: int = 100, cohorts: tuple[str, ...] = ()) -> str:
+    rollout = channel.Rollout(percent, cohorts)
+    return channel.publish(bundle, place / "channel", place / "keys", rollout)
+
+
+def _device(place: Path, source: Any = None, policy: Policy = ONCE) -> Updater:
+    root = (place / "channel/metadata/1.root.json").read_bytes()
+    found = source or Folder(place / "channel")
+    return Updater(Store.at(place / "device"), [found], root, NAME, policy)
+
+
+def _update(device: Updater) -> str:
+    bundle = device.install(device.check())
+    assert device.try_out()
+    return bundle.digest
+
+
+@pytest.fixture
+def server(place: Path) -> Iterator[Server]:
+    """The channel on a web server."""
+    with serve(place / "channel") as state:
+        yield state
+
+
+def test_a_device_follows_a_channel(place: Path) -> None:
+    """First release, the next one, nothing to do, and back: each is what runs."""
+    device = _device(place)
+    first = _update(device)
+    assert device.store.state.active == first
+    with pytest.raises(NothingToDoError, match="installed already"):
+        device.check()
+    _publish(place, _bundle(place, 2))
+    second = _update(device)
+    assert device.store.state.active == second
+    assert device.store.state.previous == first
+    device.store.rollback()
+    assert device.store.start().bundle.digest == first  # type: ignore[union-attr]
+    with pytest.raises(NothingToDoError, match="failed on this device"):
+        device.check()
+
+
+def test_only_what_changed_is_downloaded(place: Path, server: Server) -> None:
+    """Blobs that the device has are not fetched again."""
+    device = _device(place, Http(server.url, Link()))
+    _update(device)
+    whole = server.sent
+    assert whole > len(BIG)
+    _publish(place, _bundle(place, 2))
+    _update(device)
+    assert server.sent - whole < 10_000
+
+
+def test_a_release_that_fails_its_self_test_is_taken_back(place: Path) -> None:
+    """Golden outputs that do not come out: what ran goes on, and it is not tried again."""
+    device = _device(place)
+    first = _update(device)
+    bad = handmade.bundle(
+        place / "bad.epk", change={"release": 2, "version": "1.2"},
+        extra={"golden.json": json.dumps(
+            {"inputs": ["turn on"], "outputs": [{"shape": [3], "data": [0.0, 0.5, 0.5]}]}
+        ).encode()},
+    )  # fmt: skip
+    _publish(place, Bundle.open(bad))
+    device.install(device.check())
+    assert not device.try_out()
+    assert device.store.state.active == first
+    with pytest.raises(NothingToDoError, match="failed on this device before"):
+        device.check()
+
+
+# Attacks: what an attacker does to the channel (no key of his own) after release 1 was taken.
+
+
+def _flip_blob(place: Path) -> None:
+    digest = channel.releases(place / "channel")[NAME]["digest"].removeprefix("sha256:")
+    path = place / "channel/blobs" / digest
+    path.write_bytes(path.read_bytes()[:-1] + b" ")
+
+
+def _flip_weights(place: Path) -> None:
+    for path in (place / "channel/blobs").iterdir():
+        if path.stat().st_size < 200:
+            path.write_bytes(bytes(len(path.read_bytes())))
+
+
+def _edit_targets(place: Path) -> None:
+    path = max((place / "channel/metadata").glob("*.targets.json"))
+    value = json.loads(path.read_text())
+    value["signed"]["targets"][NAME]["custom"]["release"] = 9
+    path.write_text(json.dumps(value))
+
+
+def _edit_timestamp(place: Path) -> None:
+    path = place / "channel/metadata/timestamp.json"
+    value = json.loads(path.read_text())
+    value["signed"]["version"] += 5
+    path.write_text(json.dumps(value))
+
+
+def _own_keys(place: Path) -> None:
+    keys.init(place / "evil-keys")
+    shutil.rmtree(place / "channel")
+    channel.publish(_bundle(place, 3), place / "channel", place / "evil-keys", channel.Rollout())
+
+
+def _one_root_key(place: Path) -> None:
+    """A new root that one stolen root key signs, naming the attacker's keys."""
+    keys.init(place / "evil-keys")
+    shutil.copy(place / "keys/root-1.pem", place / "evil-keys/root-1.pem")
+    shutil.copytree(place / "channel", place / "old-channel")
+    opened = channel.Channel(place / "channel", place / "evil-keys")
+    for name in ("targets", "snapshot", "timestamp"):
+        opened.root.signed.add_key(keys.signer(place / "evil-keys", name).public_key, name)
+    opened.sign_root()
+    opened.save({"targets"})
+
+
+def _drop_metadata(place: Path) -> None:
+    for path in (place / "channel/metadata").glob("*.snapshot.json"):
+        path.unlink()
+
+
+def _mix(place: Path) -> None:
+    """The targets of one moment with the snapshot of another."""
+    folder = place / "channel/metadata"
+    newest = max(folder.glob("*.targets.json"))
+    oldest = min(folder.glob("*.targets.json"))
+    shutil.copy(oldest, newest)
+
+
+def _endless(place: Path) -> None:
+    path = place / "channel/metadata/timestamp.json"
+    path.write_bytes(path.read_bytes() + b" " * 20_000_000)
+
+
+ATTACKS: dict[str, Callable[[Path], object]] = {
+    "manifest altered": _flip_blob, "files altered": _flip_weights,
+    "targets altered": _edit_targets, "timestamp altered": _edit_timestamp,
+    "arbitrary software": _own_keys, "one root key of two": _one_root_key,
+    "metadata withheld": _drop_metadata, "mix and match": _mix, "endless data": _endless,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("over", ["folder", "http"])
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_attack_is_not_taken(place: Path, server: Server, attack: str, over: str) -> None:
+    """Whatever stands in the channel, the device goes on with what it trusted before."""
+    source = Folder(place / "channel") if over == "folder" else Http(server.url, Link())
+    device = _device(place, source)
+    first = _update(device)
+    _publish(place, _bundle(place, 2))
+    ATTACKS[attack](place)
+    with pytest.raises((TrustError, LinkError)):
+        device.install(device.check())
+    assert device.store.state.active == first
+    started = device.store.start()
+    assert started.bundle is not None
+    assert started.bundle.digest == first
+
+
+def test_older_metadata_is_refused(place: Path) -> None:
+    """Rollback: signed, unexpired, and older than what this device has seen."""
+    shutil.copytree(place / "channel", place / "yesterday")
+    _publish(place, _bundle(place, 2))
+    device = _device(place)
+    _update(device)
+    with pytest.raises(TrustError, match="was seen before"):
+        _device(place, Folder(place / "yesterday")).check()
+
+
+def test_expired_metadata_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Freeze: a timestamp that its owner no longer renews."""
+    monkeypatch.setitem(channel._DAYS, "timestamp", -1)
+    _publish(place, _bundle(place, 2))
+    with pytest.raises(TrustError, match="expired"):
+        _device(place).check()
+
+
+def test_a_release_for_another_board_is_refused(place: Path) -> None:
+    """The signed name binds the board; a device asks for its own."""
+    other = handmade.bundle(place / "other.epk", change={"target": "board", "release": 2})
+    _publish(place, Bundle.open(other))
+    device = _device(place)
+    root = device.root
+    wrong = Updater(device.store, device.sources, root, "small/jetson", ONCE)
+    with pytest.raises(NothingToDoError, match="no release 'small/jetson'"):
+        wrong.check()
+
+
+def test_what_does_not_fit_is_not_downloaded(place: Path, server: Server) -> None:
+    """The list of what is lacking comes before the weights do."""
+    _publish(place, _bundle(place, 2, arch="riscv64"))
+    device = _device(place, Http(server.url, Link()))
+    with pytest.raises(DeviceError, match="riscv64"):
+        device.install(device.check())
+    assert server.sent < 20_000
+
+
+def test_an_older_release_is_neither_published_nor_taken(place: Path) -> None:
+    """Release counters only grow."""
+    _publish(place, _bundle(place, 5))
+    with pytest.raises(InputError, match="the channel has release 5, this is 4"):
+        _publish(place, _bundle(place, 4))
+    with pytest.raises(NothingToDoError):
+        _publish(place, Bundle.open(place / "r5.epk"))
+
+
+def test_a_rollout_reaches_its_share_of_devices(place: Path) -> None:
+    """A quarter of a thousand devices, the same ones each time; cohorts come first."""
+    _publish(place, _bundle(place, 2), percent=25)
+    chosen = []
+    for number in range(1000):
+        one = _device(place, policy=Policy(device=f"d{number}", attempts=1))
+        chosen.append(one._chosen(_offer(place, 25, ())))
+    assert 200 < sum(chosen) < 300
+    cohort = _device(place, policy=Policy(device="d0", cohort="beta", attempts=1))
+    assert cohort._chosen(_offer(place, 100, ("beta",)))
+    assert not cohort._chosen(_offer(place, 100, ("stable",)))
+
+
+def _offer(place: Path, percent: int, cohorts: tuple[str, ...]) -> Any:
+    from edgepack_runtime.update.trust import Offer
+
+    digest = channel.releases(place / "channel")[NAME]["digest"].removeprefix("sha256:")
+    return Offer(digest, 1, 2, "1.2", percent, cohorts, {})
+
+
+@pytest.mark.parametrize("name", keys.NAMES)
+def test_a_rotated_key_is_followed(place: Path, name: str) -> None:
+    """Any key can be replaced; devices learn it from the next root, and keep their floors."""
+    device = _device(place)
+    _update(device)
+    channel.rotate(name, place / "channel", place / "keys")
+    _publish(place, _bundle(place, 2))
+    _update(device)
+    assert device.store.state.floors["root"] == 2
+
+
+def test_a_pinned_device_takes_nothing(place: Path) -> None:
+    """Held back until it is let go."""
+    device = _device(place)
+    device.store.pin(pinned=True)
+    with pytest.raises(NothingToDoError, match="pinned"):
+        device.check()
+    device.store.pin(pinned=False)
+    assert _update(device)
+
+
+# Bad links.
+
+
+def _cut(at: int) -> Callable[[Handler, bytes, int], bool]:
+    def fault(handler: Handler, content: bytes, start: int) -> bool:
+        if len(content) < CHUNK:
+            return False
+        handler.reply(content[start : start + at], start, len(content),
+                      promise=len(content) - start)  # fmt: skip
+        handler.close_connection = True
+        return True
+
+    return fault
+
+
+def _status(code: int) -> Callable[[Handler, bytes, int], bool]:
+    def fault(handler: Handler, _: bytes, __: int) -> bool:
+        handler.send_response(code)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+        return True
+
+    return fault
+
+
+def _whole_instead_of_range(handler: Handler, content: bytes, start: int) -> bool:
+    if start:
+        handler.reply(content, 0, len(content))
+    return bool(start)
+
+
+def _wrong_range(handler: Handler, content: bytes, start: int) -> bool:
+    if start:
+        handler.reply(content[start - 1 :], start - 1, len(content))
+    return bool(start)
+
+
+def _portal(handler: Handler, content: bytes, start: int) -> bool:
+    handler.reply(b"<html>please log in</html>".ljust(len(content) - start), start, len(content))
+    return True
+
+
+def _garbled(handler: Handler, content: bytes, start: int) -> bool:
+    body = bytearray(content[start:])
+    body[len(body) // 2] ^= 1
+    handler.reply(bytes(body), start, len(content))
+    return True
+
+
+def _longer(handler: Handler, content: bytes, start: int) -> bool:
+    handler.reply(content[start:] + b"more", start, len(content) + 4)
+    return True
+
+
+CUTS = [0, 1, 1000, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 77, 3 * CHUNK, len(BIG) - 1]
+FAULTS: dict[str, Sequence[Any]] = {
+    **{f"cut after {at}": [_cut(at)] for at in CUTS},
+    **{f"cut twice after {at}": [_cut(at), _cut(at // 2 + 1)] for at in CUTS},
+    **{f"status {code}": [_status(code)] for code in (301, 302, 400, 404, 416, 429, 500, 502, 503)},
+    **{f"{code} after a cut": [_cut(CHUNK + 5), _status(code)] for code in (200, 206, 404, 500)},
+    "whole file for a range": [_cut(CHUNK + 5), _whole_instead_of_range],
+    "another range": [_cut(CHUNK + 5), _wrong_range],
+    "captive portal": [_portal], "portal after a cut": [_cut(2 * CHUNK), _portal],
+    "garbled": [_garbled], "garbled after a cut": [_cut(CHUNK), _garbled],
+    "longer": [_longer], "longer after a cut": [_cut(CHUNK), _longer],
+    "twenty drops": [_cut(200_000)] * 20, "everything at once": [
+        _cut(5), _status(503), _portal, _garbled, _cut(CHUNK), _longer, _whole_instead_of_range],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_bad_link_delays_and_no_more(place: Path, server: Server, fault: str) -> None:
+    """The release arrives whole, and a drop wastes at most the chunk that it broke."""
+    faults = FAULTS[fault]
+    server.faults = [_once_on_weights(list(faults))] * 200
+    device = _device(place, Http(server.url, Link(timeout=5)), Policy(attempts=40, pause=0.0))
+    assert _update(device)
+    wasted = server.sent - sum(p.stat().st_size for p in (place / "channel/blobs").iterdir())
+    assert wasted <= (CHUNK + 64 * 1024) * len(faults) + 4 * CHUNK * _lies(fault)
+    assert device.store.storage.names(PARTS) == []
+
+
+def _lies(fault: str) -> int:
+    """Count the answers that are whole files of wrong bytes."""
+    return sum(fault.count(word) for word in ("portal", "garbled", "longer", "whole")) + 4 * (
+        fault == "everything at once"
+    )
+
+
+def _once_on_weights(faults: list[Any]) -> Any:
+    """Apply the faults in turn to the large file alone."""
+
+    def fault(handler: Handler, content: bytes, start: int) -> bool:
+        if len(content) < CHUNK or not faults:
+            return False
+        return bool(faults.pop(0)(handler, content, start))
+
+    return fault
+
+
+def test_a_download_goes_on_after_the_power_went(place: Path, server: Server) -> None:
+    """What came before the cut is hashed and kept; the next start asks for the rest only."""
+    device = _device(place, Http(server.url, Link()))
+    server.faults = [_once_on_weights([_cut(2 * CHUNK + 9)])] * 20
+    with pytest.raises(LinkError):
+        device.install(device.check())
+    name = next(n for n in device.store.storage.names(PARTS))
+    part = place / "device" / PARTS / name
+    part.write_bytes(part.read_bytes()[: CHUNK + 3] + b"\0" * 40)  # as a cut may leave it
+    before = server.sent
+    again = _device(place, Http(server.url, Link()))
+    assert _update(again)
+    assert server.sent - before <= len(BIG) - CHUNK + 10_000
+
+
+def test_a_mirror_takes_over(place: Path, server: Server) -> None:
+    """A bad mirror cannot block a good one."""
+    dead = Http("http://127.0.0.1:9", Link(timeout=1))
+    device = _device(place)
+    both = Updater(device.store, [dead, Http(server.url, Link())], device.root, NAME,
+                   Policy(attempts=4, pause=0.0))  # fmt: skip
+    assert _update(both)
+
+
+def test_a_server_that_trickles_is_given_up(place: Path, server: Server) -> None:
+    """Slow retrieval: fewer bytes a second than the least, for a whole window."""
+    import time
+
+    def trickle(handler: Handler, content: bytes, _: int) -> bool:
+        if len(content) < CHUNK:
+            return False
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        for i in range(40):
+            handler.wfile.write(content[i : i + 1])
+            handler.wfile.flush()
+            time.sleep(0.05)
+        return True
+
+    server.faults = [trickle] * 50
+    link = Link(timeout=5, least=1000, window=0.3)
+    device = _device(place, Http(server.url, link))
+    with pytest.raises(LinkError, match="too few"):
+        device.install(device.check())
+
+
+def test_a_place_that_is_no_channel_says_so(tmp_path: Path) -> None:
+    """Neither a folder nor an address."""
+    with pytest.raises(InputError, match="no channel at"):
+        open_source(str(tmp_path / "nowhere"))
+
+
+def test_every_error_is_of_the_family(place: Path) -> None:
+    """Whatever a channel's file is replaced with, the device answers with an error of ours."""
+    device = _device(place)
+    for path in sorted((place / "channel/metadata").iterdir()):
+        whole = path.read_bytes()
+        for junk in (b"", b"{}", b"\xff\xfe", b"[" * 100_000, whole[: len(whole) // 2], b"null"):
+            path.write_bytes(junk)
+            with suppress(EdgepackError):
+                device.check()
+            path.write_bytes(whole)
+    assert _update(device)
+    assert device.store.storage.names(BLOBS)
+
+
+def test_the_command_updates_tells_and_goes_back(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """update, status, rollback, pin, collect: what they print, and their exit codes."""
+    store = ["--store", str(place / "device"), "--json"]
+    root = place / "root.json"
+    shutil.copy(place / "channel/metadata/1.root.json", root)
+    update = ["update", *store, "--channel", str(place / "channel"), "--name", NAME,
+              "--root", str(root)]  # fmt: skip
+
+    def call(*args: str, code: int = 0) -> dict[str, Any]:
+        assert runtime([*args]) == code
+        printed = capsys.readouterr().out
+        return json.loads(printed) if printed else {}
+
+    assert call("status", *store)["running"] == "the factory's release"
+    assert call(*update, "--check")["available"] == f"{NAME} 1.1"
+    assert call(*update)["running"] == f"{NAME} 1.1"
+    call(*update, code=7)
+    assert call("status", *store)["running"] == "small 1.1 for any"
+    assert er.load(place / "device")("turn on")
+    call("pin", *store)
+    call(*update, code=7)
+    call("pin", *store, "--off")
+    _publish(place, _bundle(place, 2))
+    with Store.at(place / "device").alone():
+        call(*update, code=7)
+    assert call(*update)["version"] == "1.2"
+    assert call("rollback", *store)["active"].startswith("sha256:")
+    assert call("status", *store)["running"] == "small 1.1 for any"
+    assert call("collect", *store)["bytes_freed"] > 0
+    call("update", *store, "--channel", str(place / "nowhere"), "--name", NAME,
+         "--root", str(root), code=2)  # fmt: skip
+    call(*update[:-1], str(place / "no-root"), code=5)
+
+
+def test_the_host_commands_tend_a_channel(tmp_path: Path) -> None:
+    """Keys init and list, publish, channel list, retire and refresh, keys rotate."""
+    run = CliRunner()
+
+    def call(*args: str, code: int = 0) -> str:
+        done = run.invoke(host, [*args])
+        assert done.exit_code == code, done.output
+        return done.output
+
+    folder, own = str(tmp_path / "channel"), str(tmp_path / "keys")
+    signed = ["--channel", folder, "--keys", own]
+    bundle = str(_bundle(tmp_path, 1).path)
+    call("publish", bundle, *signed, code=2)
+    assert call("keys", "init", own).count(".pem") == 6
+    call("keys", "init", own, code=7)
+    assert "timestamp" in call("keys", "list", own)
+    assert "release 1" in call("publish", bundle, *signed, "--percent", "20")
+    assert json.loads(call("channel", "list", folder, "--json"))[NAME]["percent"] == 20
+    call("keys", "rotate", "timestamp", *signed)
+    call("channel", "refresh", folder, "--keys", own)
+    call("channel", "retire", NAME, *signed)
+    assert call("channel", "list", folder) == ""
+    call("channel", "retire", NAME, *signed, code=2)
+    call("keys", "rotate", "nobody", *signed, code=2)
