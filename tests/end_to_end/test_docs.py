@@ -18,7 +18,7 @@ from edgepack.recipe import read_recipe
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "examples/similarity/README.md",
-             "examples/intent/README.md"]  # fmt: skip
+             "examples/intent/README.md", "examples/field-update/README.md"]  # fmt: skip
 # Run by something other than this file.
 ELSEWHERE = {
     "make demo": "test_make_demo_needs_nothing_but_python (slow)",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +35,7 @@ from edgepack_runtime.update import Policy, Updater
 from edgepack_runtime.update.source import Folder, Http, Link, open_source
 
 NAME = "small/any"
+EXAMPLE = Path(__file__).parents[2] / "examples/field-update"
 ONCE = Policy(attempts=1, pause=0.0)
 BIG = bytes(range(256)) * 4096 * 3 + b"end"  # three chunks and a bit
 
@@ -526,3 +529,25 @@ def test_the_host_commands_tend_a_channel(tmp_path: Path) -> None:
     assert call("channel", "list", folder) == ""
     call("channel", "retire", NAME, *signed, code=2)
     call("keys", "rotate", "nobody", *signed, code=2)
+
+
+def test_the_systemd_unit_of_the_example_updates(place: Path) -> None:
+    """Its command, as systemd would run it: an update, then nothing to do, which is success."""
+    unit = (EXAMPLE / "edgepack-update.service").read_text()
+    command = next(line for line in unit.splitlines() if line.startswith("ExecStart="))
+    settings = dict(
+        line.split("=", 1) for line in (EXAMPLE / "update.conf").read_text().splitlines()
+    )
+    here = {"EDGEPACK_STORE": str(place / "device"), "CHANNEL": str(place / "channel"),
+            "NAME": NAME}  # fmt: skip
+    assert set(settings) == set(here)
+    words = command.removeprefix("ExecStart=").split()
+    assert words[0].endswith("/edgepack-runtime")
+    for name, value in here.items():
+        words = [word.replace(f"${{{name}}}", value) for word in words]
+    shutil.copy(place / "channel/metadata/1.root.json", place / "root.json")
+    words = [str(place / "root.json") if w == "/etc/edgepack/root.json" else w for w in words]
+    program = [sys.executable, "-m", "edgepack_runtime", *words[1:]]
+    codes = [subprocess.run(program, check=False, capture_output=True).returncode for _ in (1, 2)]
+    assert codes == [0, 7]
+    assert "SuccessExitStatus=7" in unit
