@@ -289,7 +289,9 @@ def test_a_rotated_key_is_followed(place: Path, name: str) -> None:
     channel.rotate(name, place / "channel", place / "keys")
     _publish(place, _bundle(place, 2))
     _update(device)
-    assert device.store.state.floors["root"] == 2
+    floors = device.store.state.floors
+    assert floors["root"] == 2
+    assert len([name for name in floors if "@" in name]) == 3  # those of older keys are gone
 
 
 def test_a_pinned_device_takes_nothing(place: Path) -> None:

@@ -127,7 +127,7 @@ class Store:
         for chunk in _chunks(fetch(have), size - have, chunks[have // CHUNK :]):
             self.storage.append(part, chunk)
         self.storage.sync(part)
-        if hashlib.sha256(self.storage.read(part)).hexdigest() != name:
+        if hashlib.sha256(self.storage.map(part)).hexdigest() != name:
             self.storage.remove(part)
             raise LinkError(f"blob {name[:12]} is not what was signed")
         self.storage.rename(part, f"{BLOBS}/{name}")
@@ -136,7 +136,7 @@ class Store:
         """Cut a part to its right chunks, or make a new one; return its bytes."""
         good = 0
         if chunks and self.storage.size(part) > 0:
-            content = self.storage.read(part, size)
+            content = self.storage.map(part)[:size]
             for digest in chunks:
                 chunk = content[good : good + CHUNK]
                 if hashlib.sha256(chunk).hexdigest() != digest:
@@ -212,8 +212,10 @@ class Store:
         return self._write(replace(self.state, pinned=pinned))
 
     def raise_floors(self, floors: Mapping[str, int]) -> Record:
-        """Remember versions below which nothing is accepted any more."""
-        return self._write(self.state.raised(floors))
+        """Remember versions below which nothing is accepted any more; written only if new."""
+        state = self.state
+        raised = state.raised(floors)
+        return state if raised == state else self._write(raised)
 
     def collect(self, keep: Collection[str] = ()) -> int:
         """Remove what no release needs, nor `keep` names: parts, then blobs; return the bytes.

@@ -42,8 +42,15 @@ class Record:
     floors: Mapping[str, int] = field(default_factory=dict)
 
     def raised(self, floors: Mapping[str, int]) -> Record:
-        """Return the record with its floors raised; none ever falls."""
-        merged = {k: max(v, self.floors.get(k, 0)) for k, v in {**self.floors, **floors}.items()}
+        """Return the record with its floors raised; none ever falls.
+
+        A name as `timestamp@KEYS` replaces that of the same role with other keys: its versions
+        count anew, which only a newer root can bring about, and the root's floor never goes.
+        """
+        renewed = {name.partition("@")[0] for name in floors if "@" in name}
+        kept = {k: v for k, v in self.floors.items()
+                if "@" not in k or k in floors or k.partition("@")[0] not in renewed}  # fmt: skip
+        merged = {k: max(v, self.floors.get(k, 0)) for k, v in {**kept, **floors}.items()}
         return replace(self, floors=merged)
 
     def with_bad(self, digest: str) -> Record:
