@@ -75,6 +75,29 @@ def refresh(folder: Path, key_folder: Path) -> None:
     Channel(folder, key_folder).save(set())
 
 
+def export(folder: Path, out: Path, key_folder: Path, days: int) -> None:
+    """Copy a channel to a folder for a USB stick, its timestamp good for `days`.
+
+    The stick is a channel like any other: a device checks it in the same way.  What is longer
+    valid can be held back longer, so choose no more days than the stick travels.
+
+    Raises:
+        InputError: `out` holds something, or `days` is not positive.
+
+    """
+    import shutil
+
+    if days < 1:
+        raise InputError(f"an export is valid for a day or more, not {days}")
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty; choose another folder")
+    Channel(folder, key_folder)  # that it is one, and that its keys are here
+    shutil.copytree(folder, out, dirs_exist_ok=True)
+    copy = Channel(out, key_folder)
+    copy.days["timestamp"] = copy.days["snapshot"] = days
+    copy.save(set())
+
+
 def releases(folder: Path) -> dict[str, dict[str, Any]]:
     """Return {target: what is said of it}, from the metadata of a channel."""
     targets = _load(folder, "targets")
@@ -103,7 +126,12 @@ def rotate(name: str, folder: Path, key_folder: Path) -> None:
 
 
 class Channel:
-    """The metadata of a channel, loaded or new, and the keys to sign it with."""
+    """The metadata of a channel, loaded or new, and the keys to sign it with.
+
+    Attributes:
+        days: how long what is signed is valid, by role.
+
+    """
 
     def __init__(self, folder: Path, key_folder: Path) -> None:
         from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
@@ -111,6 +139,7 @@ class Channel:
         self._folder = folder
         self._keys = key_folder
         self._now = datetime.now(UTC).replace(microsecond=0)
+        self.days = dict(_DAYS)
         if (folder / METADATA / "root.json").is_file():
             self.root, self.targets, self.snapshot, self.timestamp = (
                 _load(folder, role) for role in ("root", "targets", "snapshot", "timestamp")
@@ -135,7 +164,7 @@ class Channel:
         """Write the next root, signed by the present root keys and some others."""
         root = self.root.signed
         root.version += 1
-        root.expires = self._now + timedelta(days=_DAYS["root"])
+        root.expires = self._now + timedelta(days=self.days["root"])
         present = [keys.signer(self._keys, name) for name in keys.present(self._keys, keys.ROOTS)]
         signers = {s.public_key.keyid: s for s in [*also, *present]}
         if len(present) < keys.ROOT_THRESHOLD:
@@ -157,7 +186,7 @@ class Channel:
 
     def _sign(self, metadata: Metadata[Any], role: str) -> None:
         metadata.signed.version += 1
-        metadata.signed.expires = self._now + timedelta(days=_DAYS[role])
+        metadata.signed.expires = self._now + timedelta(days=self.days[role])
         metadata.sign(keys.signer(self._keys, role))
         prefix = "" if role == "timestamp" else f"{metadata.signed.version}."
         _write(self._folder / METADATA / f"{prefix}{role}.json", metadata.to_bytes())

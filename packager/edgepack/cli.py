@@ -403,3 +403,19 @@ def channel_refresh(folder: Path, key_folder: Path) -> None:
     from edgepack import channel
 
     channel.refresh(folder, key_folder)
+
+
+@channel_group.command(name="export")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--usb", "out", type=click.Path(path_type=Path), required=True, help="Where to.")
+@click.option("--expires", default="90d", show_default=True, help="How long it is valid, in days.")
+@click.option("--keys", "key_folder", type=click.Path(path_type=Path), required=True)
+def channel_export(folder: Path, out: Path, expires: str, key_folder: Path) -> None:
+    """Copy a channel to a USB stick; devices take it as any other, with --channel."""
+    from edgepack import channel
+
+    days = expires.removesuffix("d")
+    if not days.isdigit():
+        raise InputError(f"--expires takes days, as 90d, not {expires!r}")
+    channel.export(folder, out, key_folder, int(days))
+    click.echo(f"{out}: valid for {days} days")

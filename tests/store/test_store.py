@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import pytest
 from crash import CrashDisk, State
 from explorer import BrokenPromiseError, Explorer, Promises, bundles, check_no_leak
+from life import live
 
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import EdgepackError
-from edgepack_runtime.store import ATTEMPTS, Store
+from edgepack_runtime.store import Store
 
 Releases = Sequence[Bundle]
 FRESH: State = ()
@@ -22,41 +23,8 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> Releases:
     return bundles(tmp_path_factory.mktemp("releases"), 4)
 
 
-def _life(releases: Releases, store: Store, promises: Promises) -> None:
-    """A device's life: first update, a bad one, a good one, back again, collected."""
-    first, bad, good, _ = releases
-    _update(store, promises, first, {"root": 1})
-    store.confirm({"release": 1})
-    promises.allowed, promises.floors = {first.digest}, {"root": 1, "release": 1}
-    _update(store, promises, bad, {})
-    promises.allowed = {first.digest, bad.digest}
-    store.reject()
-    promises.allowed = {first.digest}
-    store.collect()
-    _update(store, promises, good, {"root": 2})
-    store.confirm({"release": 3})
-    promises.allowed, promises.floors = {good.digest}, {"root": 2, "release": 3}
-    store.raise_floors({"timestamp": 9})
-    promises.floors = {"root": 2, "release": 3, "timestamp": 9}
-    promises.allowed = {good.digest, first.digest}
-    store.rollback()
-    promises.allowed = {first.digest}
-    store.collect()
-
-
-def _update(store: Store, promises: Promises, release: Bundle, floors: dict[str, int]) -> None:
-    """Install and start: once that is acknowledged it starts whole, and each start is counted."""
-    promises.base = next(iter(promises.allowed))
-    promises.allowed = promises.allowed | {release.digest}
-    promises.attempts = ATTEMPTS
-    store.install(release, floors)
-    promises.allowed, promises.floors = {release.digest}, {**promises.floors, **floors}
-    assert store.start().on_trial
-    promises.attempts = ATTEMPTS - 1
-
-
 def _explore(releases: Releases, explorer: Explorer) -> Explorer:
-    explorer.run(FRESH, lambda store, promises: _life(releases, store, promises), Promises())
+    explorer.run(FRESH, lambda store, promises: live(releases, store, promises), Promises())
     return explorer
 
 
@@ -76,7 +44,7 @@ def test_a_hundred_thousand_states(releases: Releases) -> None:
 
 def _syncs(releases: Releases) -> int:
     disk = CrashDisk()
-    _life(releases, Store(disk), Promises())
+    live(releases, Store(disk), Promises())
     return disk.syncs
 
 
@@ -100,7 +68,7 @@ def test_a_life_without_cuts(releases: Releases) -> None:
     """The same work on a good disk ends where it should."""
     disk = CrashDisk()
     store = Store(disk)
-    _life(releases, store, Promises())
+    live(releases, store, Promises())
     started = store.start()
     assert started.bundle is not None
     assert started.bundle.digest == releases[0].digest

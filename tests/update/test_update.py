@@ -527,6 +527,8 @@ def test_the_host_commands_tend_a_channel(tmp_path: Path) -> None:
     assert json.loads(call("channel", "list", folder, "--json"))[NAME]["percent"] == 20
     call("keys", "rotate", "timestamp", *signed)
     call("channel", "refresh", folder, "--keys", own)
+    call("channel", "export", folder, "--usb", str(tmp_path / "usb"), "--keys", own)
+    call("channel", "export", folder, "--usb", "x", "--keys", own, "--expires", "soon", code=2)
     call("channel", "retire", NAME, *signed)
     assert call("channel", "list", folder) == ""
     call("channel", "retire", NAME, *signed, code=2)
@@ -553,3 +555,31 @@ def test_the_systemd_unit_of_the_example_updates(place: Path) -> None:
     codes = [subprocess.run(program, check=False, capture_output=True).returncode for _ in (1, 2)]
     assert codes == [0, 7]
     assert "SuccessExitStatus=7" in unit
+
+
+def test_a_stick_carries_a_channel(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exported for 90 days it is taken when the channel itself has long expired, and only once."""
+    own = place / "keys"
+    channel.export(place / "channel", place / "stick", own, 90)
+    monkeypatch.setitem(channel._DAYS, "timestamp", -1)
+    channel.refresh(place / "channel", own)
+    with pytest.raises(TrustError, match="expired"):
+        _device(place).check()
+    stick = _device(place, Folder(place / "stick"))
+    assert _update(stick)
+    with pytest.raises(NothingToDoError):
+        stick.check()
+    with pytest.raises(InputError, match="is not empty"):
+        channel.export(place / "channel", place / "stick", own, 90)
+    with pytest.raises(InputError, match="a day or more"):
+        channel.export(place / "channel", place / "other", own, 0)
+
+
+def test_an_old_stick_is_refused(place: Path) -> None:
+    """A stick from before the release that runs: older than what the device has seen."""
+    channel.export(place / "channel", place / "stick", place / "keys", 90)
+    _publish(place, _bundle(place, 2))
+    _publish(place, _bundle(place, 3))
+    _update(_device(place))
+    with pytest.raises(TrustError, match="was seen before"):
+        _device(place, Folder(place / "stick")).check()

@@ -1,0 +1,158 @@
+"""The store when the disk refuses, and when its process is killed for real."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from crash import CrashDisk
+from explorer import Promises, bundles, recover
+from life import live
+
+from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.errors import EdgepackError
+from edgepack_runtime.store import Store
+from edgepack_runtime.store.storage import Disk
+
+Releases = Sequence[Bundle]
+ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EDQUOT": errno.EDQUOT, "EROFS": errno.EROFS}
+
+
+@pytest.fixture(scope="module")
+def releases(tmp_path_factory: pytest.TempPathFactory) -> Releases:
+    """Four small releases that share blobs."""
+    return bundles(tmp_path_factory.mktemp("releases"), 4)
+
+
+class _Failing(CrashDisk):
+    """Fails one operation: refuses it, or writes half of it and then refuses."""
+
+    fail_at = 0
+    code = 0
+    short = False
+    count = 0
+
+    def _do(self, name: str) -> None:
+        self.count += 1
+        if self.count == self.fail_at:
+            raise OSError(self.code, os.strerror(self.code), name)
+
+    def append(self, path: str, content: bytes) -> None:
+        if self.short and self.count + 1 == self.fail_at:
+            self._file(path).current += content[: len(content) // 2]
+        super().append(path, content)
+
+    def overwrite(self, path: str, content: bytes) -> None:
+        if self.short and self.count + 1 == self.fail_at:
+            file = self._file(path)
+            file.current = content[: len(content) // 2] + file.current[len(content) // 2 :]
+        super().overwrite(path, content)
+
+
+def _operations(releases: Releases) -> int:
+    disk = _Failing()
+    live(releases, Store(disk), Promises())
+    return disk.count
+
+
+@pytest.mark.parametrize("short", [False, True], ids=["refused", "half-written"])
+@pytest.mark.parametrize("name", ERRORS)
+def test_an_error_at_any_operation_leaves_what_ran(
+    releases: Releases, name: str, *, short: bool
+) -> None:
+    """One clear error, the promises hold, and the next update works on the mended disk."""
+    failures = 0
+    for number in range(1, _operations(releases) + 1):
+        disk, promises = _Failing(), Promises()
+        disk.fail_at, disk.code, disk.short = number, ERRORS[name], short
+        try:
+            live(releases, Store(disk), promises)
+        except (OSError, EdgepackError):
+            failures += 1
+        except AssertionError:  # a start that could not be counted runs what ran before
+            failures += 1
+        promises.allowed |= {promises.base}
+        promises.attempts = 99
+        recover(Store(disk), promises, releases[3])
+    assert failures > 60
+
+
+class _Killed(Disk):
+    """Kills its own process before one operation."""
+
+    kill_at = 0
+    count = 0
+
+    def _step(self) -> None:
+        self.count += 1
+        if self.count == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def create(self, path: str) -> None:
+        self._step()
+        super().create(path)
+
+    def append(self, path: str, content: bytes) -> None:
+        self._step()
+        super().append(path, content)
+
+    def truncate(self, path: str, size: int) -> None:
+        self._step()
+        super().truncate(path, size)
+
+    def overwrite(self, path: str, content: bytes) -> None:
+        self._step()
+        super().overwrite(path, content)
+
+    def sync(self, path: str) -> None:
+        self._step()
+        super().sync(path)
+
+    def sync_folder(self, path: str) -> None:
+        self._step()
+        super().sync_folder(path)
+
+    def rename(self, old: str, new: str) -> None:
+        self._step()
+        super().rename(old, new)
+
+    def remove(self, path: str) -> None:
+        self._step()
+        super().remove(path)
+
+
+def test_kill_9_at_every_operation(releases: Releases, tmp_path: Path) -> None:
+    """A real process on a real disk, killed before each of its operations in turn."""
+    allowed = {"", *(bundle.digest for bundle in releases)}
+    killed = 0
+    for number in range(1, 1000):
+        root = tmp_path / str(number)
+        root.mkdir()
+        child = os.fork()
+        if child == 0:
+            disk = _Killed(root)
+            disk.kill_at = number
+            live(releases, Store(disk), Promises())
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if not os.WIFSIGNALED(status):
+            break
+        killed += 1
+        recover(Store.at(root), Promises(set(allowed), attempts=99), releases[3])
+    assert killed > 60
+
+
+def test_the_real_disk_does_what_the_model_says(releases: Releases, tmp_path: Path) -> None:
+    """The same life gives the same files, names and bytes, on both."""
+    model = CrashDisk()
+    live(releases, Store(model), Promises())
+    live(releases, Store.at(tmp_path), Promises())
+    found = {
+        path.relative_to(tmp_path).as_posix(): path.read_bytes()
+        for path in tmp_path.rglob("*") if path.is_file()
+    }  # fmt: skip
+    assert found == {path: file.current for path, file in model._names.items()}
