@@ -96,6 +96,8 @@ def export(folder: Path, out: Path, key_folder: Path, days: int) -> None:
     copy = Channel(out, key_folder)
     copy.days["timestamp"] = copy.days["snapshot"] = days
     copy.save(set())
+    # The channel counts up too: who takes the stick must not find the channel older.
+    Channel(folder, key_folder).save(set())
 
 
 def releases(folder: Path) -> dict[str, dict[str, Any]]:

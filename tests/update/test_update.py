@@ -583,3 +583,11 @@ def test_an_old_stick_is_refused(place: Path) -> None:
     _update(_device(place))
     with pytest.raises(TrustError, match="was seen before"):
         _device(place, Folder(place / "stick")).check()
+
+
+def test_the_channel_is_not_older_than_its_stick(place: Path) -> None:
+    """A device that took a stick goes on with the channel at once."""
+    channel.export(place / "channel", place / "stick", place / "keys", 90)
+    _update(_device(place, Folder(place / "stick")))
+    with pytest.raises(NothingToDoError, match="installed already"):
+        _device(place).check()
