@@ -123,3 +123,11 @@ def test_a_board_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_recipes_of_the_benchmarks_are_valid(path: Path) -> None:
     """No recipe that figures are quoted of has a fault."""
     assert read_recipe(path).budget.quality_drop
+
+
+def test_the_chinese_recipe_is_that_of_wnut17() -> None:
+    """Other data, the same steps: what is claimed of one recipe is claimed of both."""
+    folder = ROOT / "tests/benchmarks/recipes"
+    one, other = (read_recipe(folder / f"{name}.toml") for name in ("wnut17", "chinese"))
+    assert one.compression == other.compression
+    assert one.budget == other.budget
