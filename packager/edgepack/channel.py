@@ -10,22 +10,29 @@ device that reads while a release is published sees the old one or the new one.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from edgepack import keys
+from edgepack.delta import encode
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import InputError, NothingToDoError
+from edgepack_runtime.store import BlobLayout
+from edgepack_runtime.store.storage import Disk
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Signer
     from tuf.api.metadata import Metadata, TargetFile
 
 METADATA, BLOBS = "metadata", "blobs"
+_WORTH = 4096  # bytes of a file that a delta is made for
+_MOST_SHARE = 0.7  # of the whole: a larger delta is not worth its risk
 _DAYS = {"root": 365, "targets": 365, "snapshot": 30, "timestamp": 7}
 
 
@@ -57,6 +64,8 @@ def publish(bundle: Bundle, folder: Path, key_folder: Path, rollout: Rollout) ->
     bundle.verify()
     for digest in bundle.blobs():
         _write(folder / BLOBS / digest, bytes(bundle.blob(digest)))
+    if known is not None:
+        wanted.custom["deltas"] = list(_deltas(_released(folder, known), bundle, folder))
     channel.targets.signed.targets[name] = wanted
     channel.save({"targets"})
     return name
@@ -222,10 +231,40 @@ def _target(bundle: Bundle, name: str, rollout: Rollout) -> TargetFile:
     return TargetFile(bundle.blobs()[digest], {"sha256": digest}, name, {"custom": custom})
 
 
+def _released(folder: Path, known: TargetFile) -> Bundle:
+    """Open a release that a channel has."""
+    layout = BlobLayout(Disk(folder), known.hashes["sha256"], known.length)
+    return Bundle(folder, layout)
+
+
+def _deltas(old: Bundle, new: Bundle, folder: Path) -> Iterator[dict[str, Any]]:
+    """Write the deltas between the files of two releases that have the same path."""
+    before = {entry.path: entry.sha256 for entry in old.manifest.files}
+    done: set[tuple[str, str]] = set()
+    with TemporaryDirectory() as work:
+        for part, bundle in (("old", old), ("new", new)):
+            for entry in bundle.manifest.files:
+                path = Path(work, part, entry.path)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(bundle.read(entry.path))
+        for entry in new.manifest.files:
+            base = before.get(entry.path, entry.sha256)
+            if base == entry.sha256 or entry.size < _WORTH or (base, entry.sha256) in done:
+                continue
+            done.add((base, entry.sha256))
+            content = encode(Path(work, "old", entry.path), Path(work, "new", entry.path))
+            if len(content) > _MOST_SHARE * entry.size:
+                continue
+            digest = hashlib.sha256(content).hexdigest()
+            _write(folder / BLOBS / digest, content)
+            yield {"base": base, "blob": entry.sha256, "sha256": digest, "size": len(content)}
+
+
 def _check_newer(bundle: Bundle, known: TargetFile, wanted: TargetFile) -> None:
     release = bundle.manifest.release
     same = known.hashes == wanted.hashes
-    if same and known.custom == wanted.custom:
+    said = {key: value for key, value in known.custom.items() if key != "deltas"}
+    if same and said == wanted.custom:
         raise NothingToDoError(f"the channel has this release {release} already")
     if not same and release <= known.custom["release"]:
         raise InputError(

@@ -591,3 +591,48 @@ def test_the_channel_is_not_older_than_its_stick(place: Path) -> None:
     _update(_device(place, Folder(place / "stick")))
     with pytest.raises(NothingToDoError, match="installed already"):
         _device(place).check()
+
+
+def _light_change(place: Path, release: int) -> Bundle:
+    """A release whose weights differ from the first one's by a step here and there."""
+    weights = bytearray(BIG)
+    for at in range(0, len(weights), 997):
+        weights[at] = (weights[at] + 1) % 256
+    extra = {"weights.bin": bytes(weights), "own.bin": bytes([release]) * 50}
+    change = {"release": release, "version": f"1.{release}"}
+    path = handmade.bundle(place / f"light{release}.epk", change=change, extra=extra)
+    return Bundle.open(path)
+
+
+def test_a_light_change_comes_as_a_delta(place: Path, server: Server) -> None:
+    """A hundredth of the bytes, and the very blob that was signed."""
+    device = _device(place, Http(server.url, Link()))
+    _update(device)
+    before = server.sent
+    _publish(place, _light_change(place, 2))
+    _update(device)
+    assert server.sent - before < len(BIG) / 50
+    running = device.store.running()
+    assert running is not None
+    assert bytes(running.read("weights.bin"))[0] == (BIG[0] + 1) % 256
+
+
+@pytest.mark.parametrize("what", ["no base", "damaged base", "damaged delta", "missing delta"])
+def test_without_its_delta_the_whole_blob_is_taken(place: Path, server: Server, what: str) -> None:
+    """The full blob is always there."""
+    device = _device(place, Http(server.url, Link()))
+    if what != "no base":
+        _update(device)
+    _publish(place, _light_change(place, 2))
+    delta = channel.releases(place / "channel")[NAME]["deltas"][0]
+    path = place / "channel/blobs" / delta["sha256"]
+    base = place / "device/blobs" / delta["base"]
+    if what == "damaged base":
+        base.write_bytes(base.read_bytes()[:-1] + b"x")
+    if what == "damaged delta":
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    if what == "missing delta":
+        path.unlink()
+    before = server.sent
+    assert _update(device)
+    assert server.sent - before > len(BIG)

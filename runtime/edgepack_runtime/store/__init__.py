@@ -77,7 +77,7 @@ class Store:
         size = self.storage.size(f"{BLOBS}/{name}")
         if size < 0:
             raise TrustError(f"the store has no release {digest}")
-        return Bundle(Path(digest), _StoreLayout(self.storage, name, size))
+        return Bundle(Path(digest), BlobLayout(self.storage, name, size))
 
     def missing(self, bundle: Bundle) -> dict[str, int]:
         """Return {sha256: bytes} of the blobs of a bundle that the store lacks."""
@@ -302,8 +302,8 @@ def _right(chunk: bytes, digest: str) -> bytes:
     return chunk
 
 
-class _StoreLayout(Layout):
-    """One release of a store as an OCI layout."""
+class BlobLayout(Layout):
+    """One release among the blobs of a store or a channel, as an OCI layout."""
 
     def __init__(self, storage: Storage, name: str, size: int) -> None:
         self._storage = storage

@@ -23,6 +23,7 @@ from edgepack_runtime.device import probe
 from edgepack_runtime.errors import DeviceError, LinkError, NothingToDoError, TrustError
 from edgepack_runtime.fit import misfits
 from edgepack_runtime.store import BLOBS, Store
+from edgepack_runtime.update.delta import decode
 from edgepack_runtime.update.source import Source
 from edgepack_runtime.update.trust import Offer, offered
 
@@ -104,7 +105,9 @@ class Updater:
         total, done = sum(missing.values()), 0
         for sha256, size in missing.items():
             self.event("download", {"done": done, "total": total, "blob": sha256[:12]})
-            self._receive(sha256, size, chunks.get(sha256, ()))
+            parts = chunks.get(sha256, ())
+            if not self._from_delta(offer, sha256, size, parts):
+                self._receive(sha256, size, parts)
             done += size
         self.store.install(bundle)
         self.event("installed", {"version": offer.version, "bytes": total})
@@ -167,6 +170,27 @@ class Updater:
             )
         )
 
+    def _from_delta(self, offer: Offer, sha256: str, size: int, chunks: Sequence[str]) -> bool:
+        """Make a blob of one that the store has, if a delta is offered; tell whether it was."""
+        storage = self.store.storage
+        for delta in offer.deltas:
+            base = f"{BLOBS}/{delta.base}"
+            usable = delta.blob == sha256 and _is_digest(delta.base) and _is_digest(delta.sha256)
+            if not usable or storage.size(base) < 0:
+                continue
+            old = storage.map(base)
+            if hashlib.sha256(old).hexdigest() != delta.base:
+                continue  # damaged: the whole blob is there as well
+            try:
+                self._receive(delta.sha256, delta.size, ())
+                fetch = partial(_decoded, storage.map(f"{BLOBS}/{delta.sha256}"), old, size)
+                self.store.receive(sha256, size, chunks, fetch)
+            except (LinkError, TrustError) as exc:
+                _log.warning("a delta is of no use, the whole blob is taken: %s", exc)
+                continue
+            return True
+        return False
+
     def _from_any(self, ask: Callable[[Source], T]) -> T:
         """Ask the sources in turn, with pauses that grow; raise what the last one said."""
         pause, failure = self.policy.pause, LinkError("there is no source")
@@ -192,6 +216,17 @@ class Updater:
 
 def _fetch(source: Source, path: str, start: int) -> Iterator[bytes]:
     return source.fetch(path, start)
+
+
+def _decoded(packed: memoryview, base: memoryview, size: int, start: int) -> Iterator[bytes]:
+    """Yield what a delta makes, from byte `start` on."""
+    from io import BytesIO
+
+    skip = start
+    for piece in decode(BytesIO(packed).read, base, size):
+        if skip < len(piece):
+            yield piece[skip:]
+        skip = max(0, skip - len(piece))
 
 
 def _is_digest(text: str) -> bool:

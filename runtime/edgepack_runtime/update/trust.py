@@ -27,11 +27,21 @@ _NOT_FOUND = 404
 
 
 @dataclass(frozen=True)
+class Delta:
+    """A signed way to make one blob of another: a file of `size` bytes with the digest `sha256`."""
+
+    base: str
+    blob: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
 class Offer:
     """A release that a channel offers to a device.
 
     sha256, size: of its OCI manifest; release: its counter; percent and cohorts: who takes it.
-    floors: the versions to remember now that this was seen.
+    floors: the versions to remember now that this was seen.  deltas: ways to make its blobs.
     """
 
     sha256: str
@@ -41,6 +51,7 @@ class Offer:
     percent: int
     cohorts: tuple[str, ...]
     floors: Mapping[str, int]
+    deltas: tuple[Delta, ...] = ()
 
 
 def offered(source: Source, root: bytes, name: str, floors: Mapping[str, int]) -> Offer:
@@ -90,8 +101,12 @@ def _offer(target: Any, seen: Mapping[str, int], name: str) -> Offer:
             percent=int(custom["percent"]),
             cohorts=tuple(str(cohort) for cohort in custom["cohorts"]),
             floors=seen,
+            deltas=tuple(
+                Delta(str(d["base"]), str(d["blob"]), str(d["sha256"]), int(d["size"]))
+                for d in custom.get("deltas", [])
+            ),
         )
-    except (KeyError, TypeError, ValueError) as exc:
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise TrustError(f"what the channel says of {name} is malformed: {exc}") from exc
 
 

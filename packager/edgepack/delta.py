@@ -1,0 +1,131 @@
+"""Write the difference between two blobs, as `edgepack_runtime.update.delta` reads it.
+
+Quantized weights of a light fine-tune move by a step here and there: subtracted, they are mostly
+zeros, which bz2 and xz pack far better than any search for equal strings.  So tensors are aligned
+by name, each piece is tried in every way, and the smallest is kept.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgepack_runtime.update.delta import (
+    ADD,
+    BZ2,
+    COPY,
+    HEADER,
+    MAGIC,
+    NEW,
+    PIECE,
+    RAW,
+    XZ,
+)
+
+_LEAST = 64  # bytes of a tensor that is worth an operation of its own
+Spans = dict[str, tuple[int, int]]
+
+
+def encode(base: Path, new: Path) -> bytes:
+    """Return the delta from one file to another; both may be of any kind."""
+    old, target = base.read_bytes(), new.read_bytes()
+    ours, theirs = spans(base, old), spans(new, target)
+    parts = [MAGIC]
+    for start, end, offset in _aligned(theirs, ours, len(target), len(old)):
+        parts += _operations(target[start:end], old, offset)
+    return b"".join(parts)
+
+
+def spans(path: Path, content: bytes) -> Spans:
+    """Return {tensor: (offset, bytes)} of a model file; empty for one that holds none."""
+    if path.suffix == ".onnx":
+        return _onnx(path, content)
+    if path.suffix == ".bin" and path.with_suffix(".xml").is_file():
+        return _openvino(path.with_suffix(".xml"))
+    return {}
+
+
+def _onnx(path: Path, content: bytes) -> Spans:
+    import onnx
+
+    found: Spans = {}
+    at = 0
+    for tensor in onnx.load(str(path), load_external_data=False).graph.initializer:
+        raw = tensor.raw_data
+        place = content.find(raw, at) if len(raw) >= _LEAST else -1
+        if place >= 0:
+            found[tensor.name] = (place, len(raw))
+            at = place + len(raw)
+    return found
+
+
+def _openvino(path: Path) -> Spans:
+    """Constants by their place in the graph: their names are numbered alike for like graphs."""
+    pattern = r'<layer id="(\d+)"[^>]*type="Const"[^>]*>\s*<data [^>]*offset="(\d+)" size="(\d+)"'
+    return {
+        name: (int(offset), int(size))
+        for name, offset, size in re.findall(pattern, path.read_text())
+        if int(size) >= _LEAST
+    }
+
+
+def _aligned(
+    new: Spans, old: Spans, size: int, base_size: int
+) -> Iterator[tuple[int, int, int | None]]:
+    """Yield (start, end, base offset or None) ranges that tile the new file in order."""
+    at, shift = 0, 0
+    known = sorted((offset, length, old[name][0]) for name, (offset, length) in new.items()
+                   if name in old and old[name][1] == length)  # fmt: skip
+    for offset, length, base in known:
+        if offset < at:
+            continue  # two tensors share these bytes
+        if at < offset:
+            yield at, offset, _within(at + shift, offset - at, base_size)
+        yield offset, offset + length, base
+        at, shift = offset + length, base - offset
+    if at < size:
+        yield at, size, _within(at + shift, size - at, base_size)
+
+
+def _within(offset: int, length: int, size: int) -> int | None:
+    return offset if offset >= 0 and offset + length <= size else None
+
+
+def _operations(content: bytes, base: bytes, offset: int | None) -> Iterator[bytes]:
+    if offset is not None and base[offset : offset + len(content)] == content:
+        yield HEADER.pack(COPY, RAW, len(content), offset, 0)
+        return
+    for at in range(0, len(content), PIECE):
+        piece = content[at : at + PIECE]
+        place = None if offset is None else offset + at
+        yield min(_ways(piece, base, place), key=len)
+
+
+def _ways(piece: bytes, base: bytes, offset: int | None) -> Iterator[bytes]:
+    """Yield every operation that makes a piece."""
+    for codec, packed in _packed(piece):
+        yield HEADER.pack(NEW, codec, len(piece), 0, len(packed)) + packed
+    if offset is None:
+        return
+    old = base[offset : offset + len(piece)]
+    if old == piece:
+        yield HEADER.pack(COPY, RAW, len(piece), offset, 0)
+        return
+    for codec, packed in _packed(subtracted(piece, old)):
+        yield HEADER.pack(ADD, codec, len(piece), offset, len(packed)) + packed
+
+
+def _packed(content: bytes) -> Iterator[tuple[int, bytes]]:
+    yield RAW, content
+    yield BZ2, bz2.compress(content, 9)
+    yield XZ, lzma.compress(content, lzma.FORMAT_XZ, preset=6)
+
+
+def subtracted(one: bytes, other: bytes) -> bytes:
+    """Subtract byte by byte, modulo 256."""
+    import numpy as np
+
+    return (np.frombuffer(one, np.uint8) - np.frombuffer(other, np.uint8)).tobytes()
