@@ -399,10 +399,14 @@ def channel_retire(name: str, folder: Path, key_folder: Path) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--keys", "key_folder", type=click.Path(path_type=Path), required=True)
 def channel_refresh(folder: Path, key_folder: Path) -> None:
-    """Sign snapshot and timestamp anew; do it daily, they expire after 30 and 7 days."""
+    """Sign anew what expires: daily, as the timestamp is good for 7 days.
+
+    Root and targets are good for a year; they are renewed where their keys are.
+    """
     from edgepack import channel
 
-    channel.refresh(folder, key_folder)
+    for said in channel.refresh(folder, key_folder):
+        click.echo(f"warning: {said}; run this where its key is", err=True)
 
 
 @channel_group.command(name="export")

@@ -195,6 +195,11 @@ def safe_name(name: str) -> bool:
     return bool(_NAME.fullmatch(name))
 
 
+def is_digest(text: str) -> bool:
+    """Tell whether a text is a sha256 as this format writes it: 64 lower-case hex digits."""
+    return bool(_DIGEST.fullmatch(text))
+
+
 def is_version(text: str) -> bool:
     """Tell whether a text is a version of numbers and dots, as `2.28`."""
     return bool(_VERSION.fullmatch(text))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 
 BATCH_SIZE = 8
-STATE_FILE = "S0"  # marks a store, see `edgepack_runtime.store`
+STATE_FILES = ("S0", "S1")  # mark a store, see `edgepack_runtime.store.record`
 _log = logging.getLogger(__name__)
 
 
@@ -232,7 +232,7 @@ def load(
 
 
 def _open(path: Path) -> Bundle:
-    if not (path / STATE_FILE).is_file():
+    if not any((path / name).is_file() for name in STATE_FILES):
         return Bundle.open(path)
     from edgepack_runtime.store import Store
 

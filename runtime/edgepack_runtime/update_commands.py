@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgepack_runtime.errors import SelfTestError
+from edgepack_runtime.errors import DeviceError, SelfTestError
 
+_log = logging.getLogger(__name__)
 DEFAULT_STORE = "/var/lib/edgepack"
 Report = Callable[[argparse.Namespace, dict[str, Any]], None]
 
@@ -51,8 +53,13 @@ def _update_options(command: argparse.ArgumentParser) -> None:
 
 
 def _update(args: argparse.Namespace) -> dict[str, Any]:
+    try:
+        from edgepack_runtime.update import Policy, Updater, read_root
+    except ImportError as exc:
+        raise DeviceError(
+            f"updates need python-tuf ({exc}): pip install 'edgepack-runtime[update]'"
+        ) from exc
     from edgepack_runtime.store import Store
-    from edgepack_runtime.update import Policy, Updater, read_root
     from edgepack_runtime.update.source import Link, open_source
 
     link = Link(most=args.max_rate, proxy=args.proxy)
@@ -65,16 +72,17 @@ def _update(args: argparse.Namespace) -> dict[str, Any]:
         _show,
     )
     with updater.store.alone():
-        if updater.store.state.trial:  # a trial that a power cut or a crash interrupted
-            updater.try_out()
+        if updater.store.state.trial and not args.check:
+            why = updater.try_out()  # a trial that a power cut or a crash interrupted
+            _log.warning("an interrupted trial: %s", why or "confirmed")
         offer = updater.check()
         found = {"version": offer.version, "release": offer.release}
         if args.check:
             return {"available": f"{args.name} {offer.version}", **found}
         updater.install(offer)
-        if not updater.try_out():
+        if updater.store.state.trial and (why := updater.try_out()):
             raise SelfTestError(
-                f"{args.name} {offer.version} failed its self-test here; what ran goes on"
+                f"{args.name} {offer.version} is not taken, what ran goes on: {why}"
             )
         updater.store.collect()
     return {"running": f"{args.name} {offer.version}", **found}

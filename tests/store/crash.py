@@ -6,6 +6,7 @@ changes to folders that were not synced any subset may have happened, and a rena
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -104,6 +105,10 @@ class CrashDisk:
         """Return the bytes as programs see them now."""
         content = self._file(path).current
         return content if size < 0 else content[:size]
+
+    def digest(self, path: str) -> str:
+        """Return the sha256 of the bytes as programs see them now."""
+        return hashlib.sha256(self._file(path).current).hexdigest()
 
     def size(self, path: str) -> int:
         """Return the size as programs see it now."""

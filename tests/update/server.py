@@ -47,6 +47,9 @@ class Handler(BaseHTTPRequestHandler):
         content = path.read_bytes()
         found = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
         start = int(found[1]) if found else 0
+        if start and start >= len(content):
+            self.send_error(416)
+            return
         if "/blobs/" in self.path and self.state.faults:
             fault = self.state.faults.pop(0)
             if fault(self, content, start):

@@ -28,7 +28,7 @@ from edgepack_runtime.errors import (
     NothingToDoError,
     TrustError,
 )
-from edgepack_runtime.manifest import CHUNK, canonical_json
+from edgepack_runtime.manifest import CHUNK, canonical_json, is_digest
 from edgepack_runtime.store import record as records
 from edgepack_runtime.store.record import Record
 from edgepack_runtime.store.storage import Disk, Storage
@@ -55,11 +55,7 @@ class Store:
     """Releases on a disk and the record of which one runs.  One writer at a time."""
 
     def __init__(self, storage: Storage) -> None:
-        self.storage = storage
-        storage.make_folder("")
-        for folder in (BLOBS, PARTS):
-            storage.make_folder(folder)
-        records.prepare(storage)
+        self.storage = storage  # nothing is written before there is something to write
 
     @classmethod
     def at(cls, root: Path) -> Store:
@@ -73,19 +69,28 @@ class Store:
 
     def bundle(self, digest: str) -> Bundle:
         """Open a release; a `TrustError` if it is not whole."""
-        name = digest.removeprefix("sha256:")
+        name = _checked_name(digest.removeprefix("sha256:"))
         size = self.storage.size(f"{BLOBS}/{name}")
         if size < 0:
             raise TrustError(f"the store has no release {digest}")
         return Bundle(Path(digest), BlobLayout(self.storage, name, size))
 
     def missing(self, bundle: Bundle) -> dict[str, int]:
-        """Return {sha256: bytes} of the blobs of a bundle that the store lacks."""
-        return {
-            name: size
-            for name, size in bundle.blobs().items()
-            if self.storage.size(f"{BLOBS}/{name}") != size
-        }
+        """Return {sha256: bytes} of the blobs of a bundle that the store lacks.
+
+        Those that are there are hashed, and removed if they are damaged, so that they come again.
+        """
+        return {name: size for name, size in bundle.blobs().items() if not self._has(name, size)}
+
+    def _has(self, name: str, size: int) -> bool:
+        path = f"{BLOBS}/{name}"
+        if self.storage.size(path) != size:
+            return False
+        with suppress(OSError):
+            if self.storage.digest(path) == name:
+                return True
+        self.storage.remove(path)
+        return False
 
     def install(self, bundle: Bundle, floors: Mapping[str, int] | None = None) -> Record:
         """Copy a bundle's blobs, make them durable, and put the release on trial.
@@ -98,9 +103,10 @@ class Store:
 
         """
         self.check_wanted(bundle.digest)
-        self.make_room(sum(self.missing(bundle).values()), bundle.blobs())
+        missing = self.missing(bundle)
+        self.make_room(sum(missing.values()), bundle.blobs())
         state = self.state
-        for name, size in self.missing(bundle).items():
+        for name, size in missing.items():
             self.receive(name, size, (), partial(_rest, bundle.blob(name)))
         self.storage.sync_folder(BLOBS)
         new = replace(state, trial=bundle.digest, attempts=ATTEMPTS)
@@ -122,12 +128,19 @@ class Store:
             OSError: the disk refuses.
 
         """
-        part = f"{PARTS}/{name}"
+        part = f"{PARTS}/{_checked_name(name)}"
+        for folder in (BLOBS, PARTS):
+            self.storage.make_folder(folder)
         have = self._good(part, size, chunks)
-        for chunk in _chunks(fetch(have), size - have, chunks[have // CHUNK :]):
-            self.storage.append(part, chunk)
-        self.storage.sync(part)
-        if hashlib.sha256(self.storage.map(part)).hexdigest() != name:
+        if have < size or not size:
+            for chunk in _chunks(fetch(have), size - have, chunks[have // CHUNK :]):
+                self.storage.append(part, chunk)
+        try:
+            self.storage.sync(part)
+        except OSError:
+            self.storage.remove(part)  # what it shows now may not be what the disk keeps
+            raise
+        if self.storage.digest(part) != name:
             self.storage.remove(part)
             raise LinkError(f"blob {name[:12]} is not what was signed")
         self.storage.rename(part, f"{BLOBS}/{name}")
@@ -171,12 +184,13 @@ class Store:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Be the only writer; the kernel lets go if this process dies.
+        """Be the only writer; the kernel lets go if this process dies.  Makes the store's folder.
 
         Raises:
             NothingToDoError: another process is at it.
 
         """
+        self.storage.make_folder("")
         with self.storage.lock(LOCK) as taken:
             if not taken:
                 raise NothingToDoError("another process updates this store")
@@ -189,6 +203,10 @@ class Store:
             raise NothingToDoError("no release is on trial")
         new = replace(state, active=state.trial, previous=state.active, trial="", attempts=0)
         return self._write(new.raised(floors or {}))
+
+    def abandon(self) -> Record:
+        """Give up the release on trial for now: it may be tried again."""
+        return self._write(replace(self.state, trial="", attempts=0))
 
     def reject(self) -> Record:
         """Give up the release on trial: what was active goes on, and it is not tried again."""
@@ -211,10 +229,10 @@ class Store:
         """Hold updates back, or take them again."""
         return self._write(replace(self.state, pinned=pinned))
 
-    def raise_floors(self, floors: Mapping[str, int]) -> Record:
+    def raise_floors(self, floors: Mapping[str, int], root: str = "") -> Record:
         """Remember versions below which nothing is accepted any more; written only if new."""
         state = self.state
-        raised = state.raised(floors)
+        raised = replace(state.raised(floors), root=root or state.root)
         return state if raised == state else self._write(raised)
 
     def collect(self, keep: Collection[str] = ()) -> int:
@@ -222,16 +240,13 @@ class Store:
 
         Nothing is synced: what a cut brings back is collected the next time.
         """
-        state = self.state
-        wanted: set[str] = set(keep)
-        for digest in filter(None, (state.active, state.previous, state.trial)):
-            with suppress(TrustError):
-                wanted |= set(self.bundle(digest).blobs())
-            wanted.add(digest.removeprefix("sha256:"))
+        wanted = self._wanted()
         freed = 0
         for folder, kept in ((PARTS, set(keep)), (BLOBS, wanted)):
+            if kept is None:
+                continue
             for name in self.storage.names(folder):
-                if name not in kept:
+                if name not in kept and name not in keep:
                     freed += max(0, self.storage.size(f"{folder}/{name}"))
                     self.storage.remove(f"{folder}/{name}")
         return freed
@@ -239,12 +254,26 @@ class Store:
     def _write(self, record: Record) -> Record:
         return records.write(self.storage, record)
 
+    def _wanted(self) -> set[str] | None:
+        """Return the blobs that releases need; None if one of them cannot be read to tell."""
+        state = self.state
+        found: set[str] = set()
+        for digest in filter(None, (state.active, state.previous, state.trial)):
+            name = digest.removeprefix("sha256:")
+            found.add(name)
+            try:
+                found |= set(self.bundle(digest).blobs())
+            except (TrustError, OSError):
+                if self.storage.size(f"{BLOBS}/{name}") >= 0:
+                    return None
+        return found
+
     def check_wanted(self, digest: str) -> None:
         """Raise a `NothingToDoError` if a release is not to be installed."""
         state = self.state
         if state.pinned:
             raise NothingToDoError("the store is pinned: edgepack-runtime pin --off takes updates")
-        if digest in (state.active, state.trial):
+        if digest == state.trial or (digest == state.active and self._whole(digest)):
             raise NothingToDoError(f"{digest} is installed already")
         if digest in state.bad:
             raise NothingToDoError(f"{digest} failed on this device before; it is not tried again")
@@ -258,8 +287,12 @@ class Store:
             DeviceError: there is not.
 
         """
-        needed = size + _MARGIN
+        parts = (self.storage.size(f"{PARTS}/{name}") for name in keep)
+        needed = size - sum(max(0, part) for part in parts) + _MARGIN
         if self.storage.free() < needed:
+            self.collect(keep)
+        if self.storage.free() < needed and self._whole(self.state.active) is not None:
+            self._write(replace(self.state, previous=""))  # better than never to update again
             self.collect(keep)
         if (free := self.storage.free()) < needed:
             raise DeviceError(
@@ -269,10 +302,19 @@ class Store:
     def _whole(self, digest: str) -> Bundle | None:
         try:
             found = self.bundle(digest)
-            found.verify()
+            blobs = found.blobs()
+            if all(self.storage.digest(f"{BLOBS}/{name}") == name for name in blobs):
+                return found
         except (TrustError, InputError, OSError):
-            return None
-        return found
+            pass
+        return None
+
+
+def _checked_name(name: str) -> str:
+    """Return a blob's name if it is a digest: it becomes part of a path."""
+    if not is_digest(name):
+        raise TrustError(f"{name[:80]!r} is no sha256")
+    return name
 
 
 def _rest(content: memoryview, start: int) -> Iterator[Buffer]:
@@ -321,5 +363,5 @@ class BlobLayout(Layout):
         path = f"{BLOBS}/{name.removeprefix('blobs/sha256/')}"
         try:
             return self._storage.map(path)
-        except OSError as exc:
+        except FileNotFoundError as exc:
             raise TrustError(f"the store lacks {path}") from exc

@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from edgepack_runtime.errors import TrustError
 from edgepack_runtime.store.storage import Storage
 
 SIZE = 4096
@@ -29,7 +31,8 @@ class Record:
     seq: counts writes.  active: digest of the release that runs, empty for the factory's.
     previous: what ran before it, to go back to.  trial: a release that is being tried, with
     `attempts` starts left.  bad: releases that failed, newest last, never tried again.  pinned:
-    take no update.  floors: the least versions accepted from now on, by name.
+    take no update.  floors: the least versions accepted from now on, by name.  root: sha256 of the
+    newest root metadata that was accepted, that of the version in floors.
     """
 
     seq: int = 0
@@ -40,6 +43,7 @@ class Record:
     bad: tuple[str, ...] = ()
     pinned: bool = False
     floors: Mapping[str, int] = field(default_factory=dict)
+    root: str = ""
 
     def raised(self, floors: Mapping[str, int]) -> Record:
         """Return the record with its floors raised; none ever falls.
@@ -63,13 +67,13 @@ def encode(record: Record) -> bytes:
     """Return the 4096 bytes of a record.
 
     Raises:
-        ValueError: it holds more than that.
+        TrustError: it holds more than that, as only an odd channel can make it.
 
     """
     body = json.dumps(asdict(record), sort_keys=True, separators=(",", ":")).encode()
     content = _MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body + b"\n"
     if len(content) > SIZE:
-        raise ValueError(f"a state record of {len(content)} bytes does not fit {SIZE}")
+        raise TrustError(f"a state of {len(content)} bytes does not fit a record of {SIZE}")
     return content.ljust(SIZE, b"\0")
 
 
@@ -83,7 +87,7 @@ def decode(content: bytes) -> Record | None:
         return None
     try:
         return _read(json.loads(body))
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -91,7 +95,7 @@ def _read(value: Any) -> Record | None:
     """Check the types; a record of a newer runtime may hold more, which is dropped."""
     known = {item.name for item in fields(Record)}
     found = Record(**{key: item for key, item in value.items() if key in known})
-    texts = (found.active, found.previous, found.trial, *found.bad)
+    texts = (found.active, found.previous, found.trial, found.root, *found.bad)
     numbers = (found.seq, found.attempts, *found.floors.values())
     if not all(isinstance(text, str) for text in texts):
         return None
@@ -112,12 +116,20 @@ def write(storage: Storage, record: Record) -> Record:
         OSError: the disk refuses; the state that counted still does.
 
     """
+    prepare(storage)
     found = dict(_found(storage))
     newest = max(found, key=lambda place: found[place].seq, default=1)
     path = FILES[1 - newest]
     new = replace(record, seq=found[newest].seq + 1 if found else 1)
-    storage.overwrite(path, encode(new))
-    storage.sync(path)
+    content = encode(new)
+    try:
+        storage.overwrite(path, content)
+        storage.sync(path)
+    except OSError:
+        # What the disk shows now may not be what it keeps: it must not count as the newest.
+        with suppress(OSError):
+            storage.overwrite(path, bytes(SIZE))
+        raise
     return new
 
 
@@ -126,6 +138,7 @@ def prepare(storage: Storage) -> None:
 
     Their names must last before the first state is written; their bytes become durable with it.
     """
+    storage.make_folder("")
     missing = [path for path in FILES if storage.size(path) != SIZE]
     for path in missing:
         storage.create(path)
@@ -138,6 +151,7 @@ def _found(storage: Storage) -> list[tuple[int, Record]]:
     """Return (place, record) of the files that hold one."""
     found = []
     for place, path in enumerate(FILES):
-        if storage.size(path) == SIZE and (record := decode(storage.read(path, SIZE))):
-            found.append((place, record))
+        with suppress(OSError):  # an unreadable one must not take the other with it
+            if storage.size(path) == SIZE and (record := decode(storage.read(path, SIZE))):
+                found.append((place, record))
     return found

@@ -8,11 +8,14 @@ may leave behind.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
+
+_PIECE = 1 << 20
 
 
 class Storage(Protocol):
@@ -20,6 +23,9 @@ class Storage(Protocol):
 
     def read(self, path: str, size: int = -1) -> bytes:
         """Return the bytes of a file, at most `size` of them."""
+
+    def digest(self, path: str) -> str:
+        """Return a file's sha256, read piece by piece: a bad sector is an `OSError`, no signal."""
 
     def size(self, path: str) -> int:
         """Return a file's size in bytes; -1 if it is not there."""
@@ -31,7 +37,7 @@ class Storage(Protocol):
         """Make a folder if it is not there."""
 
     def create(self, path: str) -> None:
-        """Make an empty file, or empty the one that is there."""
+        """Make an empty file; one that is there loses this name, and keeps its bytes."""
 
     def append(self, path: str, content: bytes) -> None:
         """Write at the end of a file."""
@@ -75,6 +81,14 @@ class Disk:
         with (self.root / path).open("rb") as stream:
             return stream.read(size)
 
+    def digest(self, path: str) -> str:
+        """Return a file's sha256, read piece by piece."""
+        found = hashlib.sha256()
+        with (self.root / path).open("rb") as stream:
+            while piece := stream.read(_PIECE):
+                found.update(piece)
+        return found.hexdigest()
+
     def size(self, path: str) -> int:
         """Return a file's size in bytes; -1 if it is not there."""
         try:
@@ -94,7 +108,8 @@ class Disk:
         (self.root / path).mkdir(parents=True, exist_ok=True)
 
     def create(self, path: str) -> None:
-        """Make an empty file, or empty the one that is there."""
+        """Make an empty file in place of what is there: that may have another name as well."""
+        self.remove(path)
         (self.root / path).write_bytes(b"")
 
     def append(self, path: str, content: bytes) -> None:

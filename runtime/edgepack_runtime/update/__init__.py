@@ -20,8 +20,16 @@ from typing import TypeVar
 
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.device import probe
-from edgepack_runtime.errors import DeviceError, LinkError, NothingToDoError, TrustError
+from edgepack_runtime.errors import (
+    DeviceError,
+    EdgepackError,
+    LinkError,
+    NothingToDoError,
+    SelfTestError,
+    TrustError,
+)
 from edgepack_runtime.fit import misfits
+from edgepack_runtime.manifest import is_digest
 from edgepack_runtime.store import BLOBS, Store
 from edgepack_runtime.update.delta import decode
 from edgepack_runtime.update.source import Source
@@ -72,8 +80,11 @@ class Updater:
 
         """
         state = self.store.state
-        offer = self._from_any(lambda source: offered(source, self.root, self.name, state.floors))
-        self.store.raise_floors(offer.floors)
+        remember = self.store.raise_floors
+        offer = self._from_any(
+            lambda source: offered(source, self.root, self.name, state, remember),
+            also=TrustError,  # a mirror that is stale or behind a portal must not block the others
+        )
         digest = f"sha256:{offer.sha256}"
         if offer.release < state.floors.get(self._counter, 0):
             raise TrustError(
@@ -87,6 +98,8 @@ class Updater:
 
     def install(self, offer: Offer) -> Bundle:
         """Download what the store lacks and put the release on trial; return it.
+
+        The release that runs is only repaired, where the disk damaged it: there is no trial.
 
         Raises:
             DeviceError: it does not fit this device; the message lists why.
@@ -109,31 +122,38 @@ class Updater:
             if not self._from_delta(offer, sha256, size, parts):
                 self._receive(sha256, size, parts)
             done += size
+        if bundle.digest == self.store.state.active:
+            self.event("repaired", {"version": offer.version, "bytes": total})
+            return bundle
         self.store.install(bundle)
         self.event("installed", {"version": offer.version, "bytes": total})
         return bundle
 
-    def try_out(self) -> bool:
-        """Start what is on trial and self-test it: confirm it, or go back; tell which.
+    def try_out(self) -> str:
+        """Start what is on trial and self-test it: confirm it, or go back and say why.
 
-        A process that dies meanwhile has used up one of the trial's attempts.
+        A process that dies meanwhile has used up one of the trial's attempts.  What lies with the
+        device and not with the release (memory, a broken engine) is no verdict on the release:
+        it is given up for now and may come again.
         """
-        from edgepack_runtime.errors import EdgepackError
         from edgepack_runtime.model import load
         from edgepack_runtime.selftest import selftest
 
         started = self.store.start()
         if not started.on_trial or started.bundle is None:
-            return False
+            return "the release on trial is not whole, or its start could not be counted"
         try:
             selftest(started.bundle, load(started.bundle))
-        except EdgepackError as exc:
+        except (SelfTestError, TrustError) as exc:
             self.store.reject()
-            self.event("rejected", {"digest": started.bundle.digest, "why": str(exc)})
-            return False
-        self.store.confirm({self._counter: started.bundle.manifest.release})
+            return str(exc)
+        except DeviceError:
+            self.store.abandon()
+            raise
+        manifest = started.bundle.manifest
+        self.store.confirm({f"release:{manifest.name}/{manifest.target}": manifest.release})
         self.event("confirmed", {"digest": started.bundle.digest})
-        return True
+        return ""
 
     @property
     def _counter(self) -> str:
@@ -149,7 +169,7 @@ class Updater:
             sha256, size = str(config["digest"]).removeprefix("sha256:"), int(config["size"])
         except (ValueError, KeyError, TypeError) as exc:
             raise TrustError(f"release {offer.version} is malformed: {exc}") from exc
-        if not 0 <= size <= _MOST_MANIFEST or not _is_digest(sha256):
+        if not 0 <= size <= _MOST_MANIFEST or not is_digest(sha256):
             raise TrustError(f"release {offer.version} names an unusable config")
         self._receive(sha256, size, ())
         bundle = self.store.bundle(f"sha256:{offer.sha256}")
@@ -160,14 +180,17 @@ class Updater:
             raise TrustError(f"release {manifest.release} was signed as {offer.release}")
         return bundle
 
-    def _receive(self, sha256: str, size: int, chunks: Sequence[str]) -> None:
+    def _receive(
+        self, sha256: str, size: int, chunks: Sequence[str], attempts: int | None = None
+    ) -> None:
         """Take one blob, from any source, in as many tries as the policy allows."""
         if self.store.storage.size(f"{BLOBS}/{sha256}") == size:
             return
         self._from_any(
             lambda source: self.store.receive(
                 sha256, size, chunks, partial(_fetch, source, f"{BLOBS}/{sha256}")
-            )
+            ),
+            attempts=attempts,
         )
 
     def _from_delta(self, offer: Offer, sha256: str, size: int, chunks: Sequence[str]) -> bool:
@@ -175,14 +198,14 @@ class Updater:
         storage = self.store.storage
         for delta in offer.deltas:
             base = f"{BLOBS}/{delta.base}"
-            usable = delta.blob == sha256 and _is_digest(delta.base) and _is_digest(delta.sha256)
+            usable = delta.blob == sha256 and is_digest(delta.base) and is_digest(delta.sha256)
             if not usable or storage.size(base) < 0:
                 continue
             old = storage.map(base)
             if hashlib.sha256(old).hexdigest() != delta.base:
                 continue  # damaged: the whole blob is there as well
             try:
-                self._receive(delta.sha256, delta.size, ())
+                self._receive(delta.sha256, delta.size, (), attempts=1)
                 fetch = partial(_decoded, storage.map(f"{BLOBS}/{delta.sha256}"), old, size)
                 self.store.receive(sha256, size, chunks, fetch)
             except (LinkError, TrustError) as exc:
@@ -191,19 +214,33 @@ class Updater:
             return True
         return False
 
-    def _from_any(self, ask: Callable[[Source], T]) -> T:
-        """Ask the sources in turn, with pauses that grow; raise what the last one said."""
-        pause, failure = self.policy.pause, LinkError("there is no source")
-        for attempt in range(max(1, self.policy.attempts)):
+    def _from_any(
+        self,
+        ask: Callable[[Source], T],
+        *,
+        attempts: int | None = None,
+        also: type[EdgepackError] = LinkError,
+    ) -> T:
+        """Ask the sources in turn, with pauses that grow; raise what the last one said.
+
+        An error of the kind `also` sends to the next source, and is final when all were asked.
+        """
+        if not self.sources:
+            raise LinkError("there is no source")
+        pause, tries, failure = self.policy.pause, attempts or self.policy.attempts, None
+        for attempt in range(max(1, tries)):
             source = self.sources[attempt % len(self.sources)]
             try:
                 return ask(source)
-            except LinkError as exc:
+            except (LinkError, also) as exc:
                 failure = exc
                 _log.info("attempt %d failed: %s", attempt + 1, exc)
-            if (attempt + 1) % len(self.sources) == 0 and attempt + 1 < self.policy.attempts:
+            if (attempt + 1) % len(self.sources) == 0 and attempt + 1 < tries:
+                if not isinstance(failure, LinkError):
+                    break
                 time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 (a fleet should not ask at once)
                 pause = min(2 * pause, 300.0)
+        assert failure is not None  # noqa: S101 (there was an attempt)
         raise failure
 
     def _chosen(self, offer: Offer) -> bool:
@@ -227,10 +264,6 @@ def _decoded(packed: memoryview, base: memoryview, size: int, start: int) -> Ite
         if skip < len(piece):
             yield piece[skip:]
         skip = max(0, skip - len(piece))
-
-
-def _is_digest(text: str) -> bool:
-    return len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
 
 
 def read_root(path: Path) -> bytes:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from edgepack_runtime.errors import InputError, LinkError
@@ -76,7 +76,10 @@ class Http:
         self._link = link
         self._timeout = urllib3.Timeout(connect=link.timeout, read=link.timeout)
         proxy = link.proxy or _proxy_of_environment(url)
-        self._pool = urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager()
+        try:
+            self._pool = urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager()
+        except (urllib3.exceptions.HTTPError, AssertionError, ValueError) as exc:
+            raise InputError(f"the proxy {proxy!r} is not usable: {exc}") from exc
 
     def fetch(self, path: str, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes of a file from `start` on, by a range request if that is not 0."""
@@ -93,7 +96,7 @@ class Http:
             )  # fmt: skip
             try:
                 _check_answer(url, answer.status, answer.headers.get("Content-Range"), start)
-                yield from _paced(answer.stream(_PIECE, decode_content=False), self._link, url)
+                yield from _paced(_pieces(answer), self._link, url)
             finally:
                 answer.close()
         except urllib3.exceptions.HTTPError as exc:
@@ -112,6 +115,14 @@ def open_source(place: str, link: Link | None = None) -> Source:
     if Path(place).is_dir():
         return Folder(Path(place))
     raise InputError(f"no channel at {place}: give a folder, or an http(s) address")
+
+
+def _pieces(answer: Any) -> Iterator[bytes]:
+    """Yield bytes as they come, however few, so that a trickle is seen as one."""
+    while piece := answer.read1(_PIECE, decode_content=False):
+        yield piece
+    if answer.length_remaining:
+        raise LinkError(f"the answer ended {answer.length_remaining} bytes early")
 
 
 def _check_answer(url: str, status: int, content_range: str | None, start: int) -> None:

@@ -8,7 +8,7 @@ accepted, is in the store's record, which a power cut cannot take back.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,11 +19,14 @@ from tuf.api.metadata import Metadata
 from tuf.ngclient import FetcherInterface, Updater
 
 from edgepack_runtime.errors import LinkError, NothingToDoError, TrustError
+from edgepack_runtime.manifest import is_digest
+from edgepack_runtime.store.record import Record
 from edgepack_runtime.update.source import MissingError, Source
 
 _BASE = "channel:///metadata/"
 _ROLES = ("timestamp", "snapshot", "targets")
 _NOT_FOUND = 404
+Remember = Callable[[Mapping[str, int], str], object]
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Offer:
     """A release that a channel offers to a device.
 
     sha256, size: of its OCI manifest; release: its counter; percent and cohorts: who takes it.
-    floors: the versions to remember now that this was seen.  deltas: ways to make its blobs.
+    deltas: ways to make its blobs.
     """
 
     sha256: str
@@ -50,18 +53,19 @@ class Offer:
     version: str
     percent: int
     cohorts: tuple[str, ...]
-    floors: Mapping[str, int]
     deltas: tuple[Delta, ...] = ()
 
 
-def offered(source: Source, root: bytes, name: str, floors: Mapping[str, int]) -> Offer:
+def offered(source: Source, root: bytes, name: str, state: Record, remember: Remember) -> Offer:
     """Check a channel's metadata and return what it offers under a name.
 
     Args:
         source: the channel.
         root: the root metadata that was shipped with the device.
         name: `NAME/BOARD`.
-        floors: the least versions that are accepted, as the store remembers them.
+        state: what the store remembers: the least versions that are accepted, and the root.
+        remember: called with the versions and the root's digest that were seen, once they are
+            trusted and before anything is made of them.
 
     Raises:
         TrustError: a signature, a hash, an expiry or a version is wrong.
@@ -73,24 +77,56 @@ def offered(source: Source, root: bytes, name: str, floors: Mapping[str, int]) -
         try:
             client = Updater(folder, _BASE, fetcher=_Fetcher(source), bootstrap=root)
             client.refresh()
+            seen = _versions(Path(folder))
+            _check_floors(state.floors, seen)
+            _check_root(Path(folder), state)
+            remember(seen, _root_digest(Path(folder), seen["root"]))
             target = client.get_targetinfo(name)
         except RepositoryError as exc:
             raise TrustError(f"the channel's metadata is refused: {exc}") from exc
         except DownloadError as exc:
             raise LinkError(f"the channel's metadata does not come: {exc}") from exc
-        seen = _versions(Path(folder))
+    if target is None:
+        raise NothingToDoError(f"the channel has no release {name!r}")
+    return _offer(target, name)
+
+
+def _check_floors(floors: Mapping[str, int], seen: Mapping[str, int]) -> None:
     for role, least in floors.items():
         if seen.get(role, least) < least:
             raise TrustError(
                 f"the channel shows version {seen[role]} of {role.partition('@')[0]}, and "
                 f"{least} was seen before: it is older, or was put back"
             )
-    if target is None:
-        raise NothingToDoError(f"the channel has no release {name!r}")
-    return _offer(target, seen, name)
 
 
-def _offer(target: Any, seen: Mapping[str, int], name: str) -> Offer:
+def _check_root(folder: Path, state: Record) -> None:
+    """See that the roots lead through the one that was accepted before.
+
+    The client starts from the shipped root, so that keys which were replaced since could sign
+    another line of roots; that line has another root of the version that is remembered.
+    """
+    known = state.floors.get("root", 0)
+    if state.root and _root_digest(folder, known) != state.root:
+        raise TrustError(
+            f"the channel's root {known} is not the one that was accepted before: it was forked, "
+            "by keys that may have been replaced"
+        )
+
+
+def _root_digest(folder: Path, version: int) -> str:
+    """Return the sha256 of a root that the client accepted on its way; empty if it saw none."""
+    try:
+        return hashlib.sha256(
+            (folder / f"root_history/{version}.root.json").read_bytes()
+        ).hexdigest()
+    except OSError:
+        return ""
+
+
+def _offer(target: Any, name: str) -> Offer:
+    if not is_digest(str(target.hashes.get("sha256"))):
+        raise TrustError(f"the hash of {name} is no sha256")
     try:
         custom = target.custom
         return Offer(
@@ -100,13 +136,12 @@ def _offer(target: Any, seen: Mapping[str, int], name: str) -> Offer:
             version=str(custom["version"]),
             percent=int(custom["percent"]),
             cohorts=tuple(str(cohort) for cohort in custom["cohorts"]),
-            floors=seen,
             deltas=tuple(
                 Delta(str(d["base"]), str(d["blob"]), str(d["sha256"]), int(d["size"]))
                 for d in custom.get("deltas", [])
             ),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
         raise TrustError(f"what the channel says of {name} is malformed: {exc}") from exc
 
 
