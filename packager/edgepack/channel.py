@@ -11,32 +11,26 @@ device that reads while a release is published sees the old one or the new one.
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from edgepack import keys
 from edgepack.delta import encode
+from edgepack.repository import Repository, alone, load, write
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import InputError, NothingToDoError, TrustError
 from edgepack_runtime.store import BlobLayout
 from edgepack_runtime.store.storage import Disk
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import Signer
-    from tuf.api.metadata import Metadata, TargetFile
+    from tuf.api.metadata import TargetFile
 
-METADATA, BLOBS = "metadata", "blobs"
+BLOBS = "blobs"
 _WORTH = 4096  # bytes of a file that a delta is made for
 _MOST_SHARE = 0.7  # of the whole: a larger delta is not worth its risk
-_TRUSTED = "root.json"  # in the key folder: the newest root that these keys made
-_SOON = 90  # days before the end in which a role is renewed
-_DAYS = {"root": 365, "targets": 365, "snapshot": 30, "timestamp": 7}
 
 
 @dataclass(frozen=True)
@@ -57,8 +51,8 @@ def publish(bundle: Bundle, folder: Path, key_folder: Path, rollout: Rollout) ->
     """
     if not 0 <= rollout.percent <= 100:
         raise InputError(f"a rollout is 0 to 100 percent, not {rollout.percent}")
-    with _alone(key_folder):
-        channel = Channel(folder, key_folder, create=True)
+    with alone(key_folder):
+        channel = Repository(folder, key_folder, create=True)
         manifest = bundle.manifest
         name = f"{manifest.name}/{manifest.target}"
         wanted = _target(bundle, name, rollout)
@@ -69,7 +63,7 @@ def publish(bundle: Bundle, folder: Path, key_folder: Path, rollout: Rollout) ->
             wanted.custom["deltas"] = known.custom.get("deltas", [])
         bundle.verify()
         for digest in bundle.blobs():
-            _write(folder / BLOBS / digest, bytes(bundle.blob(digest)))
+            write(folder / BLOBS / digest, bytes(bundle.blob(digest)))
         channel.targets.signed.targets[name] = wanted
         channel.save({"targets"})
     return name
@@ -77,8 +71,8 @@ def publish(bundle: Bundle, folder: Path, key_folder: Path, rollout: Rollout) ->
 
 def retire(name: str, folder: Path, key_folder: Path) -> None:
     """Take a target out of a channel: devices keep what they run."""
-    with _alone(key_folder):
-        channel = Channel(folder, key_folder)
+    with alone(key_folder):
+        channel = Repository(folder, key_folder)
         if channel.targets.signed.targets.pop(name, None) is None:
             there = ", ".join(releases(folder))
             raise InputError(f"{folder} has no release {name!r}; it has {there}")
@@ -87,8 +81,8 @@ def retire(name: str, folder: Path, key_folder: Path) -> None:
 
 def refresh(folder: Path, key_folder: Path) -> list[str]:
     """Sign anew what expires; return what runs out soon and needs a key that is not here."""
-    with _alone(key_folder):
-        return Channel(folder, key_folder).renew()
+    with alone(key_folder):
+        return Repository(folder, key_folder).renew()
 
 
 def export(folder: Path, out: Path, key_folder: Path, days: int) -> None:
@@ -107,10 +101,10 @@ def export(folder: Path, out: Path, key_folder: Path, days: int) -> None:
         raise InputError(f"an export is valid for a day or more, not {days}")
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; choose another folder")
-    with _alone(key_folder):
-        channel = Channel(folder, key_folder)
+    with alone(key_folder):
+        channel = Repository(folder, key_folder)
         shutil.copytree(folder, out, dirs_exist_ok=True)
-        copy = Channel(out, key_folder)
+        copy = Repository(out, key_folder)
         copy.days["timestamp"] = copy.days["snapshot"] = days
         copy.save(set())
         # The channel counts up too: who takes the stick must not find the channel older.
@@ -119,7 +113,7 @@ def export(folder: Path, out: Path, key_folder: Path, days: int) -> None:
 
 def releases(folder: Path) -> dict[str, dict[str, Any]]:
     """Return {target: what is said of it}, from the metadata of a channel."""
-    targets = _load(folder, "targets")
+    targets = load(folder, "targets")
     return {
         name: {"digest": f"sha256:{target.hashes['sha256']}", **target.custom}
         for name, target in sorted(targets.signed.targets.items())
@@ -137,210 +131,8 @@ def rotate(name: str, folder: Path, key_folder: Path) -> None:
     """
     if name not in keys.NAMES:
         raise InputError(f"no key is called {name!r}; there are {', '.join(keys.NAMES)}")
-    with _alone(key_folder):
-        channel = Channel(folder, key_folder)
-        channel.rotate(name)
-
-
-class Channel:
-    """The metadata of a channel, loaded or new, and the keys to sign it with.
-
-    What is loaded was signed by these keys: `root.json` in the key folder is the root that they
-    made last, and the rest is checked under it, so that nothing is signed unseen that somebody
-    put into the channel's folder.
-
-    Attributes:
-        days: how long what is signed is valid, by role.
-        behind: a publish was interrupted: the snapshot does not name the newest targets.
-
-    """
-
-    def __init__(self, folder: Path, key_folder: Path, *, create: bool = False) -> None:
-        self._folder = folder
-        self._keys = key_folder
-        self._now = datetime.now(UTC).replace(microsecond=0)
-        self.days = dict(_DAYS)
-        self.behind = False
-        if (folder / METADATA / "root.json").is_file():
-            self._read()
-        elif not create:
-            raise InputError(f"no channel at {folder}: {METADATA}/root.json is missing")
-        elif folder.is_dir() and any(folder.iterdir()):
-            raise InputError(f"{folder} holds files and no channel; choose an empty folder")
-        else:
-            self._make()
-
-    def _make(self) -> None:
-        from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
-
-        self.root = Metadata(Root(consistent_snapshot=True))
-        self.targets = Metadata(Targets())
-        self.snapshot = Metadata(Snapshot(meta={"targets.json": MetaFile(version=1)}))
-        self.timestamp = Metadata(Timestamp(snapshot_meta=MetaFile(version=1)))
-        for metadata in (self.root, self.targets, self.snapshot, self.timestamp):
-            metadata.signed.version = 0  # signing counts it up
-        for name in keys.NAMES:
-            self.root.signed.add_key(keys.signer(self._keys, name).public_key, _role(name))
-        self.root.signed.roles["root"].threshold = keys.ROOT_THRESHOLD
-        self.sign_root()
-        self.save({"targets"})
-
-    def _read(self) -> None:
-        trusted = self._keys / _TRUSTED
-        self.root = _load(self._folder, "root")
-        if not trusted.is_file():
-            raise InputError(f"{trusted} is missing: copy the root.json that these keys made there")
-        if trusted.read_bytes() != self.root.to_bytes():
-            raise InputError(
-                f"the root of {self._folder} is not the one that the keys in {self._keys} made; "
-                "copy the newest root.json to both, from where you trust it"
-            )
-        self._adopt()
-        self.targets, self.snapshot, self.timestamp = (
-            self._checked(role) for role in ("targets", "snapshot", "timestamp")
-        )
-        listed = self.snapshot.signed.meta["targets.json"].version
-        shown = self.timestamp.signed.snapshot_meta.version
-        self.behind = (listed, shown) != (
-            self.targets.signed.version, self.snapshot.signed.version
-        )  # fmt: skip
-
-    def _checked(self, role: str) -> Metadata[Any]:
-        """Load a role's metadata and see that its keys signed it."""
-        from tuf.api.exceptions import RepositoryError
-
-        found = _load(self._folder, role)
-        try:
-            self.root.signed.verify_delegate(role, found.signed_bytes, found.signatures)
-        except RepositoryError as exc:
-            raise InputError(
-                f"{role} in {self._folder / METADATA} is not signed by its keys: somebody else "
-                "wrote it; restore the folder, then publish again"
-            ) from exc
-        return found
-
-    def _adopt(self) -> None:
-        """Finish a rotation that was interrupted: a new key that the root names is the key."""
-        for name in keys.NAMES:
-            new = self._keys / f"{name}.new.pem"
-            if not new.is_file():
-                continue
-            keyid = keys.signer(self._keys, f"{name}.new").public_key.keyid
-            if keyid in self.root.signed.roles[_role(name)].keyids:
-                new.replace(self._keys / f"{name}.pem")
-            else:
-                new.unlink()
-
-    def rotate(self, name: str) -> None:
-        """Replace a key; see `rotate` above."""
-        role = _role(name)
-        old = [keys.signer(self._keys, root) for root in keys.present(self._keys, keys.ROOTS)]
-        if len(old) < keys.ROOT_THRESHOLD:
-            raise InputError(f"{self._keys}: a new root needs {keys.ROOT_THRESHOLD} root keys")
-        if role == "root":
-            gone = [keys.signer(self._keys, name).public_key.keyid]
-        else:
-            gone = list(self.root.signed.roles[role].keyids)
-        keys.make(self._keys, f"{name}.new")
-        new = keys.signer(self._keys, f"{name}.new")
-        for keyid in gone:
-            self.root.signed.revoke_key(keyid, role)
-        self.root.signed.add_key(new.public_key, role)
-        self.sign_root([*old, new] if role == "root" else old)
-        self._adopt()
-        self.save({role} if role == "targets" else set())
-
-    def sign_root(self, signers: Iterable[Signer] = ()) -> None:
-        """Write the next root, signed by some keys, or by all root keys that are here."""
-        root = self.root.signed
-        found = list(signers) or [
-            keys.signer(self._keys, name) for name in keys.present(self._keys, keys.ROOTS)
-        ]
-        if len(found) < keys.ROOT_THRESHOLD:
-            raise InputError(f"{self._keys}: a new root needs {keys.ROOT_THRESHOLD} root keys")
-        root.version += 1
-        root.expires = self._now + timedelta(days=self.days["root"])
-        self.root.signatures.clear()
-        for signer in found:
-            self.root.sign(signer, append=True)
-        content = self.root.to_bytes()
-        for path in (f"{root.version}.root.json", "root.json"):
-            _write(self._folder / METADATA / path, content)
-        _write(self._keys / _TRUSTED, content)
-
-    def renew(self) -> list[str]:
-        """Sign anew what these keys can; return what runs out soon and was not."""
-        soon = self._now + timedelta(days=_SOON)
-        left = []
-        if self.root.signed.expires < soon:
-            if len(keys.present(self._keys, keys.ROOTS)) >= keys.ROOT_THRESHOLD:
-                self.sign_root()
-            else:
-                left.append(f"root expires on {self.root.signed.expires:%Y-%m-%d}")
-        changed = set()
-        if self.targets.signed.expires < soon:
-            if (self._keys / "targets.pem").is_file():
-                changed = {"targets"}
-            else:
-                left.append(f"targets expires on {self.targets.signed.expires:%Y-%m-%d}")
-        self.save(changed)
-        return left
-
-    def save(self, changed: set[str]) -> None:
-        """Sign and write what changed, then snapshot, then timestamp."""
-        roles = [*sorted(changed), "snapshot", "timestamp"]
-        signers = {role: self._signer(role) for role in roles}
-        if "targets" in changed:
-            self._sign(self.targets, "targets", signers["targets"])
-        self.snapshot.signed.meta["targets.json"].version = self.targets.signed.version
-        self._sign(self.snapshot, "snapshot", signers["snapshot"])
-        self.timestamp.signed.snapshot_meta.version = self.snapshot.signed.version
-        self._sign(self.timestamp, "timestamp", signers["timestamp"])
-
-    def _signer(self, role: str) -> Signer:
-        found = keys.signer(self._keys, role)
-        if found.public_key.keyid not in self.root.signed.roles[role].keyids:
-            raise InputError(f"{self._keys / role}.pem is not the {role} key of this channel")
-        return found
-
-    def _sign(self, metadata: Metadata[Any], role: str, signer: Signer) -> None:
-        metadata.signed.version += 1
-        metadata.signed.expires = self._now + timedelta(days=self.days[role])
-        metadata.sign(signer)
-        prefix = "" if role == "timestamp" else f"{metadata.signed.version}."
-        _write(self._folder / METADATA / f"{prefix}{role}.json", metadata.to_bytes())
-
-
-def _role(name: str) -> str:
-    return name.partition("-")[0]
-
-
-@contextmanager
-def _alone(key_folder: Path) -> Iterator[None]:
-    """Let one command at a time sign with these keys."""
-    import fcntl
-
-    if not key_folder.is_dir():
-        raise InputError(f"no keys at {key_folder}; edgepack keys init makes them")
-    with (key_folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _load(folder: Path, role: str) -> Metadata[Any]:
-    from tuf.api.exceptions import RepositoryError
-    from tuf.api.metadata import Metadata
-
-    paths = list((folder / METADATA).glob(f"*{role}.json"))
-    if not paths:
-        raise InputError(f"no channel at {folder}: {METADATA}/{role}.json is missing")
-    newest = max(
-        paths, key=lambda path: int(path.name.partition(".")[0]) if path.name[0].isdigit() else -1
-    )
-    try:
-        return Metadata.from_bytes(newest.read_bytes())
-    except RepositoryError as exc:
-        raise InputError(f"{newest} is damaged: {exc}") from exc
+    with alone(key_folder):
+        Repository(folder, key_folder).rotate(name)
 
 
 def _target(bundle: Bundle, name: str, rollout: Rollout) -> TargetFile:
@@ -382,7 +174,7 @@ def _deltas(known: TargetFile, new: Bundle, folder: Path) -> Iterator[dict[str, 
             if len(content) > _MOST_SHARE * entry.size:
                 continue
             digest = hashlib.sha256(content).hexdigest()
-            _write(folder / BLOBS / digest, content)
+            write(folder / BLOBS / digest, content)
             yield {"base": base, "blob": entry.sha256, "sha256": digest, "size": len(content)}
 
 
@@ -400,14 +192,3 @@ def _is_new(bundle: Bundle, known: TargetFile, wanted: TargetFile, *, behind: bo
             "no older or equal one; raise model.release in the recipe"
         )
     return True
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole, and durably: what the timestamp names must be there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = path.with_name(f".{path.name}.part")
-    with work.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    work.replace(path)

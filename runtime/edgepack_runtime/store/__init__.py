@@ -59,7 +59,7 @@ class Store:
 
     @classmethod
     def at(cls, root: Path) -> Store:
-        """Open or make the store in a folder."""
+        """Open the store in a folder; nothing is made before there is something to write."""
         return cls(Disk(root))
 
     @property

@@ -1,0 +1,133 @@
+"""`edgepack keys`, `publish` and `channel`: sign releases and tend the folder that devices read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from edgepack_runtime.errors import InputError
+
+_PATH = click.Path(path_type=Path)
+_FOLDER = click.argument("folder", type=_PATH)
+_CHANNEL = click.option("--channel", "folder", type=_PATH, required=True, help="Its folder.")
+_KEYS = click.option("--keys", "key_folder", type=_PATH, required=True, help="Folder of the keys.")
+
+
+@click.group(name="keys")
+def keys_group() -> None:
+    """Make and replace the keys that sign a channel."""
+
+
+@keys_group.command(name="init")
+@_FOLDER
+def keys_init(folder: Path) -> None:
+    """Make the keys of a new channel in FOLDER: three root keys, targets, snapshot, timestamp."""
+    from edgepack import keys
+
+    for path in keys.init(folder):
+        click.echo(path)
+    click.echo("keep the root and targets keys offline, the three root keys apart", err=True)
+
+
+@keys_group.command(name="list")
+@_FOLDER
+def keys_list(folder: Path) -> None:
+    """Show which keys are in FOLDER, by their ids."""
+    from edgepack import keys
+
+    for name, keyid in keys.present(folder).items():
+        click.echo(f"{name:<10} {keyid}")
+
+
+@keys_group.command(name="rotate")
+@click.argument("name")
+@_CHANNEL
+@_KEYS
+def keys_rotate(name: str, folder: Path, key_folder: Path) -> None:
+    """Replace the key NAME; devices learn of it from the channel's next root."""
+    from edgepack import channel
+
+    channel.rotate(name, folder, key_folder)
+    click.echo(f"{name} is replaced; the old key signs nothing any more")
+
+
+@click.command()
+@click.argument("bundle")
+@_CHANNEL
+@_KEYS
+@click.option("--percent", type=int, default=100, show_default=True, help="Share of the devices.")
+@click.option("--cohort", "cohorts", multiple=True, help="Only these groups of devices.")
+def publish(
+    bundle: str, folder: Path, key_folder: Path, percent: int, cohorts: tuple[str, ...]
+) -> None:
+    """Sign BUNDLE and put it into a channel: a folder for any web server or bucket."""
+    from edgepack import channel
+    from edgepack_runtime.bundle import Bundle
+
+    rollout = channel.Rollout(percent, cohorts)
+    name = channel.publish(Bundle.open(bundle), folder, key_folder, rollout)
+    click.echo(f"{folder}: {name} is release {channel.releases(folder)[name]['release']}")
+
+
+@click.group(name="channel")
+def channel_group() -> None:
+    """Look at a channel and tend it."""
+
+
+@channel_group.command(name="list")
+@_FOLDER
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def channel_list(folder: Path, *, as_json: bool) -> None:
+    """List what a channel offers."""
+    from edgepack import channel
+
+    found = channel.releases(folder)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    for name, said in found.items():
+        click.echo(f"{name:<32} {said['version']:<12} release {said['release']}, "
+                   f"{said['percent']} %  {said['digest'][:19]}…")  # fmt: skip
+
+
+@channel_group.command(name="retire")
+@click.argument("name")
+@_CHANNEL
+@_KEYS
+def channel_retire(name: str, folder: Path, key_folder: Path) -> None:
+    """Take the release NAME/BOARD out; devices keep what they run."""
+    from edgepack import channel
+
+    channel.retire(name, folder, key_folder)
+
+
+@channel_group.command(name="refresh")
+@_FOLDER
+@_KEYS
+def channel_refresh(folder: Path, key_folder: Path) -> None:
+    """Sign anew what expires: daily, as the timestamp is good for 7 days.
+
+    Root and targets are good for a year; they are renewed where their keys are.
+    """
+    from edgepack import channel
+
+    for said in channel.refresh(folder, key_folder):
+        click.echo(f"warning: {said}; run this where its key is", err=True)
+
+
+@channel_group.command(name="export")
+@_FOLDER
+@click.option("--usb", "out", type=_PATH, required=True, help="Where to.")
+@click.option("--expires", default="90d", show_default=True, help="How long it is valid, in days.")
+@_KEYS
+def channel_export(folder: Path, out: Path, expires: str, key_folder: Path) -> None:
+    """Copy a channel to a USB stick; devices take it as any other, with --channel."""
+    from edgepack import channel
+
+    days = expires.removesuffix("d")
+    if not days.isdigit():
+        raise InputError(f"--expires takes days, as 90d, not {expires!r}")
+    channel.export(folder, out, key_folder, int(days))
+    click.echo(f"{out}: valid for {days} days")

@@ -1,0 +1,58 @@
+"""A channel, its releases and the devices that follow it, small enough for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import handmade
+
+from edgepack import channel
+from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.store import Store
+from edgepack_runtime.update import Policy, Updater
+from edgepack_runtime.update.source import Folder
+
+NAME = "small/any"
+
+ONCE = Policy(attempts=1, pause=0.0)
+
+BIG = bytes(range(256)) * 4096 * 3 + b"end"  # three chunks and a bit
+
+
+def make_bundle(folder: Path, release: int, **change: Any) -> Bundle:
+    """Return a release with three MiB of weights, and a file that is its own."""
+    extra = {"weights.bin": BIG, "own.bin": bytes([release]) * 50}
+    said = {"release": release, "version": f"1.{release}", **change}
+    return Bundle.open(handmade.bundle(folder / f"r{release}.epk", change=said, extra=extra))
+
+
+def publish(place: Path, bundle: Bundle, percent: int = 100, cohorts: tuple[str, ...] = ()) -> str:
+    """Publish a release in the channel of a place; return its target's name."""
+    rollout = channel.Rollout(percent, cohorts)
+    return channel.publish(bundle, place / "channel", place / "keys", rollout)
+
+
+def new_device(place: Path, source: Any = None, policy: Policy = ONCE) -> Updater:
+    """Return the device of a place, as it comes up."""
+    root = (place / "channel/metadata/1.root.json").read_bytes()
+    found = source or Folder(place / "channel")
+    return Updater(Store.at(place / "device"), [found], root, NAME, policy)
+
+
+def take_update(device: Updater) -> str:
+    """Take what the channel offers and prove it; return its digest."""
+    bundle = device.install(device.check())
+    assert device.try_out() == ""
+    return bundle.digest
+
+
+def light_change(place: Path, release: int) -> Bundle:
+    """A release whose weights differ from the first one's by a step here and there."""
+    weights = bytearray(BIG)
+    for at in range(0, len(weights), 997):
+        weights[at] = (weights[at] + 1) % 256
+    extra = {"weights.bin": bytes(weights), "own.bin": bytes([release]) * 50}
+    change = {"release": release, "version": f"1.{release}"}
+    path = handmade.bundle(place / f"light{release}.epk", change=change, extra=extra)
+    return Bundle.open(path)

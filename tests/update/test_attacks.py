@@ -1,0 +1,217 @@
+"""What an attacker does to a channel, without the keys or with some: it is not taken."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import handmade
+import pytest
+from fleet import NAME, ONCE, make_bundle, new_device, publish, take_update
+
+from edgepack import channel, keys, repository
+from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.errors import (
+    EdgepackError,
+    InputError,
+    LinkError,
+    NothingToDoError,
+    TrustError,
+)
+from edgepack_runtime.store import BLOBS, Store
+from edgepack_runtime.update import Updater
+from edgepack_runtime.update.source import Folder, Http, Link
+
+if TYPE_CHECKING:
+    from server import Server
+
+
+def _flip_blob(place: Path) -> None:
+    digest = channel.releases(place / "channel")[NAME]["digest"].removeprefix("sha256:")
+    path = place / "channel/blobs" / digest
+    path.write_bytes(path.read_bytes()[:-1] + b" ")
+
+
+def _flip_weights(place: Path) -> None:
+    for path in (place / "channel/blobs").iterdir():
+        if path.stat().st_size < 200:
+            path.write_bytes(bytes(len(path.read_bytes())))
+
+
+def _edit_targets(place: Path) -> None:
+    path = max((place / "channel/metadata").glob("*.targets.json"))
+    value = json.loads(path.read_text())
+    value["signed"]["targets"][NAME]["custom"]["release"] = 9
+    path.write_text(json.dumps(value))
+
+
+def _edit_timestamp(place: Path) -> None:
+    path = place / "channel/metadata/timestamp.json"
+    value = json.loads(path.read_text())
+    value["signed"]["version"] += 5
+    path.write_text(json.dumps(value))
+
+
+def _own_keys(place: Path) -> None:
+    keys.init(place / "evil-keys")
+    shutil.rmtree(place / "channel")
+    channel.publish(
+        make_bundle(place, 3), place / "channel", place / "evil-keys", channel.Rollout()
+    )
+
+
+def _one_root_key(place: Path) -> None:
+    """A new root that one stolen root key signs, naming the attacker's keys."""
+    evil = place / "evil-keys"
+    keys.init(evil)
+    shutil.copy(place / "keys/root-1.pem", evil / "root-1.pem")
+    shutil.copy(place / "keys/root.json", evil / "root.json")
+    opened = repository.Repository(place / "channel", evil)
+    for name in ("targets", "snapshot", "timestamp"):
+        opened.root.signed.add_key(keys.signer(evil, name).public_key, name)
+    opened.sign_root()
+    opened.save({"targets"})
+
+
+def _drop_metadata(place: Path) -> None:
+    for path in (place / "channel/metadata").glob("*.snapshot.json"):
+        path.unlink()
+
+
+def _mix(place: Path) -> None:
+    """The targets of one moment with the snapshot of another."""
+    folder = place / "channel/metadata"
+    newest = max(folder.glob("*.targets.json"))
+    oldest = min(folder.glob("*.targets.json"))
+    shutil.copy(oldest, newest)
+
+
+def _endless(place: Path) -> None:
+    path = place / "channel/metadata/timestamp.json"
+    path.write_bytes(path.read_bytes() + b" " * 20_000_000)
+
+
+ATTACKS: dict[str, Callable[[Path], object]] = {
+    "manifest altered": _flip_blob, "files altered": _flip_weights,
+    "targets altered": _edit_targets, "timestamp altered": _edit_timestamp,
+    "arbitrary software": _own_keys, "one root key of two": _one_root_key,
+    "metadata withheld": _drop_metadata, "mix and match": _mix, "endless data": _endless,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("over", ["folder", "http"])
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_attack_is_not_taken(place: Path, server: Server, attack: str, over: str) -> None:
+    """Whatever stands in the channel, the device goes on with what it trusted before."""
+    source = Folder(place / "channel") if over == "folder" else Http(server.url, Link())
+    device = new_device(place, source)
+    first = take_update(device)
+    publish(place, make_bundle(place, 2))
+    ATTACKS[attack](place)
+    with pytest.raises((TrustError, LinkError)):
+        device.install(device.check())
+    assert device.store.state.active == first
+    started = device.store.start()
+    assert started.bundle is not None
+    assert started.bundle.digest == first
+
+
+def test_older_metadata_is_refused(place: Path) -> None:
+    """Rollback: signed, unexpired, and older than what this device has seen."""
+    shutil.copytree(place / "channel", place / "yesterday")
+    publish(place, make_bundle(place, 2))
+    device = new_device(place)
+    take_update(device)
+    with pytest.raises(TrustError, match="was seen before"):
+        new_device(place, Folder(place / "yesterday")).check()
+
+
+def test_expired_metadata_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Freeze: a timestamp that its owner no longer renews."""
+    monkeypatch.setitem(repository.DAYS, "timestamp", -1)
+    publish(place, make_bundle(place, 2))
+    with pytest.raises(TrustError, match="expired"):
+        new_device(place).check()
+
+
+def test_a_release_for_another_board_is_refused(place: Path) -> None:
+    """The signed name binds the board; a device asks for its own."""
+    other = handmade.bundle(place / "other.epk", change={"target": "board", "release": 2})
+    publish(place, Bundle.open(other))
+    device = new_device(place)
+    root = device.root
+    wrong = Updater(device.store, device.sources, root, "small/jetson", ONCE)
+    with pytest.raises(NothingToDoError, match="no release 'small/jetson'"):
+        wrong.check()
+
+
+def test_replaced_root_keys_rule_no_device(place: Path) -> None:
+    """Old root keys, stolen after they were replaced, cannot fork the line of roots."""
+    shutil.copytree(place / "keys", place / "stolen")
+    shutil.copytree(place / "channel", place / "forked")
+    for name in keys.ROOTS:
+        channel.rotate(name, place / "channel", place / "keys")
+    publish(place, make_bundle(place, 2))
+    device = new_device(place)
+    first = take_update(device)
+    for name in ("targets", "snapshot", "timestamp"):
+        channel.rotate(name, place / "forked", place / "stolen")
+    for _ in range(3):
+        channel.refresh(place / "forked", place / "stolen")
+    evil = make_bundle(place, 7)
+    channel.publish(evil, place / "forked", place / "stolen", channel.Rollout())
+    with pytest.raises(TrustError, match="forked"):
+        new_device(place, Folder(place / "forked")).check()
+    assert device.store.state.active == first
+
+
+def test_a_signed_hash_is_no_path(place: Path) -> None:
+    """Even the owner of the targets key cannot write outside of the store."""
+    (place / "device").mkdir()
+    (place / "device/victim").write_text("precious")
+    opened = repository.Repository(place / "channel", place / "keys")
+    opened.targets.signed.targets[NAME].hashes["sha256"] = "../victim"
+    opened.save({"targets"})
+    with pytest.raises(TrustError, match="no sha256"):
+        new_device(place).check()
+    with pytest.raises(TrustError, match="no sha256"):
+        Store.at(place / "device").receive("../victim", 4, (), lambda _: iter([b"evil"]))
+    assert (place / "device/victim").read_text() == "precious"
+
+
+def test_what_lies_in_the_channel_is_not_signed_unseen(place: Path) -> None:
+    """Who can write to the web folder cannot have his release signed with the next one."""
+    path = max((place / "channel/metadata").glob("*.targets.json"))
+    value = json.loads(path.read_text())
+    value["signed"]["targets"][NAME]["custom"]["release"] = 9
+    path.write_text(json.dumps(value))
+    with pytest.raises(InputError, match="not signed by"):
+        publish(place, make_bundle(place, 2))
+
+
+def test_a_retired_release_does_not_come_back(place: Path) -> None:
+    """What was seen is remembered also when there was nothing to take."""
+    shutil.copytree(place / "channel", place / "yesterday")
+    channel.retire(NAME, place / "channel", place / "keys")
+    with pytest.raises(NothingToDoError):
+        new_device(place).check()
+    with pytest.raises(TrustError, match="was seen before"):
+        new_device(place, Folder(place / "yesterday")).check()
+
+
+def test_every_error_is_of_the_family(place: Path) -> None:
+    """Whatever a channel's file is replaced with, the device answers with an error of ours."""
+    device = new_device(place)
+    for path in sorted((place / "channel/metadata").iterdir()):
+        whole = path.read_bytes()
+        for junk in (b"", b"{}", b"\xff\xfe", b"[" * 100_000, whole[: len(whole) // 2], b"null"):
+            path.write_bytes(junk)
+            with suppress(EdgepackError):
+                device.check()
+            path.write_bytes(whole)
+    assert take_update(device)
+    assert device.store.storage.names(BLOBS)

@@ -1,0 +1,172 @@
+"""The owner's side: publish, roll out, rotate, export, and go on after an interruption."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from fleet import NAME, light_change, make_bundle, new_device, publish, take_update
+
+from edgepack import channel, keys, repository
+from edgepack.cli import main as host
+from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.errors import (
+    InputError,
+    NothingToDoError,
+    TrustError,
+)
+from edgepack_runtime.update import Policy
+from edgepack_runtime.update.source import Folder
+
+
+def test_an_older_release_is_neither_published_nor_taken(place: Path) -> None:
+    """Release counters only grow."""
+    publish(place, make_bundle(place, 5))
+    with pytest.raises(InputError, match="the channel has release 5, this is 4"):
+        publish(place, make_bundle(place, 4))
+    with pytest.raises(NothingToDoError):
+        publish(place, Bundle.open(place / "r5.epk"))
+
+
+def test_a_rollout_reaches_its_share_of_devices(place: Path) -> None:
+    """A quarter of a thousand devices, the same ones each time; cohorts come first."""
+    publish(place, make_bundle(place, 2), percent=25)
+    chosen = []
+    for number in range(1000):
+        one = new_device(place, policy=Policy(device=f"d{number}", attempts=1))
+        chosen.append(one._chosen(_offer(place, 25, ())))
+    assert 200 < sum(chosen) < 300
+    cohort = new_device(place, policy=Policy(device="d0", cohort="beta", attempts=1))
+    assert cohort._chosen(_offer(place, 100, ("beta",)))
+    assert not cohort._chosen(_offer(place, 100, ("stable",)))
+
+
+def _offer(place: Path, percent: int, cohorts: tuple[str, ...]) -> Any:
+    from edgepack_runtime.update.trust import Offer
+
+    digest = channel.releases(place / "channel")[NAME]["digest"].removeprefix("sha256:")
+    return Offer(digest, 1, 2, "1.2", percent, cohorts)
+
+
+@pytest.mark.parametrize("name", keys.NAMES)
+def test_a_rotated_key_is_followed(place: Path, name: str) -> None:
+    """Any key can be replaced; devices learn it from the next root, and keep their floors."""
+    device = new_device(place)
+    take_update(device)
+    channel.rotate(name, place / "channel", place / "keys")
+    publish(place, make_bundle(place, 2))
+    take_update(device)
+    floors = device.store.state.floors
+    assert floors["root"] == 2
+    assert len([name for name in floors if "@" in name]) == 3  # those of older keys are gone
+
+
+def test_a_rotation_that_cannot_be_signed_changes_nothing(place: Path) -> None:
+    """Without two root keys the old key stays and goes on signing."""
+    own = place / "keys"
+    (place / "safe").mkdir()
+    for name in keys.ROOTS:
+        shutil.move(own / f"{name}.pem", place / "safe")
+    before = (own / "timestamp.pem").read_bytes()
+    with pytest.raises(InputError, match="needs 2 root keys"):
+        channel.rotate("timestamp", place / "channel", own)
+    assert (own / "timestamp.pem").read_bytes() == before
+    channel.refresh(place / "channel", own)
+    assert take_update(new_device(place))
+
+
+def test_the_host_commands_tend_a_channel(tmp_path: Path) -> None:
+    """Keys init and list, publish, channel list, retire and refresh, keys rotate."""
+    run = CliRunner()
+
+    def call(*args: str, code: int = 0) -> str:
+        done = run.invoke(host, [*args])
+        assert done.exit_code == code, done.output
+        return done.output
+
+    folder, own = str(tmp_path / "channel"), str(tmp_path / "keys")
+    signed = ["--channel", folder, "--keys", own]
+    bundle = str(make_bundle(tmp_path, 1).path)
+    call("publish", bundle, *signed, code=2)
+    call("channel", "refresh", folder, "--keys", own, code=2)
+    assert call("keys", "init", own).count(".pem") == 6
+    call("keys", "init", own, code=7)
+    assert "timestamp" in call("keys", "list", own)
+    assert "release 1" in call("publish", bundle, *signed, "--percent", "20")
+    assert json.loads(call("channel", "list", folder, "--json"))[NAME]["percent"] == 20
+    call("keys", "rotate", "timestamp", *signed)
+    call("channel", "refresh", folder, "--keys", own)
+    call("channel", "export", folder, "--usb", str(tmp_path / "usb"), "--keys", own)
+    call("channel", "export", folder, "--usb", "x", "--keys", own, "--expires", "soon", code=2)
+    call("channel", "retire", NAME, *signed)
+    assert call("channel", "list", folder) == ""
+    call("channel", "retire", NAME, *signed, code=2)
+    call("keys", "rotate", "nobody", *signed, code=2)
+
+
+def test_a_stick_carries_a_channel(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exported for 90 days it is taken when the channel itself has long expired, and only once."""
+    own = place / "keys"
+    channel.export(place / "channel", place / "stick", own, 90)
+    monkeypatch.setitem(repository.DAYS, "timestamp", -1)
+    channel.refresh(place / "channel", own)
+    with pytest.raises(TrustError, match="expired"):
+        new_device(place).check()
+    stick = new_device(place, Folder(place / "stick"))
+    assert take_update(stick)
+    with pytest.raises(NothingToDoError):
+        stick.check()
+    with pytest.raises(InputError, match="is not empty"):
+        channel.export(place / "channel", place / "stick", own, 90)
+    with pytest.raises(InputError, match="a day or more"):
+        channel.export(place / "channel", place / "other", own, 0)
+
+
+def test_an_old_stick_is_refused(place: Path) -> None:
+    """A stick from before the release that runs: older than what the device has seen."""
+    channel.export(place / "channel", place / "stick", place / "keys", 90)
+    publish(place, make_bundle(place, 2))
+    publish(place, make_bundle(place, 3))
+    take_update(new_device(place))
+    with pytest.raises(TrustError, match="was seen before"):
+        new_device(place, Folder(place / "stick")).check()
+
+
+def test_the_channel_is_not_older_than_its_stick(place: Path) -> None:
+    """A device that took a stick goes on with the channel at once."""
+    channel.export(place / "channel", place / "stick", place / "keys", 90)
+    take_update(new_device(place, Folder(place / "stick")))
+    with pytest.raises(NothingToDoError, match="installed already"):
+        new_device(place).check()
+
+
+def test_a_wider_rollout_keeps_its_deltas(place: Path) -> None:
+    """The same release for more devices: those that come later get the deltas too."""
+    publish(place, light_change(place, 2), percent=10)
+    deltas = channel.releases(place / "channel")[NAME]["deltas"]
+    assert deltas
+    publish(place, Bundle.open(place / "light2.epk"), percent=100)
+    assert channel.releases(place / "channel")[NAME]["deltas"] == deltas
+
+
+def test_a_publish_that_was_interrupted_is_finished(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Targets were written, the rest was not: the same command completes it."""
+    write = repository.write
+
+    def stops(path: Path, content: bytes) -> None:
+        if path.name.endswith("snapshot.json"):
+            raise OSError(28, "No space left on device")
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(repository, "write", stops)
+        with pytest.raises(OSError, match="No space"):
+            publish(place, make_bundle(place, 2))
+    publish(place, Bundle.open(place / "r2.epk"))
+    assert new_device(place).check().version == "1.2"

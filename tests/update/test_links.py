@@ -1,0 +1,212 @@
+"""Bad links, sticks and mirrors: a download is delayed, and no more."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fleet import BIG, NAME, new_device, take_update
+
+from edgepack_runtime.errors import (
+    InputError,
+    LinkError,
+)
+from edgepack_runtime.manifest import CHUNK
+from edgepack_runtime.store import PARTS
+from edgepack_runtime.update import Policy, Updater
+from edgepack_runtime.update.source import Folder, Http, Link, open_source
+
+if TYPE_CHECKING:
+    from server import Handler, Server
+
+
+def _cut(at: int) -> Callable[[Handler, bytes, int], bool]:
+    def fault(handler: Handler, content: bytes, start: int) -> bool:
+        if len(content) < CHUNK:
+            return False
+        handler.reply(content[start : start + at], start, len(content),
+                      promise=len(content) - start)  # fmt: skip
+        handler.close_connection = True
+        return True
+
+    return fault
+
+
+def _status(code: int) -> Callable[[Handler, bytes, int], bool]:
+    def fault(handler: Handler, _: bytes, __: int) -> bool:
+        handler.send_response(code)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+        return True
+
+    return fault
+
+
+def _whole_instead_of_range(handler: Handler, content: bytes, start: int) -> bool:
+    if start:
+        handler.reply(content, 0, len(content))
+    return bool(start)
+
+
+def _wrong_range(handler: Handler, content: bytes, start: int) -> bool:
+    if start:
+        handler.reply(content[start - 1 :], start - 1, len(content))
+    return bool(start)
+
+
+def _portal(handler: Handler, content: bytes, start: int) -> bool:
+    handler.reply(b"<html>please log in</html>".ljust(len(content) - start), start, len(content))
+    return True
+
+
+def _garbled(handler: Handler, content: bytes, start: int) -> bool:
+    body = bytearray(content[start:])
+    body[len(body) // 2] ^= 1
+    handler.reply(bytes(body), start, len(content))
+    return True
+
+
+def _longer(handler: Handler, content: bytes, start: int) -> bool:
+    handler.reply(content[start:] + b"more", start, len(content) + 4)
+    return True
+
+
+CUTS = [
+    0,
+    1,
+    1000,
+    CHUNK - 1,
+    CHUNK,
+    CHUNK + 1,
+    2 * CHUNK,
+    2 * CHUNK + 77,
+    3 * CHUNK,
+    len(BIG) - 1,
+    len(BIG),
+]
+
+FAULTS: dict[str, Sequence[Any]] = {
+    **{f"cut after {at}": [_cut(at)] for at in CUTS},
+    **{f"cut twice after {at}": [_cut(at), _cut(at // 2 + 1)] for at in CUTS},
+    **{f"status {code}": [_status(code)] for code in (301, 302, 400, 404, 416, 429, 500, 502, 503)},
+    **{f"{code} after a cut": [_cut(CHUNK + 5), _status(code)] for code in (200, 206, 404, 500)},
+    "whole file for a range": [_cut(CHUNK + 5), _whole_instead_of_range],
+    "another range": [_cut(CHUNK + 5), _wrong_range],
+    "captive portal": [_portal], "portal after a cut": [_cut(2 * CHUNK), _portal],
+    "garbled": [_garbled], "garbled after a cut": [_cut(CHUNK), _garbled],
+    "longer": [_longer], "longer after a cut": [_cut(CHUNK), _longer],
+    "twenty drops": [_cut(200_000)] * 20, "everything at once": [
+        _cut(5), _status(503), _portal, _garbled, _cut(CHUNK), _longer, _whole_instead_of_range],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_bad_link_delays_and_no_more(place: Path, server: Server, fault: str) -> None:
+    """The release arrives whole, and a drop wastes at most the chunk that it broke."""
+    faults = FAULTS[fault]
+    server.faults = [_once_on_weights(list(faults))] * 200
+    device = new_device(place, Http(server.url, Link(timeout=5)), Policy(attempts=40, pause=0.0))
+    assert take_update(device)
+    wasted = server.sent - sum(p.stat().st_size for p in (place / "channel/blobs").iterdir())
+    assert wasted <= (CHUNK + 64 * 1024) * len(faults) + 4 * CHUNK * _lies(fault)
+    assert device.store.storage.names(PARTS) == []
+
+
+def _lies(fault: str) -> int:
+    """Count the answers that are whole files of wrong bytes."""
+    return sum(fault.count(word) for word in ("portal", "garbled", "longer", "whole")) + 4 * (
+        fault == "everything at once"
+    )
+
+
+def _once_on_weights(faults: list[Any]) -> Any:
+    """Apply the faults in turn to the large file alone."""
+
+    def fault(handler: Handler, content: bytes, start: int) -> bool:
+        if len(content) < CHUNK or not faults:
+            return False
+        return bool(faults.pop(0)(handler, content, start))
+
+    return fault
+
+
+def test_a_download_goes_on_after_the_power_went(place: Path, server: Server) -> None:
+    """What came before the cut is hashed and kept; the next start asks for the rest only."""
+    device = new_device(place, Http(server.url, Link()))
+    server.faults = [_once_on_weights([_cut(2 * CHUNK + 9)])] * 20
+    with pytest.raises(LinkError):
+        device.install(device.check())
+    name = next(n for n in device.store.storage.names(PARTS))
+    part = place / "device" / PARTS / name
+    part.write_bytes(part.read_bytes()[: CHUNK + 3] + b"\0" * 40)  # as a cut may leave it
+    before = server.sent
+    again = new_device(place, Http(server.url, Link()))
+    assert take_update(again)
+    assert server.sent - before <= len(BIG) - CHUNK + 10_000
+
+
+def test_a_mirror_takes_over(place: Path, server: Server) -> None:
+    """A bad mirror cannot block a good one."""
+    dead = Http("http://127.0.0.1:9", Link(timeout=1))
+    device = new_device(place)
+    both = Updater(device.store, [dead, Http(server.url, Link())], device.root, NAME,
+                   Policy(attempts=4, pause=0.0))  # fmt: skip
+    assert take_update(both)
+
+
+def test_a_stale_mirror_does_not_block_the_others(place: Path) -> None:
+    """Metadata that is refused at one place is looked for at the next."""
+    shutil.copytree(place / "channel", place / "broken")
+    (place / "broken/metadata/timestamp.json").write_text("<html>log in</html>")
+    device = new_device(place)
+    both = Updater(device.store, [Folder(place / "broken"), Folder(place / "channel")],
+                   device.root, NAME, Policy(attempts=4, pause=0.0))  # fmt: skip
+    assert take_update(both)
+
+
+def test_a_server_that_trickles_is_given_up(place: Path, server: Server) -> None:
+    """Slow retrieval: fewer bytes a second than the least, for a whole window."""
+
+    def trickle(handler: Handler, content: bytes, _: int) -> bool:
+        if len(content) < CHUNK:
+            return False
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        with suppress(OSError):  # the device hangs up
+            for i in range(600):
+                handler.wfile.write(content[i : i + 1])
+                handler.wfile.flush()
+                time.sleep(0.05)
+        return True
+
+    server.faults = [trickle] * 50
+    link = Link(timeout=5, least=1000, window=0.3)
+    device = new_device(place, Http(server.url, link))
+    start = time.monotonic()
+    with pytest.raises(LinkError, match="too few"):
+        device.install(device.check())
+    assert time.monotonic() - start < 20  # the server would go on for 30
+
+
+def test_a_resumed_part_is_not_counted_twice(place: Path, server: Server) -> None:
+    """Room for what is missing is enough; the release before the last gives way if it is not."""
+    device = new_device(place, Http(server.url, Link()))
+    server.faults = [_once_on_weights([_cut(2 * CHUNK + 9)])] * 20
+    with pytest.raises(LinkError):
+        device.install(device.check())
+    room = len(BIG) - 2 * CHUNK + (2 << 20)
+    again = new_device(place, Http(server.url, Link()))
+    object.__setattr__(again.store.storage, "free", lambda: room)
+    assert take_update(again)
+
+
+def test_a_place_that_is_no_channel_says_so(tmp_path: Path) -> None:
+    """Neither a folder nor an address."""
+    with pytest.raises(InputError, match="no channel at"):
+        open_source(str(tmp_path / "nowhere"))
