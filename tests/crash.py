@@ -184,7 +184,7 @@ class CrashDisk:
         """Return the bytes as programs see them now."""
         return memoryview(self._file(path).current)
 
-    def lock(self, path: str) -> AbstractContextManager[bool]:  # noqa: ARG002 (Storage)
+    def lock(self, path: str, *, shared: bool = False) -> AbstractContextManager[bool]:  # noqa: ARG002 (Storage)
         """Nobody else is there."""
         return nullcontext(enter_result=True)
 

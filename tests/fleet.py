@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,11 @@ def publish(place: Path, bundle: Bundle, percent: int = 100, cohorts: tuple[str,
     return channel.publish(bundle, place / "channel", place / "keys", rollout)
 
 
-def new_device(place: Path, source: Any = None, policy: Policy = ONCE) -> Updater:
-    """Return the device of a place, as it comes up."""
-    root = (place / "channel/metadata/1.root.json").read_bytes()
+def new_device(
+    place: Path, source: Any = None, policy: Policy = ONCE, channel_of: Path | None = None
+) -> Updater:
+    """Return the device of a place, as it comes up; `channel_of`: the place of its channel."""
+    root = ((channel_of or place) / "channel/metadata/1.root.json").read_bytes()
     found = source or Folder(place / "channel")
     return Updater(Store.at(place / "device"), [found], root, NAME, policy)
 
@@ -45,6 +48,16 @@ def take_update(device: Updater) -> str:
     bundle = device.install(device.check())
     assert device.try_out() == ""
     return bundle.digest
+
+
+def as_file(folder: Path, out: Path) -> Path:
+    """Put a channel into an archive as it is, whoever signed it."""
+    with tarfile.open(out, "w") as archive:
+        for path in sorted((folder / "metadata").iterdir()):
+            archive.add(path, f"metadata/{path.name}")
+        for path in sorted((folder / "blobs").iterdir()):
+            archive.add(path, f"blobs/sha256/{path.name}")
+    return out
 
 
 def light_change(place: Path, release: int) -> Bundle:

@@ -79,7 +79,7 @@ def serve(root: Path) -> Iterator[Server]:
     handler = type("Bound", (Handler,), {"state": state})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     state.url = f"http://127.0.0.1:{server.server_address[1]}"
-    worker = Thread(target=server.serve_forever, daemon=True)
+    worker = Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     worker.start()
     try:
         yield state

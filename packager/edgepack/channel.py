@@ -11,6 +11,7 @@ device that reads while a release is published sees the old one or the new one.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack import keys
 from edgepack.delta import encode
-from edgepack.repository import Repository, alone, load, write
+from edgepack.pack import Member, write_archive
+from edgepack.repository import METADATA, Repository, alone, load, newest, write
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import InputError, NothingToDoError, TrustError
 from edgepack_runtime.store import BlobLayout
@@ -39,6 +41,19 @@ class Rollout:
 
     percent: int = 100
     cohorts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """What an exported file holds.
+
+    name: of the release, `NAME/BOARD`; days: how long it is valid; light: deltas in place of the
+    files that they make, for devices that run the release before.
+    """
+
+    name: str
+    days: int = 90
+    light: bool = False
 
 
 def publish(bundle: Bundle, folder: Path, key_folder: Path, rollout: Rollout) -> str:
@@ -95,20 +110,62 @@ def export(folder: Path, out: Path, key_folder: Path, days: int) -> None:
         InputError: `out` holds something, or `days` is not positive.
 
     """
-    import shutil
-
-    if days < 1:
-        raise InputError(f"an export is valid for a day or more, not {days}")
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; choose another folder")
     with alone(key_folder):
-        channel = Repository(folder, key_folder)
-        shutil.copytree(folder, out, dirs_exist_ok=True)
-        copy = Repository(out, key_folder)
-        copy.days["timestamp"] = copy.days["snapshot"] = days
-        copy.save(set())
-        # The channel counts up too: who takes the stick must not find the channel older.
-        channel.save(set())
+        _copy_for(days, folder, out, key_folder)
+        shutil.copytree(folder / BLOBS, out / BLOBS)
+
+
+def export_file(parcel: Parcel, folder: Path, out: Path, key_folder: Path) -> None:
+    """Write one release with the metadata that signs it into one `.epk`, for any carrier.
+
+    It is a bundle for who has no channel and a channel of one release for devices, which check
+    it like any other.
+
+    Raises:
+        InputError: the channel has no such release, no delta of it, or the days are not positive.
+        TrustError: a blob of the channel is damaged.
+
+    """
+    with alone(key_folder), TemporaryDirectory() as name:
+        found = load(folder, "targets").signed.targets.get(parcel.name)
+        if found is None:
+            there = ", ".join(releases(folder))
+            raise InputError(f"{folder} has no release {parcel.name!r}; it has {there}")
+        copy = Path(name)
+        _copy_for(parcel.days, folder, copy, key_folder)
+        layout = BlobLayout(Disk(folder), found.hashes["sha256"], found.length)
+        members: dict[str, Member] = {
+            top: bytes(layout.member(top)) for top in ("oci-layout", "index.json")
+        }
+        members |= {f"{METADATA}/{path.name}": path for path in newest(copy)}
+        bundle = Bundle(folder, layout)
+        deltas = found.custom.get("deltas", []) if parcel.light else []
+        if parcel.light and not deltas:
+            raise InputError(f"{parcel.name} has no deltas: export it without --light")
+        carried = set(bundle.blobs()) - {delta["blob"] for delta in deltas}
+        for sha256 in sorted(carried):
+            members[f"{BLOBS}/sha256/{sha256}"] = bytes(bundle.blob(sha256))
+        for delta in deltas:
+            sha256 = delta["sha256"]
+            members[f"{BLOBS}/sha256/{sha256}"] = folder / BLOBS / sha256
+        write_archive(members, out)
+
+
+def _copy_for(days: int, folder: Path, out: Path, key_folder: Path) -> None:
+    """Copy a channel's metadata, good for so many days.
+
+    The channel counts up too: who takes the copy must not find the channel older.
+    """
+    if days < 1:
+        raise InputError(f"an export is valid for a day or more, not {days}")
+    channel = Repository(folder, key_folder)
+    shutil.copytree(folder / METADATA, out / METADATA, dirs_exist_ok=True)
+    copy = Repository(out, key_folder)
+    copy.days["timestamp"] = copy.days["snapshot"] = days
+    copy.save(set())
+    channel.save(set())
 
 
 def releases(folder: Path) -> dict[str, dict[str, Any]]:

@@ -119,15 +119,29 @@ def channel_refresh(folder: Path, key_folder: Path) -> None:
 
 @channel_group.command(name="export")
 @_FOLDER
-@click.option("--usb", "out", type=_PATH, required=True, help="Where to.")
+@click.option("--usb", type=_PATH, help="Copy the whole channel to this folder.")
+@click.option("--epk", type=_PATH, help="Write one release to this file, with what signs it.")
+@click.option("--name", help="Which release, as NAME/BOARD, for --epk.")
+@click.option("--light", is_flag=True, help="Deltas alone, for devices with the release before.")
 @click.option("--expires", default="90d", show_default=True, help="How long it is valid, in days.")
 @_KEYS
-def channel_export(folder: Path, out: Path, expires: str, key_folder: Path) -> None:
-    """Copy a channel to a USB stick; devices take it as any other, with --channel."""
+def channel_export(  # noqa: PLR0913 (a command's options)
+    folder: Path, usb: Path | None, epk: Path | None, name: str | None, expires: str,
+    key_folder: Path, *, light: bool,
+) -> None:  # fmt: skip
+    """Write a channel to a USB stick, or a release of it to a file that any carrier takes along.
+
+    A device takes both as any other channel, with --channel; the file also with `import`.
+    """
     from edgepack import channel
 
     days = expires.removesuffix("d")
     if not days.isdigit():
         raise InputError(f"--expires takes days, as 90d, not {expires!r}")
-    channel.export(folder, out, key_folder, int(days))
-    click.echo(f"{out}: valid for {days} days")
+    if (usb is None) == (epk is None) or (epk is not None) != (name is not None):
+        raise InputError("give --usb FOLDER, or --epk FILE with --name NAME/BOARD")
+    if usb is not None:
+        channel.export(folder, usb, key_folder, int(days))
+    elif epk is not None and name is not None:
+        channel.export_file(channel.Parcel(name, int(days), light), folder, epk, key_folder)
+    click.echo(f"{usb or epk}: valid for {days} days")

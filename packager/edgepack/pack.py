@@ -16,6 +16,7 @@ from edgepack_runtime import bundle as oci
 from edgepack_runtime.errors import EdgepackError, InputError
 from edgepack_runtime.manifest import CHUNK, File, Manifest, canonical_json, encode
 
+Member = bytes | Path  # what an archive holds: bytes, or the file that has them
 _WEIGHTS = (".onnx", ".bin", ".xml")
 
 
@@ -68,9 +69,6 @@ def write_bundle(
         shutil.rmtree(work, ignore_errors=True)
         work.unlink(missing_ok=True)
     return digest
-
-
-Member = bytes | Path
 
 
 def _members(
@@ -151,6 +149,24 @@ def _entry(name: str, path: Path) -> File:
             chunks.append(hashlib.sha256(chunk).hexdigest())
     listed = tuple(chunks) if len(chunks) > 1 else ()
     return File(name, path.stat().st_size, whole.hexdigest(), listed)
+
+
+def write_archive(members: Mapping[str, Member], path: Path) -> None:
+    """Write a tar whole or not at all, the same bytes for the same members.
+
+    Raises:
+        EdgepackError: the disk is full or `path` cannot be written.
+
+    """
+    work = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_archive(members, work)
+        work.replace(path)
+    except OSError as exc:
+        raise EdgepackError(f"cannot write {path}: {exc.strerror}") from exc
+    finally:
+        work.unlink(missing_ok=True)
 
 
 def _write_archive(members: Mapping[str, Member], path: Path) -> None:

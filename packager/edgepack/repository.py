@@ -211,21 +211,31 @@ def alone(key_folder: Path) -> Iterator[None]:
         yield
 
 
+def newest(folder: Path) -> list[Path]:
+    """Return the metadata files that a device needs: every root, and the newest of the rest."""
+    roots = sorted((folder / METADATA).glob("*root.json"))
+    return [*roots, *(_newest(folder, role) for role in ("targets", "snapshot", "timestamp"))]
+
+
 def load(folder: Path, role: str) -> Metadata[Any]:
     """Return the newest metadata of a role that lies in a channel, unchecked."""
     from tuf.api.exceptions import RepositoryError
     from tuf.api.metadata import Metadata
 
+    path = _newest(folder, role)
+    try:
+        return Metadata.from_bytes(path.read_bytes())
+    except RepositoryError as exc:
+        raise InputError(f"{path} is damaged: {exc}") from exc
+
+
+def _newest(folder: Path, role: str) -> Path:
     paths = list((folder / METADATA).glob(f"*{role}.json"))
     if not paths:
         raise InputError(f"no channel at {folder}: {METADATA}/{role}.json is missing")
-    newest = max(
+    return max(
         paths, key=lambda path: int(path.name.partition(".")[0]) if path.name[0].isdigit() else -1
     )
-    try:
-        return Metadata.from_bytes(newest.read_bytes())
-    except RepositoryError as exc:
-        raise InputError(f"{newest} is damaged: {exc}") from exc
 
 
 def write(path: Path, content: bytes) -> None:

@@ -25,6 +25,7 @@ from edgepack_runtime.errors import (
 
 if TYPE_CHECKING:
     from edgepack_runtime.bundle import Bundle
+    from edgepack_runtime.live import follow
     from edgepack_runtime.model import Model, load
 
 __version__ = "0.1.0"
@@ -40,12 +41,14 @@ __all__ = [
     "SelfTestError",
     "TrustError",
     "__version__",
+    "follow",
     "load",
 ]
 
 _LAZY = {
     "load": "edgepack_runtime.model",
     "Model": "edgepack_runtime.model",
+    "follow": "edgepack_runtime.live",
     "Bundle": "edgepack_runtime.bundle",
 }
 

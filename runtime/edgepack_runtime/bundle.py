@@ -17,7 +17,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from stat import S_ISDIR
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from edgepack_runtime.errors import InputError, TrustError
 from edgepack_runtime.manifest import Manifest, Variant, decode, safe_path
@@ -37,7 +37,8 @@ _MAX_JSON = 16 << 20
 _MAX_MEMBERS = 10_000
 _HOSTILE = (RecursionError, OverflowError, MemoryError)  # what a crafted header provokes
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
-_FOLDERS = {"blobs", "blobs/sha256"}
+_METADATA = re.compile(r"metadata/(\d+\.)?(root|targets|snapshot|timestamp)\.json")
+_FOLDERS = {"blobs", "blobs/sha256", "metadata"}
 _TOP = {"oci-layout", "index.json"}
 
 
@@ -68,7 +69,7 @@ class ArchiveLayout:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._bytes = _map(path)
-        self._spans = _scan(path, len(self._bytes))
+        self._spans = scan(path, len(self._bytes))
 
     def member(self, name: str) -> memoryview:
         """Return a view into the mapped archive."""
@@ -201,11 +202,21 @@ def _map(path: Path) -> memoryview:
         raise InputError(f"cannot read {path}: {exc.strerror}") from exc
 
 
-def _scan(path: Path, length: int) -> dict[str, tuple[int, int]]:
-    """List the members of an archive as name -> (offset, size); refuse all but plain ones."""
+def scan(path: Path, length: int, stream: BinaryIO | None = None) -> dict[str, tuple[int, int]]:
+    """List the members of an archive as name -> (offset, size); refuse all but plain ones.
+
+    Args:
+        path: where it is, for errors.
+        length: its bytes.
+        stream: the opened archive, if it is not to be opened by its path.
+
+    Raises:
+        TrustError: it is no archive of a bundle, or holds what does not belong in one.
+
+    """
     spans: dict[str, tuple[int, int]] = {}
     try:
-        with tarfile.open(path, "r:") as archive:
+        with tarfile.open(path, "r:", fileobj=stream) as archive:
             for count, item in enumerate(archive):
                 if count >= _MAX_MEMBERS:
                     raise TrustError(f"{path}: more than {_MAX_MEMBERS} members")
@@ -213,7 +224,7 @@ def _scan(path: Path, length: int) -> dict[str, tuple[int, int]]:
                 if item.isdir() and name in {".", *_FOLDERS}:
                     continue
                 plain = item.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not item.issparse()
-                if not plain or not (name in _TOP or _BLOB.fullmatch(name)) or name in spans:
+                if not plain or not _belongs(name) or name in spans:
                     raise TrustError(f"{path}: member {item.name!r} does not belong in a bundle")
                 if item.offset_data + item.size > length:
                     raise TrustError(f"{path}: truncated inside {name}")
@@ -221,6 +232,11 @@ def _scan(path: Path, length: int) -> dict[str, tuple[int, int]]:
     except (tarfile.TarError, ValueError, EOFError, *_HOSTILE) as exc:
         raise TrustError(f"{path} is not a bundle, or is damaged: {exc}") from exc
     return spans
+
+
+def _belongs(name: str) -> bool:
+    """Tell whether an archive may hold a member: a layout's own, or metadata that signs it."""
+    return name in _TOP or bool(_BLOB.fullmatch(name) or _METADATA.fullmatch(name))
 
 
 def _open_layout(layout: Layout) -> tuple[str, dict[str, int], Manifest, list[Any]]:

@@ -1,4 +1,4 @@
-"""The commands that tend a device's store: update, status, rollback, pin, collect."""
+"""The commands that tend a device's store: update, import, status, rollback and more."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgepack_runtime.errors import DeviceError, SelfTestError
+from edgepack_runtime.errors import DeviceError, EdgepackError, NothingToDoError, SelfTestError
+
+if TYPE_CHECKING:
+    from edgepack_runtime.bundle import Bundle
+    from edgepack_runtime.update import Policy, Updater
+    from edgepack_runtime.update.source import Source
+    from edgepack_runtime.update.trust import Offer
 
 _log = logging.getLogger(__name__)
 DEFAULT_STORE = "/var/lib/edgepack"
@@ -21,9 +28,11 @@ def add_commands(commands: Any, report: Report) -> None:
     """Add the commands to a parser; `report` prints what they found."""
     for name, action, text in (
         ("update", _update, "take the next release from a channel, try it out, keep it or go back"),
+        ("import", _import, "take the release of a signed .epk, whatever carried it here"),
         ("status", _status, "show what the store runs, tries and refuses"),
         ("rollback", _rollback, "go back to the release before"),
         ("pin", _pin, "take no updates; --off takes them again"),
+        ("retry", _retry, "let releases that failed here be tried again"),
         ("collect", _collect, "remove what no release needs"),
     ):
         command = commands.add_parser(name, help=text, description=text)
@@ -34,17 +43,21 @@ def add_commands(commands: Any, report: Report) -> None:
         )  # fmt: skip
         command.add_argument("--json", action="store_true", help="print JSON")
         if name == "update":
-            _update_options(command)
+            _link_options(command)
+        if name == "import":
+            command.add_argument("file", help="written by edgepack channel export --epk")
+        if name in ("update", "import"):
+            _trial_options(command)
         if name == "pin":
             command.add_argument("--off", action="store_true", help="take updates again")
+        if name == "rollback":
+            command.add_argument("--release", default="", help="only if this one (digest) runs")
 
 
-def _update_options(command: argparse.ArgumentParser) -> None:
+def _link_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--channel", action="append", required=True, help="address or folder; repeat for mirrors"
     )
-    command.add_argument("--root", required=True, help="root metadata that was shipped (JSON)")
-    command.add_argument("--name", required=True, help="what to follow, as NAME/BOARD")
     command.add_argument("--device", default="", help="this device's own name, for rollouts")
     command.add_argument("--cohort", default="", help="the group that this device belongs to")
     command.add_argument("--max-rate", type=int, default=0, help="bytes a second at most")
@@ -52,40 +65,108 @@ def _update_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--check", action="store_true", help="say what there is, take nothing")
 
 
+def _trial_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--root", required=True, help="root metadata that was shipped (JSON)")
+    command.add_argument("--name", required=True, help="what to follow, as NAME/BOARD")
+    command.add_argument("--before", default="", help="command before the switch; fails: not now")
+    command.add_argument("--after", default="", help="command after the switch; fails: go back")
+    command.add_argument(
+        "--patience", type=float, default=600.0, help="seconds for a self-test or a hook (600)"
+    )
+
+
 def _update(args: argparse.Namespace) -> dict[str, Any]:
+    _need_tuf()
+    from edgepack_runtime.update import Policy
+    from edgepack_runtime.update.source import Link, open_source
+
+    link = Link(most=args.max_rate, proxy=args.proxy)
+    sources = [open_source(place, link) for place in args.channel]
+    updater = _updater(args, sources, Policy(args.device, args.cohort))
+    with updater.store.alone():
+        if args.check:
+            offer = updater.check()
+            return {"available": f"{args.name} {offer.version}", **_said(offer)}
+        return _take(updater)
+
+
+def _import(args: argparse.Namespace) -> dict[str, Any]:
+    _need_tuf()
+    from edgepack_runtime.errors import InputError
+    from edgepack_runtime.update import Policy
+    from edgepack_runtime.update.source import open_source
+
+    if not Path(args.file).is_file():
+        raise InputError(f"no file at {args.file}")
+    updater = _updater(args, [open_source(args.file)], Policy(attempts=1, insist=True))
+    with updater.store.alone():
+        return _take(updater)
+
+
+def _updater(args: argparse.Namespace, sources: Sequence[Source], policy: Policy) -> Updater:
+    from edgepack_runtime.store import Store
+    from edgepack_runtime.trial import prove_apart
+    from edgepack_runtime.update import Hooks, Updater, read_root
+
+    store = Path(args.store)
+    return Updater(
+        Store.at(store), sources, read_root(Path(args.root)), args.name, policy, _show,
+        partial(prove_apart, store, args.patience),
+        Hooks(
+            partial(_run_hook, args.before, args.patience, NothingToDoError),
+            partial(_run_hook, args.after, args.patience, SelfTestError),
+        ),
+    )  # fmt: skip
+
+
+def _take(updater: Updater) -> dict[str, Any]:
+    """Take what is offered, prove it, and collect what is not needed any more."""
+    if updater.store.state.trial:
+        why = updater.try_out()  # a trial that a power cut or a crash interrupted
+        _log.warning("an interrupted trial: %s", why or "confirmed")
+    offer = updater.check()
+    updater.install(offer)
+    if updater.store.state.trial and (why := updater.try_out()):
+        raise SelfTestError(f"{updater.name} {offer.version} is not taken, what ran goes on: {why}")
+    updater.store.collect()
+    return {"running": f"{updater.name} {offer.version}", **_said(offer)}
+
+
+def _said(offer: Offer) -> dict[str, Any]:
+    return {
+        "version": offer.version, "release": offer.release, "digest": f"sha256:{offer.sha256}"
+    }  # fmt: skip
+
+
+def _need_tuf() -> None:
     try:
-        from edgepack_runtime.update import Policy, Updater, read_root
+        import edgepack_runtime.update  # noqa: F401 (whether it is there)
     except ImportError as exc:
         raise DeviceError(
             f"updates need python-tuf ({exc}): pip install 'edgepack-runtime[update]'"
         ) from exc
-    from edgepack_runtime.store import Store
-    from edgepack_runtime.update.source import Link, open_source
 
-    link = Link(most=args.max_rate, proxy=args.proxy)
-    updater = Updater(
-        Store.at(Path(args.store)),
-        [open_source(place, link) for place in args.channel],
-        read_root(Path(args.root)),
-        args.name,
-        Policy(args.device, args.cohort),
-        _show,
-    )
-    with updater.store.alone():
-        if updater.store.state.trial and not args.check:
-            why = updater.try_out()  # a trial that a power cut or a crash interrupted
-            _log.warning("an interrupted trial: %s", why or "confirmed")
-        offer = updater.check()
-        found = {"version": offer.version, "release": offer.release}
-        if args.check:
-            return {"available": f"{args.name} {offer.version}", **found}
-        updater.install(offer)
-        if updater.store.state.trial and (why := updater.try_out()):
-            raise SelfTestError(
-                f"{args.name} {offer.version} is not taken, what ran goes on: {why}"
-            )
-        updater.store.collect()
-    return {"running": f"{args.name} {offer.version}", **found}
+
+def _run_hook(command: str, seconds: float, failure: type[EdgepackError], bundle: Bundle) -> None:
+    """Run a command of the user's in a shell, told of the release by its environment."""
+    if not command:
+        return
+    import subprocess
+
+    manifest = bundle.manifest
+    told = {
+        "EDGEPACK_DIGEST": bundle.digest, "EDGEPACK_VERSION": manifest.version,
+        "EDGEPACK_NAME": f"{manifest.name}/{manifest.target}",
+    }  # fmt: skip
+    try:
+        done = subprocess.run(  # noqa: S602 (the operator's own command)
+            command, shell=True, check=False, timeout=seconds, env={**os.environ, **told},
+            stdout=sys.stderr,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as exc:
+        raise failure(f"the hook {command!r} did not end within {seconds:g} s") from exc
+    if done.returncode:
+        raise failure(f"the hook {command!r} failed with {done.returncode}")
 
 
 def _show(word: str, facts: Mapping[str, object]) -> None:
@@ -112,7 +193,7 @@ def _rollback(args: argparse.Namespace) -> dict[str, Any]:
 
     store = Store.at(Path(args.store))
     with store.alone():
-        return {"active": store.rollback().active or "the factory's release"}
+        return {"active": store.rollback(args.release).active or "the factory's release"}
 
 
 def _pin(args: argparse.Namespace) -> dict[str, Any]:
@@ -129,3 +210,11 @@ def _collect(args: argparse.Namespace) -> dict[str, Any]:
     store = Store.at(Path(args.store))
     with store.alone():
         return {"bytes_freed": store.collect()}
+
+
+def _retry(args: argparse.Namespace) -> dict[str, Any]:
+    from edgepack_runtime.store import Store
+
+    store = Store.at(Path(args.store))
+    with store.alone():
+        return {"forgiven": list(store.state.bad), "pinned": store.forgive().pinned}

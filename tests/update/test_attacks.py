@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import handmade
 import pytest
-from fleet import NAME, ONCE, make_bundle, new_device, publish, take_update
+from fleet import NAME, ONCE, as_file, light_change, make_bundle, new_device, publish, take_update
 
 from edgepack import channel, keys, repository
 from edgepack_runtime.bundle import Bundle
@@ -24,7 +24,7 @@ from edgepack_runtime.errors import (
 )
 from edgepack_runtime.store import BLOBS, Store
 from edgepack_runtime.update import Updater
-from edgepack_runtime.update.source import Folder, Http, Link
+from edgepack_runtime.update.source import Archive, Folder, Http, Link
 
 if TYPE_CHECKING:
     from server import Server
@@ -95,23 +95,62 @@ def _endless(place: Path) -> None:
     path.write_bytes(path.read_bytes() + b" " * 20_000_000)
 
 
+def _yesterday(place: Path) -> None:
+    """Signed metadata that the device has gone beyond."""
+    shutil.rmtree(place / "channel/metadata")
+    shutil.copytree(place / "yesterday", place / "channel/metadata")
+
+
+def _freeze(place: Path) -> None:
+    """A timestamp that ran out and is not renewed."""
+    opened = repository.Repository(place / "channel", place / "keys")
+    opened.days["timestamp"] = -1
+    opened.save(set())
+
+
+def _swap_software(place: Path) -> None:
+    """Another release of the same owner, whole and signed for, in the place of this one."""
+    other = Bundle.open(handmade.bundle(place / "other.epk", change={"target": "board"}))
+    theirs = publish(place, other)
+    found = channel.releases(place / "channel")
+    ours, wrong = (found[name]["digest"].removeprefix("sha256:") for name in (NAME, theirs))
+    shutil.copy(place / "channel/blobs" / wrong, place / "channel/blobs" / ours)
+
+
+def _depend(place: Path) -> None:
+    """A release that asks for one more file than was signed."""
+    digest = channel.releases(place / "channel")[NAME]["digest"].removeprefix("sha256:")
+    path = place / "channel/blobs" / digest
+    value = json.loads(path.read_text())
+    value["layers"].append(value["layers"][0])
+    path.write_text(json.dumps(value))
+
+
 ATTACKS: dict[str, Callable[[Path], object]] = {
     "manifest altered": _flip_blob, "files altered": _flip_weights,
     "targets altered": _edit_targets, "timestamp altered": _edit_timestamp,
-    "arbitrary software": _own_keys, "one root key of two": _one_root_key,
+    "arbitrary software": _own_keys, "keys below threshold": _one_root_key,
     "metadata withheld": _drop_metadata, "mix and match": _mix, "endless data": _endless,
+    "rollback": _yesterday, "indefinite freeze": _freeze, "wrong software": _swap_software,
+    "extraneous dependencies": _depend,
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("over", ["folder", "http"])
+@pytest.mark.parametrize("release", [make_bundle, light_change], ids=["full", "delta"])
+@pytest.mark.parametrize("over", ["folder", "http", "epk"])
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_an_attack_is_not_taken(place: Path, server: Server, attack: str, over: str) -> None:
+def test_an_attack_is_not_taken(
+    place: Path, server: Server, attack: str, over: str, release: Callable[[Path, int], Bundle]
+) -> None:
     """Whatever stands in the channel, the device goes on with what it trusted before."""
-    source = Folder(place / "channel") if over == "folder" else Http(server.url, Link())
-    device = new_device(place, source)
+    device = new_device(place, Http(server.url, Link()) if over == "http" else None)
     first = take_update(device)
-    publish(place, make_bundle(place, 2))
+    shutil.copytree(place / "channel/metadata", place / "yesterday")
+    publish(place, release(place, 2))
+    device.check()
     ATTACKS[attack](place)
+    if over == "epk":
+        device = new_device(place, Archive(as_file(place / "channel", place / "evil.epk")))
     with pytest.raises((TrustError, LinkError)):
         device.install(device.check())
     assert device.store.state.active == first

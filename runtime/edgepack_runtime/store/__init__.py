@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -183,6 +183,28 @@ class Store:
         return next((found for found in wholes if found is not None), None)
 
     @contextmanager
+    def reading(self) -> Iterator[Bundle | None]:
+        """Keep the release that runs from being collected while the block runs.
+
+        Yields it, or None for the factory's.  The lock is on its manifest's blob, and the kernel
+        lets go of it if this process dies.
+        """
+        with ExitStack() as held:
+            yield self._held(held)
+
+    def _held(self, held: ExitStack) -> Bundle | None:
+        while True:
+            state = self.state
+            for digest in filter(None, (state.active, state.previous)):
+                path = f"{BLOBS}/{digest.removeprefix('sha256:')}"
+                with suppress(OSError):  # it is gone, or this disk knows no locks
+                    held.enter_context(self.storage.lock(path, shared=True))
+                if (found := self._whole(digest)) is not None:
+                    return found
+            if self.state.seq == state.seq:
+                return None
+
+    @contextmanager
     def alone(self) -> Iterator[None]:
         """Be the only writer; the kernel lets go if this process dies.  Makes the store's folder.
 
@@ -215,15 +237,31 @@ class Store:
             raise NothingToDoError("no release is on trial")
         return self._write(replace(state.with_bad(state.trial), trial="", attempts=0))
 
-    def rollback(self) -> Record:
-        """Go back to what ran before; what ran is not tried again."""
+    def rollback(self, digest: str = "") -> Record:
+        """Go back to what ran before; what ran is not tried again.
+
+        Args:
+            digest: go back only if this release runs or is on trial; empty for whichever does.
+
+        Raises:
+            NothingToDoError: it does not, or the factory's release runs.
+
+        """
         state = self.state
+        if digest and digest != (state.trial or state.active):
+            raise NothingToDoError(f"{digest} does not run; there is nothing to go back from")
         if state.trial:
             return self.reject()
         if not state.active:
             raise NothingToDoError("the factory release runs; there is nothing to go back to")
         new = replace(state.with_bad(state.active), active=state.previous, previous="")
         return self._write(new)
+
+    def forgive(self) -> Record:
+        """Forget which releases failed here: they may be tried again."""
+        if not self.state.bad:
+            raise NothingToDoError("no release failed here")
+        return self._write(replace(self.state, bad=()))
 
     def pin(self, *, pinned: bool) -> Record:
         """Hold updates back, or take them again."""
@@ -238,9 +276,12 @@ class Store:
     def collect(self, keep: Collection[str] = ()) -> int:
         """Remove what no release needs, nor `keep` names: parts, then blobs; return the bytes.
 
-        Nothing is synced: what a cut brings back is collected the next time.
+        A release that somebody reads is kept.  Nothing is synced: what a cut brings back is
+        collected the next time.
         """
         wanted = self._wanted()
+        if wanted is not None:
+            wanted |= self._read_by_others(wanted)
         freed = 0
         for folder, kept in ((PARTS, set(keep)), (BLOBS, wanted)):
             if kept is None:
@@ -266,6 +307,18 @@ class Store:
             except (TrustError, OSError):
                 if self.storage.size(f"{BLOBS}/{name}") >= 0:
                     return None
+        return found
+
+    def _read_by_others(self, wanted: Collection[str]) -> set[str]:
+        """Return the blobs of releases that are none of the record's, and that somebody holds."""
+        found: set[str] = set()
+        for name in self.storage.names(BLOBS):
+            if name in wanted:
+                continue
+            lock = self.storage.lock(f"{BLOBS}/{name}")
+            with suppress(OSError, TrustError, InputError), lock as free:
+                if not free:
+                    found |= {name, *self.bundle(name).blobs()}
         return found
 
     def check_wanted(self, digest: str) -> None:

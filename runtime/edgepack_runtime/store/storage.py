@@ -66,8 +66,11 @@ class Storage(Protocol):
     def map(self, path: str) -> memoryview:
         """Return a view of a file that is never written again."""
 
-    def lock(self, path: str) -> AbstractContextManager[bool]:
-        """Hold a lock on a file while the block runs; tell whether it was free."""
+    def lock(self, path: str, *, shared: bool = False) -> AbstractContextManager[bool]:
+        """Hold a lock on a file while the block runs; tell whether it was free.
+
+        A shared one goes with other shared ones, and its file has to be there.
+        """
 
 
 class Disk:
@@ -154,18 +157,18 @@ class Disk:
 
         return map_file(self.root / path)
 
-    def lock(self, path: str) -> AbstractContextManager[bool]:
+    def lock(self, path: str, *, shared: bool = False) -> AbstractContextManager[bool]:
         """Hold a lock on a file while the block runs; tell whether it was free."""
-        return _locked(self.root / path)
+        return _locked(self.root / path, shared=shared)
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[bool]:
+def _locked(path: Path, *, shared: bool) -> Iterator[bool]:
     import fcntl
 
-    with path.open("a") as stream:
+    with path.open("rb" if shared else "ab") as stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
         else:

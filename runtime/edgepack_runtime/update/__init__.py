@@ -31,6 +31,7 @@ from edgepack_runtime.errors import (
 from edgepack_runtime.fit import misfits
 from edgepack_runtime.manifest import is_digest
 from edgepack_runtime.store import BLOBS, Store
+from edgepack_runtime.trial import BrokenOffError, prove
 from edgepack_runtime.update.delta import decode
 from edgepack_runtime.update.source import Source
 from edgepack_runtime.update.trust import Offer, offered
@@ -39,6 +40,8 @@ _log = logging.getLogger(__name__)
 _MOST_MANIFEST = 16 << 20
 T = TypeVar("T")
 Event = Callable[[str, Mapping[str, object]], None]
+Prove = Callable[[Bundle], None]
+Hook = Callable[[Bundle], None]
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,26 @@ class Policy:
 
     device: its own name, by which a staged rollout finds it; cohort: the group it belongs to.
     attempts: tries of each file; pause: seconds before the second, doubled for each, with jitter.
+    insist: take a release also where it is not rolled out yet, as who carries a file here does.
     """
 
     device: str = ""
     cohort: str = ""
     attempts: int = 8
     pause: float = 1.0
+    insist: bool = False
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What is called around the switch to a release that has passed its self-test.
+
+    before: may raise an `EdgepackError` to put it off: the release is offered again.
+    after: may raise one to go back: the release is not tried again.
+    """
+
+    before: Hook = lambda _bundle: None
+    after: Hook = lambda _bundle: None
 
 
 @dataclass(frozen=True)
@@ -60,7 +77,8 @@ class Updater:
     """Updates one line of releases, `NAME/BOARD`, of a store.
 
     sources: the channel and its mirrors, tried in turn; root: the root metadata that was shipped
-    with the device; event: called with a word and its facts, for a progress display.
+    with the device; event: called with a word and its facts, for a progress display; prove: how a
+    release on trial is tested, in this process if nothing else is said.
     """
 
     store: Store
@@ -69,6 +87,8 @@ class Updater:
     name: str
     policy: Policy = Policy()
     event: Event = lambda _word, _facts: None
+    prove: Prove = prove
+    hooks: Hooks = Hooks()
 
     def check(self) -> Offer:
         """Return the release that this device should take.
@@ -92,7 +112,7 @@ class Updater:
                 f"{state.floors[self._counter]} ran here before"
             )
         self.store.check_wanted(digest)
-        if not self._chosen(offer):
+        if not self.policy.insist and not self._chosen(offer):
             raise NothingToDoError(f"release {offer.version} is not rolled out to this device yet")
         return offer
 
@@ -130,29 +150,49 @@ class Updater:
         return bundle
 
     def try_out(self) -> str:
-        """Start what is on trial and self-test it: confirm it, or go back and say why.
+        """Start what is on trial and prove it: confirm it, or go back and say why.
 
-        A process that dies meanwhile has used up one of the trial's attempts.  What lies with the
-        device and not with the release (memory, a broken engine) is no verdict on the release:
-        it is given up for now and may come again.
+        A proof that breaks off (a crash, a hang, a power cut) uses up one of the trial's attempts
+        and is tried again.  What lies with the device and not with the release (memory, a broken
+        engine) is no verdict on the release: it is given up for now and may come again.
+
+        Raises:
+            DeviceError: the device cannot run it now.
+            NothingToDoError: the hook before the switch says not now.
+
         """
-        from edgepack_runtime.model import load
-        from edgepack_runtime.selftest import selftest
+        why = "the release on trial is not whole, or its start could not be counted"
+        while (started := self.store.start()).on_trial and started.bundle is not None:
+            try:
+                self.prove(started.bundle)
+            except BrokenOffError as exc:
+                why = str(exc)
+                _log.warning("%s", why)
+            except (SelfTestError, TrustError) as exc:
+                self.store.reject()
+                return str(exc)
+            except DeviceError:
+                self.store.abandon()
+                raise
+            else:
+                return self._switch(started.bundle)
+        return why
 
-        started = self.store.start()
-        if not started.on_trial or started.bundle is None:
-            return "the release on trial is not whole, or its start could not be counted"
+    def _switch(self, bundle: Bundle) -> str:
+        """Make the proven release the active one, between the two hooks."""
         try:
-            selftest(started.bundle, load(started.bundle))
-        except (SelfTestError, TrustError) as exc:
-            self.store.reject()
-            return str(exc)
-        except DeviceError:
+            self.hooks.before(bundle)
+        except EdgepackError:
             self.store.abandon()
             raise
-        manifest = started.bundle.manifest
+        manifest = bundle.manifest
         self.store.confirm({f"release:{manifest.name}/{manifest.target}": manifest.release})
-        self.event("confirmed", {"digest": started.bundle.digest})
+        try:
+            self.hooks.after(bundle)
+        except EdgepackError as exc:
+            self.store.rollback(bundle.digest)
+            return str(exc)
+        self.event("confirmed", {"digest": bundle.digest})
         return ""
 
     @property

@@ -1,15 +1,17 @@
-"""Where a channel is read: a web server, a folder (a USB stick), or one of several of them."""
+"""Where a channel is read: a web server, a folder (a USB stick), or one signed `.epk` file."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
+from weakref import finalize
 
-from edgepack_runtime.errors import InputError, LinkError
+from edgepack_runtime.errors import InputError, LinkError, TrustError
 
 _PIECE = 64 << 10
 
@@ -66,6 +68,50 @@ class Folder:
             raise LinkError(f"cannot read {self._root / path}: {exc.strerror}") from exc
 
 
+class Archive:
+    """A channel of one release in a signed `.epk`, as `edgepack channel export --epk` writes it.
+
+    It is read through one open file, never mapped: a stick that is pulled is an error, no signal,
+    and a file that is swapped meanwhile is not the one that is read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from edgepack_runtime.bundle import scan
+
+        self._path = path
+        try:
+            with path.open("rb") as stream:
+                length = os.fstat(stream.fileno()).st_size
+                self._spans = scan(path, length, stream)
+                self._handle = os.dup(stream.fileno())
+            finalize(self, os.close, self._handle)
+        except OSError as exc:
+            raise InputError(f"cannot read {path}: {exc.strerror}") from exc
+        if "metadata/timestamp.json" not in self._spans:
+            raise TrustError(
+                f"{path} is not signed: it holds a bundle, and no channel's metadata; "
+                "edgepack channel export --epk writes one that does"
+            )
+
+    def fetch(self, path: str, start: int = 0) -> Iterator[bytes]:
+        """Yield the bytes of a member from `start` on."""
+        offset, size = self._spans.get(path.replace("blobs/", "blobs/sha256/", 1), (0, -1))
+        if size < 0:
+            raise MissingError(
+                f"{self._path} has no {path}; a file that was exported with --light holds only "
+                "what differs from the release before"
+            )
+        for at in range(start, size, _PIECE):
+            length = min(_PIECE, size - at)
+            try:
+                piece = os.pread(self._handle, length, offset + at)
+            except OSError as exc:
+                raise LinkError(f"cannot read {self._path}: {exc.strerror}") from exc
+            if len(piece) != length:
+                raise LinkError(f"{self._path} ended within {path}")
+            yield piece
+
+
 class Http:
     """A channel on a web server."""
 
@@ -104,17 +150,20 @@ class Http:
 
 
 def open_source(place: str, link: Link | None = None) -> Source:
-    """Return the channel at an address or in a folder.
+    """Return the channel at an address, in a folder, or in a signed `.epk`.
 
     Raises:
-        InputError: it is neither.
+        InputError: it is none of these.
+        TrustError: the file is no `.epk`, or is not signed.
 
     """
     if urlsplit(place).scheme in ("http", "https"):
         return Http(place, link or Link())
     if Path(place).is_dir():
         return Folder(Path(place))
-    raise InputError(f"no channel at {place}: give a folder, or an http(s) address")
+    if Path(place).is_file():
+        return Archive(Path(place))
+    raise InputError(f"no channel at {place}: give a folder, a signed .epk, or an http(s) address")
 
 
 def _pieces(answer: Any) -> Iterator[bytes]:

@@ -8,8 +8,10 @@ accepted, is in the store's record, which a power cut cannot take back.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,6 +28,8 @@ from edgepack_runtime.update.source import MissingError, Source
 _BASE = "channel:///metadata/"
 _ROLES = ("timestamp", "snapshot", "targets")
 _NOT_FOUND = 404
+_DAY = 86400
+TIME = "time"  # the floor below which no clock is believed, in seconds since 1970
 Remember = Callable[[Mapping[str, int], str], object]
 
 
@@ -76,11 +80,14 @@ def offered(source: Source, root: bytes, name: str, state: Record, remember: Rem
     with TemporaryDirectory() as folder:
         try:
             client = Updater(folder, _BASE, fetcher=_Fetcher(source), bootstrap=root)
+            now = max(time.time(), state.floors.get(TIME, 0))
+            # python-tuf takes no time from outside, and a device may have no clock of its own.
+            client._trusted_set.reference_time = datetime.fromtimestamp(now, timezone.utc)  # noqa: SLF001
             client.refresh()
             seen = _versions(Path(folder))
             _check_floors(state.floors, seen)
             _check_root(Path(folder), state)
-            remember(seen, _root_digest(Path(folder), seen["root"]))
+            remember(seen | _time(Path(folder), now), _root_digest(Path(folder), seen["root"]))
             target = client.get_targetinfo(name)
         except RepositoryError as exc:
             raise TrustError(f"the channel's metadata is refused: {exc}") from exc
@@ -89,6 +96,16 @@ def offered(source: Source, root: bytes, name: str, state: Record, remember: Rem
     if target is None:
         raise NothingToDoError(f"the channel has no release {name!r}")
     return _offer(target, name)
+
+
+def _time(folder: Path, now: float) -> dict[str, int]:
+    """Return the least time that is believed from now on, to the day: that of the clock.
+
+    It is before the end of what was just accepted, so that a clock that runs far ahead does not
+    make everything later look expired.
+    """
+    expires = Metadata.from_bytes((folder / "timestamp.json").read_bytes()).signed.expires
+    return {TIME: int(min(now, expires.timestamp())) // _DAY * _DAY}
 
 
 def _check_floors(floors: Mapping[str, int], seen: Mapping[str, int]) -> None:

@@ -1,0 +1,188 @@
+"""One file carries a release and what signs it: it is checked like any channel."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import handmade
+import pytest
+from click.testing import CliRunner
+from fleet import BIG, NAME, light_change, make_bundle, new_device, publish, take_update
+
+from edgepack import channel
+from edgepack.cli import main as packager
+from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.cli import main as runtime
+from edgepack_runtime.errors import EdgepackError, InputError, LinkError, TrustError
+from edgepack_runtime.update.source import Archive
+
+Import = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def take(place: Path, capsys: pytest.CaptureFixture[str]) -> Import:
+    """Return `edgepack-runtime import` on the device of a place: its exit code and answer."""
+    root = place / "root.json"
+    shutil.copy(place / "channel/metadata/1.root.json", root)
+
+    def call(file: Path, *options: str) -> tuple[int, dict[str, Any]]:
+        code = runtime(["import", str(file), "--json", "--store", str(place / "device"),
+                        "--root", str(root), "--name", NAME, *options])  # fmt: skip
+        printed = capsys.readouterr().out
+        return code, json.loads(printed) if printed else {}
+
+    return call
+
+
+def write_file(place: Path, *options: str, name: str = "update.epk") -> Path:
+    """Export the release of a place by the command."""
+    out = place / name
+    done = CliRunner().invoke(
+        packager,
+        ["channel", "export", str(place / "channel"), "--epk", str(out), "--name", NAME,
+         "--keys", str(place / "keys"), *options],
+        catch_exceptions=False,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    return out
+
+
+def test_a_file_is_a_bundle_and_a_channel(place: Path, take: Import) -> None:
+    """Anyone opens it as a bundle; a device takes it once."""
+    path = write_file(place)
+    assert Bundle.open(path).verify() > len(BIG)
+    code, answer = take(path)
+    assert (code, answer["running"]) == (0, f"{NAME} 1.1")
+    assert take(path)[0] == 7
+    publish(place, make_bundle(place, 2))
+    code, answer = take(write_file(place))
+    assert (code, answer["version"]) == (0, "1.2")
+
+
+def test_a_light_file_holds_what_changed(place: Path, take: Import) -> None:
+    """A delta instead of three MiB; a device without the release before says what it lacks."""
+    take(write_file(place))
+    publish(place, light_change(place, 2))
+    light = write_file(place, "--light")
+    assert light.stat().st_size < len(BIG) / 20
+    other = new_device(place.joinpath("other"), Archive(light), channel_of=place)
+    with pytest.raises(LinkError, match="--light"):
+        other.install(other.check())
+    assert take(light) == (0, take_facts(place))
+
+
+def take_facts(place: Path) -> dict[str, Any]:
+    """Return what the command answers for the newest release of a place."""
+    said = channel.releases(place / "channel")[NAME]
+    version = said["version"]
+    return {"running": f"{NAME} {version}", "version": version, "release": said["release"],
+            "digest": said["digest"]}  # fmt: skip
+
+
+def test_who_carries_a_file_has_decided(place: Path, take: Import) -> None:
+    """A staged rollout holds a channel's followers back, not a file that was brought."""
+    publish(place, make_bundle(place, 2), percent=0)
+    assert take(write_file(place))[0] == 0
+
+
+def test_a_bundle_that_nobody_signed_is_refused(place: Path, take: Import) -> None:
+    """An `.epk` of a build is not an update."""
+    assert take(place / "r1.epk")[0] == 5
+    assert take(place / "nowhere.epk")[0] == 2
+
+
+def test_an_older_file_is_refused_once_a_newer_was_seen(place: Path, take: Import) -> None:
+    """Yesterday's stick does not bring yesterday's release back."""
+    old = write_file(place, name="old.epk")
+    publish(place, make_bundle(place, 2))
+    assert take(write_file(place))[0] == 0
+    assert take(old)[0] == 5
+
+
+def test_a_file_that_ran_out_is_refused(
+    place: Path, take: Import, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stick is good for as long as it was exported for, by the clock or by what was seen."""
+    old = write_file(place, "--expires", "1d", name="old.epk")
+    assert take(write_file(place, "--expires", "9d"))[0] == 0
+    monkeypatch.setattr("edgepack_runtime.update.trust.time.time", lambda: 4e9)
+    assert take(old)[0] == 5
+
+
+def test_every_cut_of_a_file_is_refused(place: Path, take: Import) -> None:
+    """A file that was copied in part changes nothing; the whole one is taken afterwards."""
+    path = write_file(place)
+    content = path.read_bytes()
+    part = place / "part.epk"
+    for length in (0, 100, 512, 3000, 20_000, len(content) // 2, len(content) - 20_000):
+        part.write_bytes(content[:length])
+        assert take(part)[0] in (1, 5), length
+    assert take(path)[0] == 0
+
+
+def test_a_stick_that_is_pulled_is_an_error(place: Path) -> None:
+    """The file ends while it is read: no signal, nothing taken, and the next try goes on."""
+    path = write_file(place)
+    source = Archive(path)
+    device = new_device(place, source)
+    offer = device.check()
+    content = path.read_bytes()
+    with path.open("r+b") as stream:
+        stream.truncate(len(content) // 2)
+    with pytest.raises(LinkError, match="ended within"):
+        device.install(offer)
+    path.write_bytes(content)
+    assert take_update(new_device(place, Archive(path)))
+
+
+def test_a_file_that_is_swapped_while_it_is_read_is_not_taken(place: Path) -> None:
+    """What is hashed is what is kept: the check and the use are of the same bytes."""
+    path = write_file(place)
+    device = new_device(place, Archive(path))
+    offer = device.check()
+    with path.open("r+b") as stream:  # in place: the very bytes that are being read
+        stream.seek(path.stat().st_size // 2)
+        stream.write(b"evil" * 100)
+    with pytest.raises((TrustError, LinkError)):
+        device.install(offer)
+    assert device.store.running() is None
+
+
+@pytest.mark.parametrize(
+    "options", [["--usb", "a", "--epk", "b"], [], ["--epk", "b"], ["--usb", "a", "--name", NAME]]
+)
+def test_an_export_is_of_one_kind(place: Path, options: list[str]) -> None:
+    """--usb for the channel, --epk and --name for a release."""
+    done = CliRunner().invoke(
+        packager,
+        ["channel", "export", str(place / "channel"), "--keys", str(place / "keys"), *options],
+    )
+    assert isinstance(done.exception, (InputError, SystemExit))
+    assert done.exit_code != 0
+
+
+def test_what_cannot_be_exported_is_said(place: Path) -> None:
+    """No such release, and no delta to carry."""
+    for parcel, words in (
+        (channel.Parcel("small/other"), "no release 'small/other'"),
+        (channel.Parcel(NAME, light=True), "no deltas"),
+        (channel.Parcel(NAME, days=0), "a day or more"),
+    ):
+        with pytest.raises(InputError, match=words):
+            channel.export_file(parcel, place / "channel", place / "x.epk", place / "keys")
+    assert not (place / "x.epk").exists()
+
+
+def test_a_member_that_does_not_belong_is_refused(tmp_path: Path) -> None:
+    """Metadata has its own names; nothing else may ride along."""
+    import tarfile
+
+    path = handmade.bundle(tmp_path / "b.epk")
+    with tarfile.open(path, "a") as archive:
+        archive.add(__file__, "metadata/../evil.json")
+    with pytest.raises(EdgepackError, match="does not belong"):
+        Bundle.open(path)
