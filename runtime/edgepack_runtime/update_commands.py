@@ -161,7 +161,7 @@ def _run_hook(command: str, seconds: float, failure: type[EdgepackError], bundle
     try:
         done = subprocess.run(  # noqa: S602 (the operator's own command)
             command, shell=True, check=False, timeout=seconds, env={**os.environ, **told},
-            stdout=sys.stderr,
+            stdout=2,
         )  # fmt: skip
     except subprocess.TimeoutExpired as exc:
         raise failure(f"the hook {command!r} did not end within {seconds:g} s") from exc

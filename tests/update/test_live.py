@@ -1,0 +1,118 @@
+"""A program that answers from a store while the store changes under it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Event, Thread
+
+import handmade
+import pytest
+from fleet import make_bundle, new_device, publish, take_update
+
+import edgepack_runtime as er
+from edgepack_runtime.errors import InputError
+from edgepack_runtime.live import Follower
+from edgepack_runtime.store import BLOBS, Store
+
+
+def test_no_call_is_lost_in_a_switch(place: Path) -> None:
+    """Callers go on while four releases come and one goes back; each answer is right."""
+    device = new_device(place)
+    take_update(device)
+    model = er.follow(place / "device", every=0.01)
+    wanted = er.load(place / "r1.epk")("turn on")
+    stop, wrong, calls = Event(), [], [0, 0]
+
+    def ask(number: int) -> None:
+        while not stop.wait(0.001):
+            answer = model("turn on")
+            calls[number] += 1
+            if answer != wanted:
+                wrong.append(answer)
+
+    threads = [Thread(target=ask, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    seen = [model.digest]
+    for release in (2, 3, 4, 5):
+        publish(place, make_bundle(place, release))
+        seen.append(take_update(device))
+        device.store.collect()
+        wait_for(model, seen[-1])
+    device.store.rollback()
+    wait_for(model, seen[-2])
+    stop.set()
+    for thread in threads:
+        thread.join()
+    model.close()
+    assert not wrong
+    assert min(calls) > 0
+    assert len(set(seen)) == 5
+
+
+def wait_for(model: Follower, digest: str) -> None:
+    """Wait until a release answers."""
+    pause = Event()
+    for _ in range(500):
+        if model.digest == digest:
+            return
+        pause.wait(0.01)
+    raise AssertionError(f"{model.digest} still answers, not {digest}")
+
+
+def test_the_factory_release_answers_until_there_is_another(place: Path) -> None:
+    """A device that was never updated runs what it was shipped with."""
+    device = new_device(place)
+    with pytest.raises(InputError, match="factory"):
+        er.follow(place / "device")
+    model = er.follow(place / "device", factory=handmade.bundle(place / "factory.epk"), every=60)
+    assert model.digest == ""
+    assert model("turn on")
+    digest = take_update(device)
+    assert model.look()
+    assert model.digest == digest
+    assert not model.look()
+    device.store.rollback()
+    assert model.look()
+    assert model.digest == ""
+    model.close()
+
+
+def test_a_release_that_does_not_load_leaves_the_one_before(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device may lack memory for it just now: calls go on."""
+    device = new_device(place)
+    first = take_update(device)
+    model = er.follow(place / "device", every=60)
+    publish(place, make_bundle(place, 2))
+    second = take_update(device)
+
+    def full(_: object) -> object:
+        raise er.DeviceError("needs 900 MB of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edgepack_runtime.live.load", full)
+        assert not model.look()
+    assert model.digest == first
+    assert model("turn on")
+    device.store.pin(pinned=True)  # the next change of the record is another chance
+    assert model.look()
+    assert model.digest == second
+    model.close()
+
+
+def test_what_somebody_reads_is_not_collected(place: Path) -> None:
+    """Two updates later its blobs are still there; once it is let go they are not."""
+    device = new_device(place)
+    first = take_update(device)
+    reader = Store.at(place / "device")
+    with reader.reading() as bundle:
+        assert bundle is not None
+        for release in (2, 3):
+            publish(place, make_bundle(place, release))
+            take_update(device)
+        device.store.collect()
+        assert bundle.verify() > 0
+    assert device.store.collect() > 0
+    assert first.removeprefix("sha256:") not in device.store.storage.names(BLOBS)

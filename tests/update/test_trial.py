@@ -1,0 +1,187 @@
+"""A release on trial that crashes, hangs or is not wanted now; the hooks around the switch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fleet import NAME, make_bundle, new_device, publish, take_update
+
+from edgepack_runtime.cli import main as runtime
+from edgepack_runtime.errors import NothingToDoError, SelfTestError, TrustError
+from edgepack_runtime.store import ATTEMPTS, Store
+from edgepack_runtime.update import Hooks, Updater
+
+Command = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def call(place: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Return a command on the store of a place: its exit code and answer."""
+
+    def run(name: str, *options: str) -> tuple[int, dict[str, Any]]:
+        code = runtime([name, "--json", "--store", str(place / "device"), *options])
+        printed = capsys.readouterr().out
+        return code, json.loads(printed) if printed else {}
+
+    return run
+
+
+@pytest.fixture
+def update(place: Path, call: Command) -> Command:
+    """Return the update command for a place's channel."""
+    root = place / "root.json"
+    shutil.copy(place / "channel/metadata/1.root.json", root)
+    fixed = ["--channel", str(place / "channel"), "--root", str(root), "--name", NAME]
+    return lambda *options: call("update", *fixed, *options)
+
+
+def replace_interpreter(monkeypatch: pytest.MonkeyPatch, place: Path, script: str) -> None:
+    """Let a shell script stand for the process that proves a release."""
+    path = place / "interpreter"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setattr("edgepack_runtime.trial.sys.executable", str(path))
+
+
+@pytest.mark.parametrize(
+    ("script", "said"), [("kill -SEGV $$", "broke off"), ("exec sleep 60", "did not end within")]
+)
+def test_a_release_that_crashes_or_hangs_is_given_up(
+    place: Path, update: Command, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, script: str, said: str,
+) -> None:  # fmt: skip
+    """It has as many attempts as a trial has; then what ran goes on."""
+    store = Store.at(place / "device")
+    assert update()[0] == 0
+    before = store.state.active
+    publish(place, make_bundle(place, 2))
+    with monkeypatch.context() as patch:
+        replace_interpreter(patch, place, f"echo x >> {place}/starts; {script}")
+        assert update("--patience", "0.3")[0] == 6
+    assert said in caplog.text
+    assert len((place / "starts").read_text().split()) == ATTEMPTS
+    assert (store.state.active, store.state.trial) == (before, "")
+    assert len(store.state.bad) == 1
+    assert update()[0] == 7
+
+
+def test_what_failed_here_can_be_forgiven(place: Path, update: Command, call: Command) -> None:
+    """`retry` lets it be tried again; with nothing to forgive there is nothing to do."""
+    assert call("retry")[0] == 7
+    update()
+    publish(place, make_bundle(place, 2))
+    update()
+    call("rollback")
+    assert update()[0] == 7
+    assert len(call("retry")[1]["forgiven"]) == 1
+    assert update()[1]["version"] == "1.2"
+
+
+def test_a_rollback_of_another_release_does_nothing(
+    place: Path, update: Command, call: Command
+) -> None:
+    """A carrier that takes back its own release twice does not take back the one before."""
+    first = update()[1]["digest"]
+    publish(place, make_bundle(place, 2))
+    second = update()[1]["digest"]
+    assert call("rollback", "--release", first)[0] == 7
+    assert call("rollback", "--release", second)[1]["active"] == first
+    assert call("rollback", "--release", second)[0] == 7
+    assert call("status")[1]["active"] == first
+
+
+def test_the_hooks_see_the_switch(place: Path, update: Command) -> None:
+    """The one before it and the one after it are told which release it is."""
+    log = place / "log"
+    code, answer = update(
+        "--before", f'echo "before $EDGEPACK_NAME $EDGEPACK_VERSION" >> {log}',
+        "--after", f'echo "after $EDGEPACK_DIGEST" >> {log}',
+    )  # fmt: skip
+    assert code == 0
+    assert log.read_text().splitlines() == [f"before {NAME} 1.1", f"after {answer['digest']}"]
+
+
+def test_a_hook_puts_the_switch_off(place: Path, update: Command, call: Command) -> None:
+    """Not now: what ran goes on, nothing is condemned, and the next time it is taken."""
+    update()
+    before = call("status")[1]["active"]
+    publish(place, make_bundle(place, 2))
+    assert update("--before", "exit 3")[0] == 7
+    state = call("status")[1]
+    assert (state["active"], state["bad"]) == (before, [])
+    assert update("--before", "true")[0] == 0
+
+
+@pytest.mark.parametrize("hook", ["exit 3", "sleep 60"])
+def test_a_hook_takes_the_switch_back(
+    place: Path, update: Command, call: Command, hook: str
+) -> None:
+    """The service behind it does not come up: back to what ran, and not again."""
+    update()
+    before = call("status")[1]["active"]
+    publish(place, make_bundle(place, 2))
+    assert update("--after", hook, "--patience", "2")[0] == 6
+    state = call("status")[1]
+    assert state["active"] == before
+    assert len(state["bad"]) == 1
+
+
+def test_hooks_of_the_python_interface(place: Path) -> None:
+    """The same by `Updater`: an error before puts off, an error after takes back."""
+
+    def busy(_: object) -> None:
+        raise NothingToDoError("a call is under way")
+
+    def down(_: object) -> None:
+        raise SelfTestError("no answer on port 80")
+
+    device = new_device(place)
+    parts = (device.store, device.sources, device.root, NAME, device.policy)
+    put_off = Updater(*parts, hooks=Hooks(before=busy))
+    put_off.install(put_off.check())
+    with pytest.raises(NothingToDoError, match="under way"):
+        put_off.try_out()
+    assert not device.store.state.trial
+    taken_back = Updater(*parts, hooks=Hooks(after=down))
+    taken_back.install(taken_back.check())
+    assert taken_back.try_out() == "no answer on port 80"
+    assert device.store.state.active == ""
+
+
+def test_time_that_was_seen_is_not_forgotten(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that falls back to 1970 does not make a channel fresh that ran out long ago."""
+    device = new_device(place)
+    take_update(device)
+    now = time.time()
+    monkeypatch.setattr("edgepack_runtime.update.trust.time.time", lambda: now + 5 * 86400)
+    publish(place, make_bundle(place, 2))
+    take_update(device)
+    stale = place / "stale"
+    shutil.copytree(place / "channel", stale)
+    monkeypatch.setattr("edgepack_runtime.update.trust.time.time", lambda: 0.0)
+    floors = dict(device.store.state.floors)
+    device.store.raise_floors({"time": int(now) + 8 * 86400})
+    publish(place, make_bundle(place, 3))
+    with pytest.raises(TrustError, match="expired"):
+        device.check()
+    assert device.store.state.floors["time"] > floors["time"] > now
+
+
+def test_a_clock_far_ahead_does_not_lock_the_device_out(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In 2099 all is expired; back in the present, updates go on."""
+    device = new_device(place)
+    take_update(device)
+    publish(place, make_bundle(place, 2))
+    with monkeypatch.context() as patch:
+        patch.setattr("edgepack_runtime.update.trust.time.time", lambda: 4.07e9)
+        with pytest.raises(TrustError, match="expired"):
+            device.check()
+    assert take_update(device)
