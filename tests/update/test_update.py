@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +24,6 @@ from edgepack_runtime.update.source import Http, Link
 
 if TYPE_CHECKING:
     from server import Server
-
-EXAMPLE = Path(__file__).parents[2] / "examples/field-update"
 
 
 def test_a_device_follows_a_channel(place: Path) -> None:
@@ -129,28 +125,6 @@ def test_the_command_updates_tells_and_goes_back(
     call("update", *store, "--channel", str(place / "nowhere"), "--name", NAME,
          "--root", str(root), code=2)  # fmt: skip
     call(*update[:-1], str(place / "no-root"), code=5)
-
-
-def test_the_systemd_unit_of_the_example_updates(place: Path) -> None:
-    """Its command, as systemd would run it: an update, then nothing to do, which is success."""
-    unit = (EXAMPLE / "edgepack-update.service").read_text()
-    command = next(line for line in unit.splitlines() if line.startswith("ExecStart="))
-    settings = dict(
-        line.split("=", 1) for line in (EXAMPLE / "update.conf").read_text().splitlines()
-    )
-    here = {"EDGEPACK_STORE": str(place / "device"), "CHANNEL": str(place / "channel"),
-            "NAME": NAME}  # fmt: skip
-    assert set(settings) == set(here)
-    words = command.removeprefix("ExecStart=").split()
-    assert words[0].endswith("/edgepack-runtime")
-    for name, value in here.items():
-        words = [word.replace(f"${{{name}}}", value) for word in words]
-    shutil.copy(place / "channel/metadata/1.root.json", place / "root.json")
-    words = [str(place / "root.json") if w == "/etc/edgepack/root.json" else w for w in words]
-    program = [sys.executable, "-m", "edgepack_runtime", *words[1:]]
-    codes = [subprocess.run(program, check=False, capture_output=True).returncode for _ in (1, 2)]
-    assert codes == [0, 7]
-    assert "SuccessExitStatus=7" in unit
 
 
 def test_a_light_change_comes_as_a_delta(place: Path, server: Server) -> None:

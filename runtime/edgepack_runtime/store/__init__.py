@@ -40,6 +40,10 @@ Fetch = Callable[[int], Iterator[Buffer]]
 _MARGIN = 1 << 20  # bytes left free for the rest of the system
 
 
+class InstalledError(NothingToDoError):
+    """The release is the one that runs."""
+
+
 @dataclass(frozen=True)
 class Started:
     """What a device should load: a release of the store, or None for the factory's.
@@ -322,12 +326,14 @@ class Store:
         return found
 
     def check_wanted(self, digest: str) -> None:
-        """Raise a `NothingToDoError` if a release is not to be installed."""
+        """Raise a `NothingToDoError` (`InstalledError`) if a release is not to be installed."""
         state = self.state
         if state.pinned:
             raise NothingToDoError("the store is pinned: edgepack-runtime pin --off takes updates")
-        if digest == state.trial or (digest == state.active and self._whole(digest)):
-            raise NothingToDoError(f"{digest} is installed already")
+        if digest == state.active and self._whole(digest):
+            raise InstalledError(f"{digest} is installed already")
+        if digest == state.trial:
+            raise NothingToDoError(f"{digest} is on trial already")
         if digest in state.bad:
             raise NothingToDoError(f"{digest} failed on this device before; it is not tried again")
 

@@ -1,0 +1,124 @@
+"""Take deployments of a hawkBit server (Direct Device Integration API): `edgepack-runtime import`.
+
+    HAWKBIT_TOKEN=… python edgepack_hawkbit.py https://hawkbit.example/TENANT/controller/v1/DEVICE
+
+One poll and what it asks for, then it ends: run it by a timer.  The artifact that ends in `.epk` is
+downloaded with ranges, resumed where the last run stopped, and handed to edgepack, which checks who
+signed it.  The standard library is all it needs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+TIMEOUT = 60
+PIECE = 1 << 16
+
+
+def main(controller: str) -> int:
+    """Poll once; return 0 if there was nothing, or the deployment was taken."""
+    settings = read_settings(Path(os.environ.get("EDGEPACK_CONF", "/etc/edgepack/update.conf")))
+    links = ask(controller).get("_links", {})
+    if "cancelAction" in links:
+        cancel = ask(links["cancelAction"]["href"])
+        tell(f"{controller}/cancelAction/{cancel['id']}/feedback", cancel["id"], ok=True)
+        return 0
+    if "deploymentBase" not in links:
+        return 0
+    deployment = ask(links["deploymentBase"]["href"])
+    feedback = f"{controller}/deploymentBase/{deployment['id']}/feedback"
+    try:
+        path = download(artifact(deployment), Path(settings["EDGEPACK_STORE"] + "-inbox"))
+    except (HTTPError, URLError, TimeoutError, ConnectionError) as exc:
+        sys.stderr.write(f"{exc}: what came is kept, the next run goes on\n")
+        return 1
+    except ValueError as exc:
+        tell(feedback, deployment["id"], ok=False, details=[str(exc)])
+        return 2
+    command = [*shlex.split(settings["RUNTIME"]), "import", str(path),
+               "--store", settings["EDGEPACK_STORE"], "--root", settings["ROOT"],
+               "--name", settings["NAME"]]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    details = (done.stdout + done.stderr).strip().splitlines()[-5:]
+    tell(feedback, deployment["id"], ok=done.returncode == 0, details=details)
+    path.unlink(missing_ok=True)
+    return done.returncode
+
+
+def artifact(deployment: dict[str, Any]) -> dict[str, Any]:
+    """Return the one `.epk` of a deployment; a `ValueError` if there is not exactly one."""
+    found = [item for chunk in deployment["deployment"]["chunks"] for item in chunk["artifacts"]
+             if item["filename"].endswith(".epk")]  # fmt: skip
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} files of the deployment are .epk, one is needed")
+    return found[0]
+
+
+def download(item: dict[str, Any], inbox: Path) -> Path:
+    """Download a file into the inbox, from where the last try stopped; never more than promised."""
+    inbox.mkdir(parents=True, exist_ok=True)
+    path = inbox / "model.epk"
+    mark = inbox / "model.json"  # what the file is a part of
+    wanted = json.dumps([item["hashes"], item["size"]])
+    if not mark.is_file() or mark.read_text() != wanted:
+        path.unlink(missing_ok=True)
+        mark.write_text(wanted)
+    have = path.stat().st_size if path.is_file() else 0
+    if have < item["size"]:
+        link = item["_links"].get("download") or item["_links"]["download-http"]
+        request = prepared(link["href"], {"Range": f"bytes={have}-"} if have else {})
+        with urlopen(request, timeout=TIMEOUT) as answer:
+            if answer.status != 206:
+                have = 0
+            with path.open("r+b" if have else "wb") as out:
+                out.seek(have)
+                while have < item["size"] and (piece := answer.read(PIECE)):
+                    out.write(piece[: item["size"] - have])
+                    have += len(piece)
+    if have < item["size"]:
+        raise ConnectionError(f"{item['filename']} ended {item['size'] - have} bytes early")
+    return path
+
+
+def ask(url: str) -> dict[str, Any]:
+    """Return the JSON at an address."""
+    with urlopen(prepared(url, {"Accept": "application/hal+json"}), timeout=TIMEOUT) as answer:
+        found: dict[str, Any] = json.load(answer)
+    return found
+
+
+def tell(url: str, action: str, *, ok: bool, details: list[str] | None = None) -> None:
+    """Close an action as a success or a failure."""
+    result = {"finished": "success" if ok else "failure"}
+    status = {"execution": "closed", "result": result, "details": details or []}
+    body = json.dumps({"id": action, "status": status}).encode()
+    request = prepared(url, {"Content-Type": "application/json"})
+    request.data = body
+    with urlopen(request, timeout=TIMEOUT):
+        pass
+
+
+def prepared(url: str, headers: dict[str, str]) -> Request:
+    """Return a request that says who this device is."""
+    token = os.environ.get("HAWKBIT_TOKEN", "")
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"{url} is no web address")
+    return Request(url, headers={"Authorization": f"TargetToken {token}", **headers})
+
+
+def read_settings(path: Path) -> dict[str, str]:
+    """Return NAME=VALUE lines of a file."""
+    lines = [line for line in path.read_text().splitlines() if "=" in line and line[0] != "#"]
+    return dict(line.split("=", 1) for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1].rstrip("/")))
