@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import struct
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -76,6 +78,46 @@ def _longer(handler: Handler, content: bytes, start: int) -> bool:
     return True
 
 
+def _says(content_range: str) -> Callable[[Handler, bytes, int], bool]:
+    """The right bytes, under a header that says something else; `$` stands for the start."""
+
+    def fault(handler: Handler, content: bytes, start: int) -> bool:
+        handler.send_response(206)
+        if content_range:
+            handler.send_header("Content-Range", content_range.replace("$", str(start)))
+        handler.send_header("Content-Length", str(len(content) - start))
+        handler.end_headers()
+        handler.body(content[start:])
+        return True
+
+    return fault
+
+
+def _reset(handler: Handler, _: bytes, __: int) -> bool:
+    """The connection is reset before a byte of an answer came."""
+    linger = struct.pack("ii", 1, 0)
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    handler.connection.close()
+    return True
+
+
+def _raw(answer: bytes) -> Callable[[Handler, bytes, int], bool]:
+    """Send bytes as they are, and hang up."""
+
+    def fault(handler: Handler, _: bytes, __: int) -> bool:
+        handler.wfile.write(answer)
+        handler.close_connection = True
+        return True
+
+    return fault
+
+
+LIES = [
+    "", "bytes", "bytes ", "bytes */3145731", "bytes 0-3145730/3145731", "bytes 1-2/3",
+    "bytes -$-9/9", "bytes 0x$-9/*", "items $-9/9", "bytes  $-9/9", "bytes=$-9/9", "bytes $",
+    "bytes 99999999999999999999-9/9", "bytes $$-9/9", "\u00e9", "bytes $-1, $-2",
+]  # fmt: skip
+
 CUTS = [
     0,
     1,
@@ -100,6 +142,15 @@ FAULTS: dict[str, Sequence[Any]] = {
     "captive portal": [_portal], "portal after a cut": [_cut(2 * CHUNK), _portal],
     "garbled": [_garbled], "garbled after a cut": [_cut(CHUNK), _garbled],
     "longer": [_longer], "longer after a cut": [_cut(CHUNK), _longer],
+    **{f"says {lie!r}": [_cut(CHUNK + 5), _says(lie)] for lie in LIES},
+    "reset": [_reset], "reset after a cut": [_cut(CHUNK + 5), _reset],
+    "no header": [_raw(b"")], "half a header": [_raw(b"HTTP/1.1 200 OK\r\nContent-Le")],
+    "no HTTP": [_raw(b"SSH-2.0-OpenSSH_9.2\r\n")],
+    "negative length": [_raw(b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n")],
+    "endless header": [_raw(b"HTTP/1.1 200 OK\r\n" + b"X-More: 1\r\n" * 500)],
+    "no length": [_raw(b"HTTP/1.0 200 OK\r\n\r\nsome")],
+    "chunks that end": [_raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\nab")],
+    "gzip": [_raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope")],
     "twenty drops": [_cut(200_000)] * 20, "everything at once": [
         _cut(5), _status(503), _portal, _garbled, _cut(CHUNK), _longer, _whole_instead_of_range],
 }  # fmt: skip
