@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import handmade
+
+from edgepack import channel, keys
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.store import ATTEMPTS, Store
+from edgepack_runtime.update import Policy, Updater
+from edgepack_runtime.update.source import Archive, Folder, Source
 
 if TYPE_CHECKING:
     from explorer import Promises
@@ -46,3 +53,65 @@ def _update(store: Store, promises: Promises, release: Bundle, floors: dict[str,
     promises.allowed, promises.floors = {release.digest}, {**promises.floors, **floors}
     assert store.start().on_trial
     promises.attempts = ATTEMPTS - 1
+
+
+@dataclass(frozen=True)
+class Road:
+    """What reaches a device that follows a channel: a stick, then the channel with new keys.
+
+    stick: a signed file with the first release; channel: a folder with the second one, as a delta
+    too, signed by keys that replaced those of the stick; root: what the device was shipped with.
+    """
+
+    stick: Path
+    channel: Path
+    root: bytes
+    releases: tuple[Bundle, Bundle]
+
+
+def make_road(place: Path) -> Road:
+    """Make the channel and the stick; the releases are small, and differ by a delta."""
+    keys.init(place / "keys")
+    made = []
+    for number in (1, 2):
+        weights = bytes((i + (i % 100 == 0) * number) % 256 for i in range(6000))
+        path = handmade.bundle(
+            place / f"road{number}.epk", extra={"weights.bin": weights},
+            change={"release": number, "version": f"1.{number}"},
+        )  # fmt: skip
+        made.append(Bundle.open(path))
+        channel.publish(made[-1], place / "channel", place / "keys", channel.Rollout())
+        if number == 1:
+            parcel = channel.Parcel("small/any")
+            channel.export_file(parcel, place / "channel", place / "stick.epk", place / "keys")
+            for name in ("root-1", "targets", "timestamp"):
+                channel.rotate(name, place / "channel", place / "keys")
+    root = (place / "channel/metadata/1.root.json").read_bytes()
+    return Road(place / "stick.epk", place / "channel", root, (made[0], made[1]))
+
+
+def travel(road: Road, store: Store, promises: Promises) -> None:
+    """Import the stick, meet the new root, take the second release as a delta, collect."""
+    first, second = road.releases
+
+    def updater(source: Source) -> Updater:
+        return Updater(store, [source], road.root, "small/any", Policy(attempts=1, pause=0.0))
+
+    _follow(updater(Archive(road.stick)), promises, first)
+    promises.floors = {**promises.floors, "root": 1}
+    device = updater(Folder(road.channel))
+    device.check()
+    promises.floors = {**promises.floors, "root": 4}
+    _follow(device, promises, second)
+    store.collect()
+
+
+def _follow(device: Updater, promises: Promises, release: Bundle) -> None:
+    promises.base = next(iter(promises.allowed))
+    promises.allowed = promises.allowed | {release.digest}
+    promises.attempts = ATTEMPTS
+    device.install(device.check())
+    assert device.try_out() == ""
+    promises.allowed = {release.digest}
+    floor = {f"release:{device.name}": release.manifest.release}
+    promises.floors = {**promises.floors, **floor}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from crash import CrashDisk, State
 from explorer import BrokenPromiseError, Explorer, Promises, bundles, check_no_leak
-from life import live
+from life import Road, live, make_road, travel
 
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import EdgepackError
@@ -21,6 +21,12 @@ FRESH: State = ()
 def releases(tmp_path_factory: pytest.TempPathFactory) -> Releases:
     """Four small releases that share blobs."""
     return bundles(tmp_path_factory.mktemp("releases"), 4)
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory: pytest.TempPathFactory) -> Road:
+    """A stick and a channel whose keys were replaced."""
+    return make_road(tmp_path_factory.mktemp("road"))
 
 
 def _explore(releases: Releases, explorer: Explorer) -> Explorer:
@@ -42,6 +48,14 @@ def test_a_hundred_thousand_states(releases: Releases) -> None:
     assert len(explorer.states) >= 100_000
 
 
+def test_a_cut_on_the_road_leaves_a_whole_release(releases: Releases, road: Road) -> None:
+    """USB import, rotated roots, a delta: whatever a cut leaves, old or new starts whole."""
+    explorer = Explorer(later=releases[3], limit=12)
+    explorer.run(FRESH, lambda store, promises: travel(road, store, promises), Promises())
+    assert explorer.operations > 60
+    assert len(explorer.states) > 3_000
+
+
 def _syncs(releases: Releases) -> int:
     disk = CrashDisk()
     live(releases, Store(disk), Promises())
@@ -58,6 +72,22 @@ def test_every_sync_is_needed(releases: Releases) -> None:
         drop = frozenset({number})
         try:
             _explore(releases, Explorer(releases[3], 48, 0, drop=drop, checked=set(sound)))
+        except (BrokenPromiseError, EdgepackError, FileNotFoundError):
+            continue
+        survivors.append(number)
+    assert survivors == []
+
+
+@pytest.mark.slow
+def test_every_sync_of_the_road_is_needed(releases: Releases, road: Road) -> None:
+    """The same for what updates write."""
+    disk = CrashDisk()
+    travel(road, Store(disk), Promises())
+    survivors = []
+    for number in range(1, disk.syncs + 1):
+        explorer = Explorer(releases[3], 48, 0, drop=frozenset({number}))
+        try:
+            explorer.run(FRESH, lambda store, promises: travel(road, store, promises), Promises())
         except (BrokenPromiseError, EdgepackError, FileNotFoundError):
             continue
         survivors.append(number)
