@@ -103,6 +103,9 @@ class Explorer:
 
 def recover(store: Store, promises: Promises, later: Bundle) -> None:
     """Start, check every promise, collect, and take the next update."""
+    for name in store.storage.names(BLOBS):
+        if store.storage.digest(f"{BLOBS}/{name}") != name:
+            raise BrokenPromiseError(f"blob {name[:12]} is not what its name says")
     started = store.start()
     digest = started.bundle.digest if started.bundle else ""
     if digest not in promises.allowed:

@@ -12,6 +12,7 @@ from edgepack.cache import Stage, file_source
 from edgepack.chain import Form, Needed, data_sources, make_forms
 from edgepack.dataset import Columns
 from edgepack.export import Choice, find
+from edgepack.export.keep import names_variant
 from edgepack.fetch import ModelInfo
 from edgepack.recipe import Budget, Recipe
 from edgepack.target import Target, VariantSpec, all_targets
@@ -210,13 +211,21 @@ class _Maker:
         kept = self.kept.get(spec.name, ())
         export = exporter.export_stage(self.model, self.info.task)
         choice = Choice(kept, self.recipe.search)
-        make = exporter.variant_stage(spec, {**self.common, "export": export}, choice)
+        inputs = {**self.common, "export": export, **self._previous(spec)}
+        make = exporter.variant_stage(spec, inputs, choice)
         assess = Stage(
             f"compare {spec.name} with float", golden.assess,
             golden.AssessSettings(spec.engine, spec.precision),
             {**self.common, "variant": make, "golden": self.reference}, golden.TOOLS,
         )  # fmt: skip
         return VariantPlan(spec, make, assess, self._quality(spec, make), kept)
+
+    def _previous(self, spec: VariantSpec) -> dict[str, Needed]:
+        """Return the bundle whose scales a variant keeps, if the recipe names one that has it."""
+        bundle = self.recipe.previous
+        if bundle is None or spec.precision != "int8" or not names_variant(bundle, spec.name):
+            return {}
+        return {"previous": file_source(bundle)}
 
     def _quality(self, spec: VariantSpec, make: Stage) -> Stage | None:
         if self.evaluation is None:

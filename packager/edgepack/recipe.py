@@ -71,6 +71,8 @@ class Recipe:
     samples: how many of them static quantization looks at; 0 for 64, or as many as there are.
     variants: which of a target's variants to make, by name; empty for all.
     search: how many settings of static quantization to try for each variant; 1 for NNCF's own.
+    previous: the bundle of the release before, whose scales are kept where quality allows, so that
+        the update is small; None for fresh ones.
     precision: `target` for what each target asks for, `float32` for no quantization.
     """
 
@@ -88,6 +90,7 @@ class Recipe:
     compression: Compression = field(default_factory=Compression)
     budget: Budget = Budget()
     search: int = 1
+    previous: Path | None = None
     variants: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     precision: str = "target"
@@ -106,6 +109,7 @@ def read_recipe(path: Path) -> Recipe:
     model, calibration, build = (root.table(key) for key in ("model", "calibration", "build"))
     quantize = root.table("quantize")
     source, file = model.required("source"), calibration.text("file")
+    previous = quantize.text("previous")
     data = _data(root.table("data"), path)
     recipe = Recipe(
         source=_resolve(path, source),
@@ -122,6 +126,7 @@ def read_recipe(path: Path) -> Recipe:
         compression=_compression(root, data.columns),
         budget=_budget(root.table("budget")),
         search=quantize.integer("search", 1, least=1),
+        previous=path.parent / previous if previous else None,
         variants=build.texts("variants"),
         targets=build.texts("targets"),
         precision=build.text("precision", "target", choices=PRECISIONS),

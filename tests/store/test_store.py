@@ -78,7 +78,6 @@ def test_every_sync_is_needed(releases: Releases) -> None:
     assert survivors == []
 
 
-@pytest.mark.slow
 def test_every_sync_of_the_road_is_needed(releases: Releases, road: Road) -> None:
     """The same for what updates write."""
     disk = CrashDisk()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgepack.export.keep import on_old_scale
 from edgepack.rank import layer_of
 from edgepack_runtime.errors import InputError
 
@@ -165,6 +166,60 @@ def halve_int8_weights(model: Any) -> Any:
         tensor.CopyFrom(numpy_helper.from_array(halved, name))
         scale.CopyFrom(numpy_helper.from_array(doubled, scale.name))
     return model
+
+
+def keep_scales(old: Path, new: Path, out: Path) -> int:
+    """Write the graph in `new` with its int8 weights on the scales of `old`; see `keep`."""
+    import numpy as np
+    from onnx import numpy_helper
+
+    model = load(new / "model.onnx")
+    before = {tensor.name: tensor for tensor in load(old / "model.onnx").graph.initializer}
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    count = 0
+    for name, (scale, axis) in _scales(model).items():
+        pair = (name, scale)
+        known = all(key in tensors and key in before for key in pair)
+        if not known or any(tensors[key].dims != before[key].dims for key in pair):
+            continue
+        new_values, new_scale, old_values, old_scale = (
+            numpy_helper.to_array(group[key]) for group in (tensors, before) for key in pair
+        )
+        shape = new_scale.shape
+        if axis is not None and len(shape) == 1:
+            spread = np.ones(new_values.ndim, int)
+            spread[axis] = shape[0]
+            new_scale, old_scale = new_scale.reshape(spread), old_scale.reshape(spread)
+        values, kept = on_old_scale(new_values, new_scale, old_values, old_scale)
+        tensors[name].CopyFrom(numpy_helper.from_array(values, name))
+        tensors[scale].CopyFrom(numpy_helper.from_array(kept.reshape(shape), scale))
+        count += 1
+    save(model, out / "model.onnx")
+    return count
+
+
+def _scales(model: Any) -> dict[str, tuple[str, int | None]]:
+    """Return {int8 weights: (their scales, axis or None)} of a graph; symmetric ones only."""
+    from onnx import TensorProto, numpy_helper
+
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    found: dict[str, tuple[str, int | None]] = {}
+    for name, tensor in tensors.items():
+        if tensor.data_type != TensorProto.INT8 or len(tensor.dims) < 2:
+            continue
+        stem = name.removesuffix("_quantized").removesuffix("_int8")
+        if f"{stem}_scale" in tensors and stem != name:
+            found[name] = (f"{stem}_scale", None)
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in tensors:
+            axis = next((item.i for item in node.attribute if item.name == "axis"), 1)
+            found[node.input[0]] = (node.input[1], axis)
+    zeros = {name: tensors.get(f"{pair[0].removesuffix('_scale')}_zero_point")
+             for name, pair in found.items()}  # fmt: skip
+    return {
+        name: pair for name, pair in found.items()
+        if zeros[name] is None or not numpy_helper.to_array(zeros[name]).any()
+    }  # fmt: skip
 
 
 def _rows_to_int8(table: Any, name: str) -> list[Any]:

@@ -16,6 +16,7 @@ from typing import Any
 from edgepack.artifact import calibration_feeds
 from edgepack.cache import Source, Stage
 from edgepack.export import Choice, graph, optimum_task, tensorrt
+from edgepack.export.keep import keep_scales
 from edgepack.export.search import Trial, parameters, quantize_best
 from edgepack.target import VariantSpec
 from edgepack_runtime.errors import InputError
@@ -45,12 +46,14 @@ class VariantSettings:
     """precision and scheme as in a target file; choice: how to quantize beyond that.
 
     tensorrt: make static int8 in the form that TensorRT reads.
+    previous: the variant of the previous release whose scales are kept; empty for none.
     """
 
     precision: str
     scheme: str
     choice: Choice = Choice()
     tensorrt: bool = False
+    previous: str = ""
 
 
 def export_stage(model: Source | Stage, task: str) -> Stage:
@@ -64,12 +67,16 @@ def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source], choic
     kept = choice.kept if spec.precision == "int8" else ()
     trials = choice.trials if spec.scheme == "static" else 1
     strict = spec.scheme == "static" and spec.provider == TENSORRT
-    settings = VariantSettings(spec.precision, spec.scheme, Choice(kept, trials), strict)
+    previous = spec.name if "previous" in inputs else ""
+    settings = VariantSettings(spec.precision, spec.scheme, Choice(kept, trials), strict, previous)
     needed = {"export": inputs["export"]}
     if spec.scheme == "dynamic-reduced":
-        needed["dynamic"] = variant_stage(replace(spec, scheme="dynamic"), inputs, choice)
-    if spec.scheme == "static":
+        fresh = {name: item for name, item in inputs.items() if name != "previous"}
+        needed["dynamic"] = variant_stage(replace(spec, scheme="dynamic"), fresh, choice)
+    if spec.scheme == "static" or previous:
         needed |= {"tokenizer": inputs["tokenizer"], "texts": inputs["texts"]}
+    if previous:
+        needed["previous"] = inputs["previous"]
     labels = {
         "none": f"convert to {spec.precision} ONNX",
         "dynamic": "fuse and quantize ONNX, dynamic int8",
@@ -147,6 +154,8 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
         quantize_best(quantize, "onnxruntime", settings.choice.trials, inputs, out)
     else:
         _dynamic(source, final, settings.choice.kept)
+    if settings.previous:
+        keep_scales("onnxruntime", settings.previous, graph.keep_scales, inputs, out)
 
 
 def _half(model: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 from edgepack.artifact import calibration_feeds
 from edgepack.cache import Source, Stage
 from edgepack.export import Choice, optimum_task
+from edgepack.export.keep import keep_scales, on_old_scale
 from edgepack.export.search import Trial, parameters, quantize_best
 from edgepack.rank import layer_of
 from edgepack.target import VariantSpec
@@ -36,11 +37,15 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class VariantSettings:
-    """precision and scheme as in a target file; choice: how to quantize beyond that."""
+    """precision and scheme as in a target file; choice: how to quantize beyond that.
+
+    previous: the variant of the previous release whose scales are kept; empty for none.
+    """
 
     precision: str
     scheme: str
     choice: Choice = Choice()
+    previous: str = ""
 
 
 def export_stage(model: Source | Stage, task: str) -> Stage:
@@ -52,7 +57,8 @@ def export_stage(model: Source | Stage, task: str) -> Stage:
 def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source], choice: Choice) -> Stage:
     """Return the stage that makes one variant from `inputs`: export, tokenizer, texts."""
     chosen = choice if spec.precision == "int8" else Choice()
-    settings = VariantSettings(spec.precision, spec.scheme, chosen)
+    previous = spec.name if "previous" in inputs else ""
+    settings = VariantSettings(spec.precision, spec.scheme, chosen, previous)
     if spec.precision != "int8":
         label = f"convert to {spec.precision} OpenVINO"
         return Stage(label, make_variant, settings, {"export": inputs["export"]}, _TOOLS)
@@ -113,6 +119,8 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
     if settings.precision == "int8":
         quantize = partial(_quantize, inputs, settings.choice.kept)
         quantize_best(quantize, "openvino", settings.choice.trials, inputs, out)
+        if settings.previous:
+            keep_scales("openvino", settings.previous, _keep_scales, inputs, out)
     else:
         model = ov.Core().read_model(inputs["export"] / FILES[0])
         _save(model, out, half=settings.precision == "float16")
@@ -197,6 +205,55 @@ def _int8_table(node: Any) -> tuple[Any, Any] | None:
     shape = list(weights.get_shape())
     large = len(shape) == 2 and shape[0] * shape[1] >= _LARGE_TABLE
     return (weights, scale) if large and list(scale.get_shape()) == [shape[0], 1] else None
+
+
+def _keep_scales(old: Path, new: Path, out: Path) -> int:
+    """Write the IR in `new` with its int8 weights on the scales of `old`; see `keep`.
+
+    The graphs of one architecture are alike, node by node; others have nothing to keep.
+    """
+    import openvino as ov
+
+    core = ov.Core()
+    model = core.read_model(new / FILES[0])
+    ours, theirs = (_weights(item) for item in (model, core.read_model(old / FILES[0])))
+    if len(ours) != len(theirs):
+        return 0
+    count = 0
+    for mine, other in zip(ours, theirs, strict=True):
+        if any(a.data.shape != b.data.shape for a, b in zip(mine, other, strict=True)):
+            continue
+        arrays = on_old_scale(mine[0].data, mine[1].data, other[0].data, other[1].data)
+        for node, array in zip(mine, arrays, strict=True):
+            made = ov.op.Constant(array)
+            made.set_friendly_name(node.get_friendly_name())
+            for reader in node.output(0).get_target_inputs():
+                reader.replace_source_output(made.output(0))
+        count += 1
+    _save(model, out)
+    return count
+
+
+def _weights(model: Any) -> list[tuple[Any, Any]]:
+    """Return (int8 constant, constant of its scales) of a graph, in the order of its nodes."""
+    found = []
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Multiply":
+            continue
+        sides = [node.input_value(i).get_node() for i in (0, 1)]
+        if sides[0].get_type_name() != "Convert":
+            continue
+        pair = [_constant(side) for side in (sides[0].input_value(0).get_node(), sides[1])]
+        if None not in pair and pair[0].get_element_type().to_string() == "i8":
+            found.append((pair[0], pair[1]))
+    return found
+
+
+def _constant(node: Any) -> Any:
+    """Return a constant, or the one whose rows a Gather takes; None for anything else."""
+    if node.get_type_name() == "Gather":
+        node = node.input_value(0).get_node()
+    return node if node.get_type_name() == "Constant" else None
 
 
 def _save(model: Any, out: Path, *, half: bool = False) -> None:
