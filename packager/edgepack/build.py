@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edgepack import gate, progress, staged
+from edgepack import gate, progress, staged, supply
 from edgepack.artifact import read_task
 from edgepack.cache import Stage, StageCache, folder_of, sweep, work_folder
 from edgepack.export import find
@@ -129,6 +129,8 @@ def _candidate(plan: Plan, folders: Folders, out: Path, view: progress.View) -> 
     """Pack a bundle in `out`, measure it, and hold it to its budget."""
     content = _content(plan, folders)
     manifest = _manifest(plan, folders, content)
+    content = Content({**content.files, **supply.documents(plan, manifest)})
+    manifest = replace(manifest, files=content.entries())
     path = bundle_path(plan, out)
     with view.stage(f"pack {plan.target.name}", cached=False):
         table = staged.measure_forms(plan, folders, manifest) if plan.staged else []

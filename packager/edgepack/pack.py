@@ -24,7 +24,7 @@ _WEIGHTS = (".onnx", ".bin", ".xml")
 class Content:
     """The files of a bundle by path; equal ones become one blob."""
 
-    files: Mapping[str, Path]
+    files: Mapping[str, Member]
 
     def entries(self) -> tuple[File, ...]:
         """Hash every file, by path."""
@@ -141,14 +141,15 @@ def _model_config(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _entry(name: str, path: Path) -> File:
-    whole, chunks = hashlib.sha256(), []
-    with path.open("rb") as stream:
+def _entry(name: str, member: Member) -> File:
+    whole, chunks, size = hashlib.sha256(), [], 0
+    with io.BytesIO(member) if isinstance(member, bytes) else member.open("rb") as stream:
         while chunk := stream.read(CHUNK):
             whole.update(chunk)
+            size += len(chunk)
             chunks.append(hashlib.sha256(chunk).hexdigest())
     listed = tuple(chunks) if len(chunks) > 1 else ()
-    return File(name, path.stat().st_size, whole.hexdigest(), listed)
+    return File(name, size, whole.hexdigest(), listed)
 
 
 def write_archive(members: Mapping[str, Member], path: Path) -> None:
