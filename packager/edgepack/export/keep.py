@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 Apply = Callable[[Path, Path, Path], int]
 REPORT = "kept.json"
 _SLACK = 0.001  # mean cosine to the float model that keeping may cost
-_STEPS = 0.6  # of a quantization step within which a value stays what it was
+# A weight is known to half a step on its new scale, and was on its old one: within one step of each
+# other they may be the same value.  A whole step is a change.
+_STEPS = 0.95
 _LOOSE = 1.25  # an old scale may be so much coarser than the new one
 _SEVEN_BITS = 64
 
@@ -87,7 +89,7 @@ def on_old_scale(
     """Express int8 weights on older scales, channel by channel, where those hold them.
 
     Weights are int8, scales float32 that broadcast over them.  Returned are the weights and their
-    scales; a value that is within a little more than half a step of what it was stays that.
+    scales; a value that may be what it was, for all that is known of it, stays that.
 
     """
     import numpy as np
