@@ -37,10 +37,14 @@ _MOST_SHARE = 0.7  # of the whole: a larger delta is not worth its risk
 
 @dataclass(frozen=True)
 class Rollout:
-    """Who takes a release: a share of devices in percent, and cohorts; none named: all of them."""
+    """Who takes a release: a share of devices in percent, and cohorts; none named: all of them.
+
+    minimum: the release below which no device goes back once it has seen this; 0 for none.
+    """
 
     percent: int = 100
     cohorts: tuple[str, ...] = ()
+    minimum: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,11 @@ def publish(bundle: Bundle, folder: Path, key_folder: Path, rollout: Rollout) ->
     """
     if not 0 <= rollout.percent <= 100:
         raise InputError(f"a rollout is 0 to 100 percent, not {rollout.percent}")
+    if not 0 <= rollout.minimum <= bundle.manifest.release:
+        raise InputError(
+            f"the minimum is a release up to this one, {bundle.manifest.release}, not "
+            f"{rollout.minimum}"
+        )
     with alone(key_folder):
         channel = Repository(folder, key_folder, create=True)
         manifest = bundle.manifest
@@ -199,7 +208,7 @@ def _target(bundle: Bundle, name: str, rollout: Rollout) -> TargetFile:
     digest = bundle.digest.removeprefix("sha256:")
     custom = {
         "release": manifest.release, "version": manifest.version, "arch": manifest.arch,
-        "percent": rollout.percent, "cohorts": list(rollout.cohorts),
+        "percent": rollout.percent, "cohorts": list(rollout.cohorts), "minimum": rollout.minimum,
     }  # fmt: skip
     return TargetFile(bundle.blobs()[digest], {"sha256": digest}, name, {"custom": custom})
 

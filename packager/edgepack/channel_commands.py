@@ -59,14 +59,16 @@ def keys_rotate(name: str, folder: Path, key_folder: Path) -> None:
 @_KEYS
 @click.option("--percent", type=int, default=100, show_default=True, help="Share of the devices.")
 @click.option("--cohort", "cohorts", multiple=True, help="Only these groups of devices.")
+@click.option("--minimum", type=int, default=0, help="No device goes back below this release.")
 def publish(
-    bundle: str, folder: Path, key_folder: Path, percent: int, cohorts: tuple[str, ...]
-) -> None:
+    bundle: str, folder: Path, key_folder: Path, percent: int, cohorts: tuple[str, ...],
+    minimum: int,
+) -> None:  # fmt: skip
     """Sign BUNDLE and put it into a channel: a folder for any web server or bucket."""
     from edgepack import channel
     from edgepack_runtime.bundle import Bundle
 
-    rollout = channel.Rollout(percent, cohorts)
+    rollout = channel.Rollout(percent, cohorts, minimum)
     name = channel.publish(Bundle.open(bundle), folder, key_folder, rollout)
     click.echo(f"{folder}: {name} is release {channel.releases(folder)[name]['release']}")
 

@@ -91,3 +91,22 @@ def test_the_command_line_works_there(python: Path, bundle: Get) -> None:
     damaged = Path(path).with_name("damaged.epk")
     damaged.write_bytes(Path(path).read_bytes()[:5000])
     assert "truncated" in call("selftest", str(damaged), code=5)
+
+
+def test_updates_need_three_pure_packages_more(tmp_path: Path) -> None:
+    """`edgepack-runtime[update]` brings tuf and what it stands on, and nothing to compile."""
+
+    def planned(what: str) -> dict[str, str]:
+        report = tmp_path / "report.json"
+        subprocess.run(
+            [sys.executable, "-m", "pip", "install", "-q", "--dry-run", "--ignore-installed",
+             "-c", str(ROOT / "constraints.txt"), "--report", str(report), what],
+            check=True,
+        )  # fmt: skip
+        items = json.loads(report.read_text())["install"]
+        return {item["metadata"]["name"]: item["download_info"]["url"] for item in items}
+
+    plain, update = planned(str(ROOT / "runtime")), planned(f"{ROOT / 'runtime'}[update]")
+    more = set(update) - set(plain)
+    assert more == {"tuf", "securesystemslib", "urllib3"}
+    assert all(update[name].endswith("py3-none-any.whl") for name in more)

@@ -144,6 +144,26 @@ def test_the_channel_is_not_older_than_its_stick(place: Path) -> None:
         new_device(place).check()
 
 
+def test_no_device_goes_back_below_the_minimum(place: Path) -> None:
+    """The owner names the least release: by hand nobody goes below it, a failed hook still does."""
+    device = new_device(place)
+    first = take_update(device)
+    second = make_bundle(place, 2)
+    rollout = channel.Rollout(minimum=2)
+    channel.publish(second, place / "channel", place / "keys", rollout)
+    take_update(device)
+    with pytest.raises(NothingToDoError, match="later only, and before it ran release 1"):
+        device.store.rollback()
+    assert device.store.rollback(forced=True).active == first
+    publish(place, make_bundle(place, 3))
+    take_update(device)
+    with pytest.raises(NothingToDoError, match="release 2 or later"):
+        device.store.rollback()
+    with pytest.raises(InputError, match="up to this one, 3, not 4"):
+        channel.publish(make_bundle(place, 3), place / "channel", place / "keys",
+                        channel.Rollout(minimum=4))  # fmt: skip
+
+
 def test_a_wider_rollout_keeps_its_deltas(place: Path) -> None:
     """The same release for more devices: those that come later get the deltas too."""
     publish(place, light_change(place, 2), percent=10)

@@ -35,6 +35,7 @@ from edgepack_runtime.store.storage import Disk, Storage
 
 ATTEMPTS = 3
 BLOBS, PARTS, LOCK = "blobs", "parts", "lock"
+MINIMUM = "minimum:"  # the floor of this name and NAME/BOARD: no rollback goes below that release
 Buffer = bytes | memoryview
 Fetch = Callable[[int], Iterator[Buffer]]
 _MARGIN = 1 << 20  # bytes left free for the rest of the system
@@ -241,14 +242,15 @@ class Store:
             raise NothingToDoError("no release is on trial")
         return self._write(replace(state.with_bad(state.trial), trial="", attempts=0))
 
-    def rollback(self, digest: str = "") -> Record:
+    def rollback(self, digest: str = "", *, forced: bool = False) -> Record:
         """Go back to what ran before; what ran is not tried again.
 
         Args:
             digest: go back only if this release runs or is on trial; empty for whichever does.
+            forced: go back below the minimum that the owner has set, too.
 
         Raises:
-            NothingToDoError: it does not, or the factory's release runs.
+            NothingToDoError: it does not, the factory's release runs, or the minimum forbids it.
 
         """
         state = self.state
@@ -258,8 +260,24 @@ class Store:
             return self.reject()
         if not state.active:
             raise NothingToDoError("the factory release runs; there is nothing to go back to")
+        if not forced:
+            self._check_minimum(state)
         new = replace(state.with_bad(state.active), active=state.previous, previous="")
         return self._write(new)
+
+    def _check_minimum(self, state: Record) -> None:
+        """Refuse to go back below the release that the owner has set as the least."""
+        running, before = (self._whole(digest) for digest in (state.active, state.previous))
+        if running is None:
+            return  # it does not run any more: anything is better
+        name = f"{running.manifest.name}/{running.manifest.target}"
+        least = state.floors.get(f"{MINIMUM}{name}", 0)
+        release = before.manifest.release if before is not None else 0
+        if release < least:
+            before_it = f"release {release}" if release else "the factory's"
+            raise NothingToDoError(
+                f"{name} goes back to release {least} or later only, and before it ran {before_it}"
+            )
 
     def forgive(self) -> Record:
         """Forget which releases failed here: they may be tried again."""

@@ -30,7 +30,7 @@ from edgepack_runtime.errors import (
 )
 from edgepack_runtime.fit import misfits
 from edgepack_runtime.manifest import is_digest
-from edgepack_runtime.store import BLOBS, Store
+from edgepack_runtime.store import BLOBS, MINIMUM, Store
 from edgepack_runtime.trial import BrokenOffError, prove
 from edgepack_runtime.update.delta import decode
 from edgepack_runtime.update.source import Source
@@ -105,6 +105,7 @@ class Updater:
             lambda source: offered(source, self.root, self.name, state, remember),
             also=TrustError,  # a mirror that is stale or behind a portal must not block the others
         )
+        self.store.raise_floors({f"{MINIMUM}{self.name}": offer.minimum} if offer.minimum else {})
         digest = f"sha256:{offer.sha256}"
         if offer.release < state.floors.get(self._counter, 0):
             raise TrustError(
@@ -190,7 +191,7 @@ class Updater:
         try:
             self.hooks.after(bundle)
         except EdgepackError as exc:
-            self.store.rollback(bundle.digest)
+            self.store.rollback(bundle.digest, forced=True)
             return str(exc)
         self.event("confirmed", {"digest": bundle.digest})
         return ""

@@ -48,7 +48,7 @@ class Offer:
     """A release that a channel offers to a device.
 
     sha256, size: of its OCI manifest; release: its counter; percent and cohorts: who takes it.
-    deltas: ways to make its blobs.
+    deltas: ways to make its blobs.  minimum: the release below which this device goes no more.
     """
 
     sha256: str
@@ -58,6 +58,7 @@ class Offer:
     percent: int
     cohorts: tuple[str, ...]
     deltas: tuple[Delta, ...] = ()
+    minimum: int = 0
 
 
 def offered(source: Source, root: bytes, name: str, state: Record, remember: Remember) -> Offer:
@@ -157,6 +158,7 @@ def _offer(target: Any, name: str) -> Offer:
                 Delta(str(d["base"]), str(d["blob"]), str(d["sha256"]), int(d["size"]))
                 for d in custom.get("deltas", [])
             ),
+            minimum=int(custom.get("minimum", 0)),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
         raise TrustError(f"what the channel says of {name} is malformed: {exc}") from exc
