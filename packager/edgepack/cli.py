@@ -1,4 +1,4 @@
-"""`edgepack`: build, evaluate, init, targets, inspect, verify and diff, on the build host.
+"""`edgepack`: build, evaluate, init, targets, inspect, verify, sign, unpack and diff, on the host.
 
 Exit codes: 0 done, 1 unexpected, 2 wrong input, 3 budget broken, 4 device does not fit,
 5 bundle not trusted, 6 self-test failed, 7 nothing to do.  Only this module and
@@ -277,16 +277,46 @@ def inspect(bundle: str, *, as_json: bool) -> None:
 
 @main.command()
 @click.argument("bundle")
-def verify(bundle: str) -> None:
-    """Hash every file of a bundle against its manifest."""
+@click.option("--key", type=click.Path(path_type=Path), help="Public key of its model signature.")
+def verify(bundle: str, key: Path | None) -> None:
+    """Hash every file of a bundle against its manifest, and check its model signature."""
     from edgepack_runtime.bundle import Bundle
 
     opened = Bundle.open(bundle)
     size = opened.verify()
+    if key is not None:
+        from edgepack.signature import verify as verify_signature
+
+        verify_signature(opened, key)
+        click.echo(f"{bundle}: signed by {key}")
     click.echo(
         f"{bundle}: {len(opened.manifest.files)} files, {size / 1e6:.1f} MB, all as promised"
     )
     click.echo(opened.digest)
+
+
+@main.command()
+@click.argument("bundle")
+@click.option("--key", type=click.Path(path_type=Path), required=True, help="Private key (PEM).")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Instead of BUNDLE itself.")
+def sign(bundle: str, key: Path, output: Path | None) -> None:
+    """Put an OpenSSF model signature into BUNDLE; devices trust their channel, not this."""
+    from edgepack import signature
+    from edgepack_runtime.bundle import Bundle
+
+    click.echo(signature.sign(Bundle.open(bundle), key, output or Path(bundle)))
+
+
+@main.command()
+@click.argument("bundle")
+@click.argument("folder", type=click.Path(path_type=Path))
+def unpack(bundle: str, folder: Path) -> None:
+    """Write the files of BUNDLE to FOLDER, for Optimum and other tools."""
+    from edgepack.pack import unpack_bundle
+    from edgepack_runtime.bundle import Bundle
+
+    names = unpack_bundle(Bundle.open(bundle), folder)
+    click.echo(f"{folder}: {len(names)} files")
 
 
 @main.command()

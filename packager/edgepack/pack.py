@@ -196,6 +196,23 @@ def _write_folder(members: Mapping[str, Member], path: Path) -> None:
             shutil.copyfile(value, file)
 
 
+def unpack_bundle(bundle: oci.Bundle, folder: Path) -> list[str]:
+    """Write the files of a bundle under their names; return these.
+
+    Raises:
+        InputError: the folder holds something.
+        TrustError: a file is missing or altered.
+
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty; choose another folder")
+    for entry in bundle.manifest.files:  # their paths were checked when the bundle was opened
+        path = folder / entry.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bundle.read(entry.path))
+    return [entry.path for entry in bundle.manifest.files]
+
+
 def refuse_foreign(path: Path) -> None:
     """Raise an `InputError` if `path` is a folder of somebody else's."""
     if path.is_dir() and not (path / "oci-layout").is_file():
