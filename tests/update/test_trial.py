@@ -22,12 +22,12 @@ Command = Callable[..., tuple[int, dict[str, Any]]]
 
 @pytest.fixture
 def call(place: Path, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Return a command on the store of a place: its exit code and answer."""
+    """Return a command on the store of a place: its exit code and its answer or error."""
 
     def run(name: str, *options: str) -> tuple[int, dict[str, Any]]:
         code = runtime([name, "--json", "--store", str(place / "device"), *options])
-        printed = capsys.readouterr().out
-        return code, json.loads(printed) if printed else {}
+        printed = capsys.readouterr()
+        return code, json.loads(printed.out) if printed.out else {"error": printed.err}
 
     return run
 
@@ -53,9 +53,8 @@ def replace_interpreter(monkeypatch: pytest.MonkeyPatch, place: Path, script: st
     ("script", "said"), [("kill -SEGV $$", "broke off"), ("exec sleep 60", "did not end within")]
 )
 def test_a_release_that_crashes_or_hangs_is_given_up(
-    place: Path, update: Command, monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture, script: str, said: str,
-) -> None:  # fmt: skip
+    place: Path, update: Command, monkeypatch: pytest.MonkeyPatch, script: str, said: str
+) -> None:
     """It has as many attempts as a trial has; then what ran goes on."""
     store = Store.at(place / "device")
     assert update()[0] == 0
@@ -63,8 +62,9 @@ def test_a_release_that_crashes_or_hangs_is_given_up(
     publish(place, make_bundle(place, 2))
     with monkeypatch.context() as patch:
         replace_interpreter(patch, place, f"echo x >> {place}/starts; {script}")
-        assert update("--patience", "0.3")[0] == 6
-    assert said in caplog.text
+        code, answer = update("--patience", "0.3")
+    assert code == 6
+    assert said in answer["error"]
     assert len((place / "starts").read_text().split()) == ATTEMPTS
     assert (store.state.active, store.state.trial) == (before, "")
     assert len(store.state.bad) == 1
