@@ -35,8 +35,12 @@ def live(releases: Sequence[Bundle], store: Store, promises: Promises) -> None:
     promises.allowed = {first.digest}
     store.collect()
     _update(store, promises, good, {"root": 2})
-    store.confirm({"release": 3})
+    promises.attempts = ATTEMPTS
+    store.confirm({"release": 3}, settled=False)  # and there is a hook after it
     promises.allowed, promises.floors = {good.digest}, {"root": 2, "release": 3}
+    assert store.start().on_trial
+    promises.attempts = ATTEMPTS - 1
+    store.settle()
     store.raise_floors({"timestamp": 9})
     promises.floors = {"root": 2, "release": 3, "timestamp": 9}
     promises.allowed = {good.digest, first.digest}

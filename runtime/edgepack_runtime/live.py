@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -13,6 +14,8 @@ from edgepack_runtime.model import Model, load
 from edgepack_runtime.store import Store
 
 _log = logging.getLogger(__name__)
+_SHORTEST, _LONGEST = 30.0, 3600.0  # seconds until a release that did not load is tried again
+_TROUBLE = (EdgepackError, OSError, MemoryError, RuntimeError, ValueError)  # of any engine
 
 
 class Follower:
@@ -29,7 +32,8 @@ class Follower:
     def __init__(self, store: Path, factory: Path | None = None, every: float = 5.0) -> None:
         self._store = Store.at(store)
         self._factory = factory
-        self._seen = -1
+        self._seen = self._failed = -1
+        self._again = self._pause = 0.0
         self._held = ExitStack()
         self._switching = Lock()
         self._stop = Event()
@@ -52,21 +56,27 @@ class Follower:
     def look(self) -> bool:
         """Change over if the store runs another release by now; tell whether it was done.
 
+        What does not load now is tried again after a pause that grows.
+
         Raises:
             EdgepackError: only the first time: there is nothing to load.
 
         """
         with self._switching:
-            if (seq := self._store.state.seq) == self._seen:
+            seq = self._store.state.seq
+            if seq == self._seen or (seq == self._failed and time.monotonic() < self._again):
                 return False
-            self._seen = seq
             try:
-                return self._switch()
-            except (EdgepackError, OSError) as exc:
+                switched = self._switch()
+            except _TROUBLE as exc:
                 if self._model is None:
                     raise
+                self._pause = min(2 * self._pause, _LONGEST) if seq == self._failed else _SHORTEST
+                self._failed, self._again = seq, time.monotonic() + self._pause
                 _log.warning("%s goes on: the new release does not load: %s", self.digest, exc)
                 return False
+            self._seen = seq
+            return switched
 
     def _switch(self) -> bool:
         with ExitStack() as held:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from edgepack_runtime.errors import EdgepackError
+from edgepack_runtime.paths import of_its_own
 
 _CODE = """
 import sys, edgepack_runtime as er
@@ -28,8 +29,8 @@ def peak_memory(path: Path, variant: str = "", threads: int = 0) -> float:
 
     """
     done = subprocess.run(  # noqa: S603 (our own interpreter and code)
-        [sys.executable, "-c", _CODE, str(path), variant, str(threads)],
-        check=False, capture_output=True, text=True,
+        [sys.executable, "-c", _CODE, str(path.absolute()), variant, str(threads)],
+        check=False, capture_output=True, text=True, **of_its_own(),
     )  # fmt: skip
     if done.returncode:
         raise EdgepackError(f"loading {path} in a fresh process failed: {done.stderr.strip()}")

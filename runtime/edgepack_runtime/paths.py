@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from pathlib import Path
+from typing import Any
 
 
 def cache_folder() -> Path:
@@ -13,6 +14,16 @@ def cache_folder() -> Path:
         return Path(override)
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "edgepack"
+
+
+def of_its_own() -> dict[str, Any]:
+    """Return what `subprocess` needs to run this package in a process of its own.
+
+    Python looks for modules in the current folder first, which may be anybody's: a stick, say.
+    """
+    home = Path(__file__).absolute().parents[1]
+    env = {**os.environ, "EDGEPACK_CACHE": str(cache_folder().absolute())}
+    return {"cwd": home, "env": env}
 
 
 def map_file(path: Path) -> memoryview:

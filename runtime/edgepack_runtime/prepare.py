@@ -23,7 +23,7 @@ from edgepack_runtime.device import Device, probe
 from edgepack_runtime.fit import why_not
 from edgepack_runtime.identity import compiled_for
 from edgepack_runtime.manifest import Variant
-from edgepack_runtime.paths import cache_folder, write_whole
+from edgepack_runtime.paths import cache_folder, of_its_own, write_whole
 
 _POLL = 0.2
 _MOST_SAID = 2000
@@ -81,10 +81,12 @@ def _compile(bundle: Bundle, variant: Variant, tick: Tick | None) -> str:
     import tempfile
 
     start = time.monotonic()
-    command = [sys.executable, "-m", "edgepack_runtime", "selftest", str(bundle.path),
+    command = [sys.executable, "-m", "edgepack_runtime", "selftest", str(bundle.path.absolute()),
                "--variant", variant.name, "--any-device"]  # fmt: skip
     with tempfile.TemporaryFile() as said:  # compilers are talkative: a pipe would fill up
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)  # noqa: S603 (our own program)
+        child = subprocess.Popen(  # noqa: S603 (our own program)
+            command, stdout=subprocess.DEVNULL, stderr=said, **of_its_own()
+        )
         with child:
             while child.poll() is None:
                 if tick:

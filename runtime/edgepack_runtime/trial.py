@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import DeviceError, EdgepackError, SelfTestError, TrustError
+from edgepack_runtime.paths import of_its_own
 
 
 class BrokenOffError(EdgepackError):
@@ -32,16 +34,18 @@ def prove_apart(store: Path, seconds: float, bundle: Bundle) -> None:
     """Do as `prove`, in a process of its own that is killed after so many seconds.
 
     Raises:
-        BrokenOffError: it crashed or hung; else as `prove` does.
+        BrokenOffError: it crashed or hung.
+        DeviceError: it was killed, or lacked memory or its disk; else as `prove` does.
 
     """
     import subprocess
 
-    command = [sys.executable, "-m", "edgepack_runtime.trial", str(store), bundle.digest]
+    command = [sys.executable, "-m", "edgepack_runtime.trial", str(store.absolute()),
+               bundle.digest]  # fmt: skip
     try:
         done = subprocess.run(  # noqa: S603 (our own program)
             command, check=False, timeout=seconds, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True, errors="replace",
+            stderr=subprocess.PIPE, text=True, errors="replace", **of_its_own(),
         )  # fmt: skip
     except subprocess.TimeoutExpired as exc:
         raise BrokenOffError(f"the self-test did not end within {seconds:g} s") from exc
@@ -51,6 +55,8 @@ def prove_apart(store: Path, seconds: float, bundle: Bundle) -> None:
     reason = said[-1].removeprefix("error: ") if said else "it said nothing"
     families = (SelfTestError, TrustError, DeviceError)
     family = next((f for f in families if f.exit_code == done.returncode), None)
+    if done.returncode == -signal.SIGKILL:
+        raise DeviceError("the self-test was killed, as a system does that is short of memory")
     if family is None:
         raise BrokenOffError(f"the self-test broke off with {done.returncode}: {reason}")
     raise family(reason)
@@ -64,6 +70,9 @@ def _main(store: str, digest: str) -> int:
     except EdgepackError as exc:
         sys.stderr.write(f"error: {exc}\n")
         return exc.exit_code
+    except (OSError, MemoryError) as exc:  # the device's trouble, and no verdict
+        sys.stderr.write(f"error: {exc or type(exc).__name__}\n")
+        return DeviceError.exit_code
     return 0
 
 

@@ -38,7 +38,7 @@ def add_commands(commands: Any, report: Report) -> None:
         ("status", _status, "show what the store runs, tries and refuses"),
         ("rollback", _rollback, "go back to the release before"),
         ("pin", _pin, "take no updates; --off takes them again"),
-        ("retry", _retry, "let releases that failed here be tried again"),
+        ("retry", _retry, "forget which releases failed here, and what time it was"),
         ("collect", _collect, "remove what no release needs"),
     ):
         command = commands.add_parser(name, help=text, description=text)
@@ -98,18 +98,20 @@ def _update(args: argparse.Namespace) -> dict[str, Any]:
 
 def _import(args: argparse.Namespace) -> dict[str, Any]:
     _need_tuf()
-    from edgepack_runtime.store import InstalledError
     from edgepack_runtime.update import Policy
-    from edgepack_runtime.update.source import open_source
+    from edgepack_runtime.update.source import digest_of, open_source
 
     if not Path(args.file).is_file():
         raise InputError(f"no file at {args.file}")
-    updater = _updater(args, [open_source(args.file)], Policy(attempts=1, insist=True))
-    with updater.store.alone():
-        try:
-            return _take(updater)
-        except InstalledError as exc:  # a carrier that comes again finds it done
-            return {"running": args.name, "digest": updater.store.state.active, "said": str(exc)}
+    archive = open_source(args.file)
+    updater = _updater(args, [archive], Policy(attempts=1, insist=True))
+    store = updater.store
+    with store.alone():
+        state, running = store.state, store.running()
+        if running and not state.trial and running.digest == state.active == digest_of(archive):
+            # A carrier that comes again, in whatever order, finds it done.
+            return {"running": f"{args.name} {running.manifest.version}", "digest": running.digest}
+        return _take(updater)
 
 
 def _updater(args: argparse.Namespace, sources: Sequence[Source], policy: Policy) -> Updater:
@@ -123,7 +125,7 @@ def _updater(args: argparse.Namespace, sources: Sequence[Source], policy: Policy
         partial(prove_apart, store, args.patience),
         Hooks(
             partial(_run_hook, args.before, args.patience, NothingToDoError),
-            partial(_run_hook, args.after, args.patience, SelfTestError),
+            partial(_run_hook, args.after, args.patience, SelfTestError) if args.after else None,
         ),
     )  # fmt: skip
 
@@ -174,6 +176,8 @@ def _run_hook(command: str, seconds: float, failure: type[EdgepackError], bundle
         )  # fmt: skip
     except subprocess.TimeoutExpired as exc:
         raise failure(f"the hook {command!r} did not end within {seconds:g} s") from exc
+    except (OSError, ValueError) as exc:
+        raise failure(f"the hook {command!r} does not start: {exc}") from exc
     if done.returncode:
         raise failure(f"the hook {command!r} failed with {done.returncode}")
 

@@ -108,8 +108,9 @@ def test_a_file_that_ran_out_is_refused(
     place: Path, take: Import, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stick is good for as long as it was exported for, by the clock or by what was seen."""
-    old = write_file(place, "--expires", "1d", name="old.epk")
     assert take(write_file(place, "--expires", "9d"))[0] == 0
+    publish(place, make_bundle(place, 2))
+    old = write_file(place, "--expires", "1d", name="old.epk")
     monkeypatch.setattr("edgepack_runtime.update.trust.time.time", lambda: 4e9)
     assert take(old)[0] == 5
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -185,3 +187,70 @@ def test_a_clock_far_ahead_does_not_lock_the_device_out(
         with pytest.raises(TrustError, match="expired"):
             device.check()
     assert take_update(device)
+
+
+def test_a_device_that_dies_in_the_hook_comes_back_to_it(place: Path, update: Command) -> None:
+    """The release is active but not settled: the hook runs again, and in the end it goes back."""
+    store = Store.at(place / "device")
+    update()
+    before = store.state.active
+    publish(place, make_bundle(place, 2))
+    command = [sys.executable, "-m", "edgepack_runtime", "update", "--store", str(place / "device"),
+               "--channel", str(place / "channel"), "--root", str(place / "root.json"), "--name",
+               NAME, "--after", f"echo x >> {place}/died; kill -9 $PPID"]  # fmt: skip
+    codes: list[int] = []
+    while store.state.bad == () and len(codes) < 9:
+        codes.append(subprocess.run(command, check=False, capture_output=True).returncode)
+        if len(codes) == 1:
+            running = store.running()
+            assert running is not None
+            assert running.digest == store.state.active == store.state.trial != before
+    assert codes[:-1] == [-9] * (len(codes) - 1)
+    assert 1 < len(codes) <= ATTEMPTS + 2
+    assert (store.state.active, store.state.trial) == (before, "")
+    assert update()[0] == 7
+
+
+def test_a_device_that_dies_once_in_the_hook_settles(place: Path, update: Command) -> None:
+    """The next run finishes what the power cut interrupted."""
+    device = new_device(place)
+
+    def cut(_: object) -> None:
+        raise KeyboardInterrupt
+
+    parts = (device.store, device.sources, device.root, NAME, device.policy)
+    updater = Updater(*parts, hooks=Hooks(after=cut))
+    updater.install(updater.check())
+    with pytest.raises(KeyboardInterrupt):
+        updater.try_out()
+    assert device.store.state.active == device.store.state.trial != ""
+    assert update("--after", f"touch {place}/settled")[0] == 7
+    assert (place / "settled").exists()
+    assert device.store.state.trial == ""
+    assert device.store.state.active
+
+
+def test_nothing_is_run_from_the_current_folder(
+    place: Path, update: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stick may hold a module that Python would take for its own."""
+    stick = place / "stick"
+    stick.mkdir()
+    (stick / "hashlib.py").write_text(f"open({str(place / 'ran')!r}, 'w')\nraise SystemExit(0)\n")
+    monkeypatch.chdir(stick)
+    assert update()[0] == 0
+    assert not (place / "ran").exists()
+
+
+@pytest.mark.parametrize("script", ["kill -KILL $$", "echo 'error: no memory' >&2; exit 4"])
+def test_a_device_in_trouble_condemns_nothing(
+    place: Path, update: Command, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    """Killed as by a system short of memory, or without it: given up for now."""
+    update()
+    publish(place, make_bundle(place, 2))
+    with monkeypatch.context() as patch:
+        replace_interpreter(patch, place, script)
+        assert update()[0] == 4
+    assert Store.at(place / "device").state.bad == ()
+    assert update()[0] == 0

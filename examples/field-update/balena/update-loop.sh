@@ -6,12 +6,16 @@ set -eu
 export EDGEPACK_STORE
 lock=${BALENA_LOCK:-/tmp/balena/updates.lock}
 
+trap 'rm -f "$lock"; exit 143' TERM INT
 while :; do
     code=0
+    find "$lock" -mmin +360 -delete 2> /dev/null || : # of a container that was killed meanwhile
     if (set -C && : > "$lock") 2> /dev/null; then # made only if it was not there
         $RUNTIME update --channel "$CHANNEL" --root "$ROOT" --name "$NAME" \
             --device "${BALENA_DEVICE_UUID:-}" || code=$?
         rm -f "$lock"
+    else
+        echo "no update: $lock is held, or its folder is missing" >&2
     fi
     [ "$code" -eq 0 ] || [ "$code" -eq 7 ] || echo "update failed with $code; what ran goes on" >&2
     [ -z "${ONCE:-}" ] || exit "$code"

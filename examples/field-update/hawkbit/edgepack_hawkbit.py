@@ -9,6 +9,7 @@ signed it.  The standard library is all it needs.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -21,6 +22,7 @@ from urllib.request import Request, urlopen
 
 TIMEOUT = 60
 PIECE = 1 << 16
+AGAIN = (1, 7)  # the disk or the link; pinned, busy or put off: the next run tries again
 
 
 def main(controller: str) -> int:
@@ -48,6 +50,9 @@ def main(controller: str) -> int:
                "--name", settings["NAME"]]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     details = (done.stdout + done.stderr).strip().splitlines()[-5:]
+    if done.returncode in AGAIN:
+        tell(feedback, deployment["id"], ok=None, details=details)
+        return done.returncode
     tell(feedback, deployment["id"], ok=done.returncode == 0, details=details)
     path.unlink(missing_ok=True)
     return done.returncode
@@ -85,6 +90,9 @@ def download(item: dict[str, Any], inbox: Path) -> Path:
                     have += len(piece)
     if have < item["size"]:
         raise ConnectionError(f"{item['filename']} ended {item['size'] - have} bytes early")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != item["hashes"]["sha256"]:
+        path.unlink()  # a power cut may leave its length without its bytes
+        raise ConnectionError(f"{item['filename']} is not what the server says; it comes again")
     return path
 
 
@@ -95,10 +103,11 @@ def ask(url: str) -> dict[str, Any]:
     return found
 
 
-def tell(url: str, action: str, *, ok: bool, details: list[str] | None = None) -> None:
-    """Close an action as a success or a failure."""
-    result = {"finished": "success" if ok else "failure"}
-    status = {"execution": "closed", "result": result, "details": details or []}
+def tell(url: str, action: str, *, ok: bool | None, details: list[str] | None = None) -> None:
+    """Close an action as a success or a failure, or say that it goes on (None)."""
+    finished = {True: "success", False: "failure", None: "none"}[ok]
+    status = {"execution": "proceeding" if ok is None else "closed",
+              "result": {"finished": finished}, "details": details or []}  # fmt: skip
     body = json.dumps({"id": action, "status": status}).encode()
     request = prepared(url, {"Content-Type": "application/json"})
     request.data = body
@@ -117,7 +126,9 @@ def prepared(url: str, headers: dict[str, str]) -> Request:
 def read_settings(path: Path) -> dict[str, str]:
     """Return NAME=VALUE lines of a file."""
     lines = [line for line in path.read_text().splitlines() if "=" in line and line[0] != "#"]
-    return dict(line.split("=", 1) for line in lines)
+    return {
+        name: " ".join(shlex.split(value)) for name, value in (line.split("=", 1) for line in lines)
+    }
 
 
 if __name__ == "__main__":

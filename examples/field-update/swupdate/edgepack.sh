@@ -3,7 +3,7 @@
 set -eu
 . "${EDGEPACK_CONF:-/etc/edgepack/update.conf}"
 export EDGEPACK_STORE
-inbox=${INBOX:-/var/lib/edgepack-inbox}
+inbox=@INBOX@ # make-swu.sh says where
 
 case "${1:-}" in
 preinst) mkdir -p "$inbox" ;;

@@ -5,11 +5,13 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+inbox=${3:-/var/lib/edgepack-inbox}
 sha256() { sha256sum "$work/$1" | cut -d' ' -f1; }
 
 cp "$1" "$work/model.epk"
-cp "$here/edgepack.sh" "$work/"
-sed -e "s#@INBOX@#${3:-/var/lib/edgepack-inbox}#" -e "s/@MODEL@/$(sha256 model.epk)/" \
+sed "s#@INBOX@#$inbox#" "$here/edgepack.sh" > "$work/edgepack.sh"
+chmod +x "$work/edgepack.sh"
+sed -e "s#@INBOX@#$inbox#" -e "s/@MODEL@/$(sha256 model.epk)/" \
     -e "s/@SCRIPT@/$(sha256 edgepack.sh)/" "$here/sw-description" > "$work/sw-description"
 signature=
 if [ -n "${SWU_KEY:-}" ]; then

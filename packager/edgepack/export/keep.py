@@ -38,10 +38,12 @@ def names_variant(bundle: Path, name: str) -> bool:
     """Tell whether a bundle has an int8 variant of a name.
 
     Raises:
-        InputError: there is no bundle.
+        InputError: there is no bundle, or it is a folder.
         TrustError: it is damaged.
 
     """
+    if bundle.is_dir():
+        raise InputError(f"quantize.previous: {bundle} is a folder; give the .epk of that release")
     variants = Bundle.open(bundle).manifest.variants
     return any(v.name == name and v.precision == "int8" for v in variants)
 

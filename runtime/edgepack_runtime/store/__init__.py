@@ -1,6 +1,6 @@
 """The device's disk: releases, which of them runs, and how a new one takes over.
 
-    install → trial → confirm            the new release runs
+    install → trial → confirm [→ settle]    the new release runs
                     ↘ reject, or no attempt left → the old one runs, the new one is in the bad list
 
 Invariants, whatever happens between two operations:
@@ -38,11 +38,8 @@ BLOBS, PARTS, LOCK = "blobs", "parts", "lock"
 MINIMUM = "minimum:"  # the floor of this name and NAME/BOARD: no rollback goes below that release
 Buffer = bytes | memoryview
 Fetch = Callable[[int], Iterator[Buffer]]
+TIME = "time"  # the floor below which no clock is believed, in seconds since 1970
 _MARGIN = 1 << 20  # bytes left free for the rest of the system
-
-
-class InstalledError(NothingToDoError):
-    """The release is the one that runs."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +201,9 @@ class Store:
                 path = f"{BLOBS}/{digest.removeprefix('sha256:')}"
                 with suppress(OSError):  # it is gone, or this disk knows no locks
                     held.enter_context(self.storage.lock(path, shared=True))
-                if (found := self._whole(digest)) is not None:
+                found, now = self._whole(digest), self.state
+                # What was dropped before the lock was there may be half collected.
+                if found is not None and digest in (now.active, now.previous):
                     return found
             if self.state.seq == state.seq:
                 return None
@@ -223,24 +222,36 @@ class Store:
                 raise NothingToDoError("another process updates this store")
             yield
 
-    def confirm(self, floors: Mapping[str, int] | None = None) -> Record:
-        """Make the release on trial the active one; what ran before is kept to go back to."""
+    def confirm(self, floors: Mapping[str, int] | None = None, *, settled: bool = True) -> Record:
+        """Make the release on trial the active one; what ran before is kept to go back to.
+
+        Args:
+            floors: what to raise with it.
+            settled: there is nothing to wait for.  If there is (a hook after the switch), it stays
+                on trial while it is active, until `settle`, or `reject`, which goes back.
+
+        """
         state = self.state
         if not state.trial:
             raise NothingToDoError("no release is on trial")
-        new = replace(state, active=state.trial, previous=state.active, trial="", attempts=0)
+        new = replace(state, active=state.trial, previous=state.active)
+        new = replace(new, trial="", attempts=0) if settled else replace(new, attempts=ATTEMPTS)
         return self._write(new.raised(floors or {}))
+
+    def settle(self) -> Record:
+        """Say that the active release has stood what came after the switch."""
+        return self._write(replace(self.state, trial="", attempts=0))
 
     def abandon(self) -> Record:
         """Give up the release on trial for now: it may be tried again."""
-        return self._write(replace(self.state, trial="", attempts=0))
+        return self._write(_given_up(self.state))
 
     def reject(self) -> Record:
         """Give up the release on trial: what was active goes on, and it is not tried again."""
         state = self.state
         if not state.trial:
             raise NothingToDoError("no release is on trial")
-        return self._write(replace(state.with_bad(state.trial), trial="", attempts=0))
+        return self._write(_given_up(state.with_bad(state.trial)))
 
     def rollback(self, digest: str = "", *, forced: bool = False) -> Record:
         """Go back to what ran before; what ran is not tried again.
@@ -280,10 +291,15 @@ class Store:
             )
 
     def forgive(self) -> Record:
-        """Forget which releases failed here: they may be tried again."""
-        if not self.state.bad:
-            raise NothingToDoError("no release failed here")
-        return self._write(replace(self.state, bad=()))
+        """Forget which releases failed here, and what time it was: both are asked for anew.
+
+        A clock that ran ahead while a long-lived stick was taken makes a channel look expired.
+        """
+        state = self.state
+        floors = {name: least for name, least in state.floors.items() if name != TIME}
+        if not state.bad and floors == state.floors:
+            raise NothingToDoError("no release failed here, and no time is remembered")
+        return self._write(replace(state, bad=(), floors=floors))
 
     def pin(self, *, pinned: bool) -> Record:
         """Hold updates back, or take them again."""
@@ -344,12 +360,12 @@ class Store:
         return found
 
     def check_wanted(self, digest: str) -> None:
-        """Raise a `NothingToDoError` (`InstalledError`) if a release is not to be installed."""
+        """Raise a `NothingToDoError` if a release is not to be installed."""
         state = self.state
         if state.pinned:
             raise NothingToDoError("the store is pinned: edgepack-runtime pin --off takes updates")
         if digest == state.active and self._whole(digest):
-            raise InstalledError(f"{digest} is installed already")
+            raise NothingToDoError(f"{digest} is installed already")
         if digest == state.trial:
             raise NothingToDoError(f"{digest} is on trial already")
         if digest in state.bad:
@@ -368,7 +384,9 @@ class Store:
         needed = size - sum(max(0, part) for part in parts) + _MARGIN
         if self.storage.free() < needed:
             self.collect(keep)
-        if self.storage.free() < needed and self._whole(self.state.active) is not None:
+        state = self.state
+        settled = not state.trial and self._whole(state.active) is not None
+        if self.storage.free() < needed and settled:
             self._write(replace(self.state, previous=""))  # better than never to update again
             self.collect(keep)
         if (free := self.storage.free()) < needed:
@@ -385,6 +403,13 @@ class Store:
         except (TrustError, InputError, OSError):
             pass
         return None
+
+
+def _given_up(state: Record) -> Record:
+    """Return the state without its trial; one that is active already makes room again."""
+    if state.trial == state.active:
+        state = replace(state, active=state.previous, previous="")
+    return replace(state, trial="", attempts=0)
 
 
 def _checked_name(name: str) -> str:

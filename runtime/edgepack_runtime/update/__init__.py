@@ -69,7 +69,7 @@ class Hooks:
     """
 
     before: Hook = lambda _bundle: None
-    after: Hook = lambda _bundle: None
+    after: Hook | None = None
 
 
 @dataclass(frozen=True)
@@ -180,19 +180,28 @@ class Updater:
         return why
 
     def _switch(self, bundle: Bundle) -> str:
-        """Make the proven release the active one, between the two hooks."""
-        try:
-            self.hooks.before(bundle)
-        except EdgepackError:
-            self.store.abandon()
-            raise
-        manifest = bundle.manifest
-        self.store.confirm({f"release:{manifest.name}/{manifest.target}": manifest.release})
-        try:
-            self.hooks.after(bundle)
-        except EdgepackError as exc:
-            self.store.rollback(bundle.digest, forced=True)
-            return str(exc)
+        """Make the proven release the active one, between the two hooks.
+
+        Until the hook after the switch has passed, the release stays on trial though it is active:
+        a device that dies in it comes back here, as often as there are attempts.
+        """
+        state = self.store.state
+        if state.active != state.trial:
+            try:
+                self.hooks.before(bundle)
+            except EdgepackError:
+                self.store.abandon()
+                raise
+            manifest = bundle.manifest
+            floor = {f"release:{manifest.name}/{manifest.target}": manifest.release}
+            self.store.confirm(floor, settled=self.hooks.after is None)
+        if self.hooks.after is not None:
+            try:
+                self.hooks.after(bundle)
+            except EdgepackError as exc:
+                self.store.reject()
+                return str(exc)
+            self.store.settle()
         self.event("confirmed", {"digest": bundle.digest})
         return ""
 

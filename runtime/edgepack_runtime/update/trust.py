@@ -22,6 +22,7 @@ from tuf.ngclient import FetcherInterface, Updater
 
 from edgepack_runtime.errors import LinkError, NothingToDoError, TrustError
 from edgepack_runtime.manifest import is_digest
+from edgepack_runtime.store import TIME
 from edgepack_runtime.store.record import Record
 from edgepack_runtime.update.source import MissingError, Source
 
@@ -29,7 +30,6 @@ _BASE = "channel:///metadata/"
 _ROLES = ("timestamp", "snapshot", "targets")
 _NOT_FOUND = 404
 _DAY = 86400
-TIME = "time"  # the floor below which no clock is believed, in seconds since 1970
 Remember = Callable[[Mapping[str, int], str], object]
 
 
