@@ -10,7 +10,8 @@ from pathlib import Path
 from crash import CrashDisk, State
 
 from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.store import ATTEMPTS, BLOBS, PARTS, Store
+from edgepack_runtime.store import ATTEMPTS, PARTS, Store
+from edgepack_runtime.store.layout import BLOBS
 
 Work = Callable[[Store, "Promises"], None]
 

@@ -24,7 +24,7 @@ from edgepack.pack import Member, write_archive
 from edgepack.repository import METADATA, Repository, alone, load, newest, write
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import InputError, NothingToDoError, TrustError
-from edgepack_runtime.store import BlobLayout
+from edgepack_runtime.store.layout import BlobLayout
 from edgepack_runtime.store.storage import Disk
 
 if TYPE_CHECKING:

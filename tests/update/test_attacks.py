@@ -22,7 +22,8 @@ from edgepack_runtime.errors import (
     NothingToDoError,
     TrustError,
 )
-from edgepack_runtime.store import BLOBS, Store
+from edgepack_runtime.store import Store
+from edgepack_runtime.store.layout import BLOBS
 from edgepack_runtime.update import Updater
 from edgepack_runtime.update.source import Archive, Folder, Http, Link
 

@@ -12,7 +12,8 @@ from fleet import make_bundle, new_device, publish, take_update
 import edgepack_runtime as er
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.live import Follower
-from edgepack_runtime.store import BLOBS, Store
+from edgepack_runtime.store import Store
+from edgepack_runtime.store.layout import BLOBS
 
 
 def test_no_call_is_lost_in_a_switch(place: Path) -> None:

@@ -13,14 +13,13 @@ Invariants, whatever happens between two operations:
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from edgepack_runtime.bundle import INDEX_TYPE, MANIFEST_TYPE, Bundle, Layout
+from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import (
     DeviceError,
     InputError,
@@ -28,15 +27,16 @@ from edgepack_runtime.errors import (
     NothingToDoError,
     TrustError,
 )
-from edgepack_runtime.manifest import CHUNK, canonical_json, is_digest
+from edgepack_runtime.manifest import CHUNK, is_digest
 from edgepack_runtime.store import record as records
+from edgepack_runtime.store.chunks import Buffer, checked, rest
+from edgepack_runtime.store.layout import BLOBS, BlobLayout
 from edgepack_runtime.store.record import Record
 from edgepack_runtime.store.storage import Disk, Storage
 
 ATTEMPTS = 3
-BLOBS, PARTS, LOCK = "blobs", "parts", "lock"
+PARTS, LOCK = "parts", "lock"
 MINIMUM = "minimum:"  # the floor of this name and NAME/BOARD: no rollback goes below that release
-Buffer = bytes | memoryview
 Fetch = Callable[[int], Iterator[Buffer]]
 TIME = "time"  # the floor below which no clock is believed, in seconds since 1970
 _MARGIN = 1 << 20  # bytes left free for the rest of the system
@@ -109,7 +109,7 @@ class Store:
         self.make_room(sum(missing.values()), bundle.blobs())
         state = self.state
         for name, size in missing.items():
-            self.receive(name, size, (), partial(_rest, bundle.blob(name)))
+            self.receive(name, size, (), partial(rest, bundle.blob(name)))
         self.storage.sync_folder(BLOBS)
         new = replace(state, trial=bundle.digest, attempts=ATTEMPTS)
         return records.write(self.storage, new.raised(floors or {}))
@@ -135,7 +135,7 @@ class Store:
             self.storage.make_folder(folder)
         have = self._good(part, size, chunks)
         if have < size or not size:
-            for chunk in _chunks(fetch(have), size - have, chunks[have // CHUNK :]):
+            for chunk in checked(fetch(have), size - have, chunks[have // CHUNK :]):
                 self.storage.append(part, chunk)
         try:
             self.storage.sync(part)
@@ -417,53 +417,3 @@ def _checked_name(name: str) -> str:
     if not is_digest(name):
         raise TrustError(f"{name[:80]!r} is no sha256")
     return name
-
-
-def _rest(content: memoryview, start: int) -> Iterator[Buffer]:
-    yield content[start:]
-
-
-def _chunks(stream: Iterator[Buffer], size: int, chunks: Sequence[str]) -> Iterator[bytes]:
-    """Cut a stream into chunks and check each; exactly `size` bytes have to come."""
-    digests, buffer, left = iter(chunks), bytearray(), size
-    for piece in stream:
-        buffer += piece
-        if len(buffer) > left:
-            raise LinkError("more bytes came than were signed")
-        while len(buffer) >= CHUNK:
-            yield _right(bytes(buffer[:CHUNK]), next(digests, ""))
-            del buffer[:CHUNK]
-            left -= CHUNK
-    if len(buffer) < left:
-        raise LinkError(f"the stream ended {left - len(buffer)} bytes early")
-    if buffer:
-        yield _right(bytes(buffer), next(digests, ""))
-
-
-def _right(chunk: bytes, digest: str) -> bytes:
-    if digest and hashlib.sha256(chunk).hexdigest() != digest:
-        raise LinkError("a chunk is not what was signed")
-    return chunk
-
-
-class BlobLayout(Layout):
-    """One release among the blobs of a store or a channel, as an OCI layout."""
-
-    def __init__(self, storage: Storage, name: str, size: int) -> None:
-        self._storage = storage
-        entry = {"mediaType": MANIFEST_TYPE, "digest": f"sha256:{name}", "size": size}
-        index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [entry]}
-        self._made = {
-            "oci-layout": json.dumps({"imageLayoutVersion": "1.0.0"}).encode(),
-            "index.json": canonical_json(index),
-        }
-
-    def member(self, name: str) -> memoryview:
-        """Return a member: made up, or a blob of the store."""
-        if name in self._made:
-            return memoryview(self._made[name])
-        path = f"{BLOBS}/{name.removeprefix('blobs/sha256/')}"
-        try:
-            return self._storage.map(path)
-        except FileNotFoundError as exc:
-            raise TrustError(f"the store lacks {path}") from exc

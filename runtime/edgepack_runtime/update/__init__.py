@@ -30,7 +30,8 @@ from edgepack_runtime.errors import (
 )
 from edgepack_runtime.fit import misfits
 from edgepack_runtime.manifest import is_digest
-from edgepack_runtime.store import BLOBS, MINIMUM, Store
+from edgepack_runtime.store import MINIMUM, Store
+from edgepack_runtime.store.layout import BLOBS
 from edgepack_runtime.trial import BrokenOffError, prove
 from edgepack_runtime.update.delta import decode
 from edgepack_runtime.update.source import Source

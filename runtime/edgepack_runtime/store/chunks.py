@@ -1,0 +1,39 @@
+"""Cut a stream into the chunks that were signed, and check each as it comes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+from edgepack_runtime.errors import LinkError
+from edgepack_runtime.manifest import CHUNK
+
+Buffer = bytes | memoryview
+
+
+def rest(content: memoryview, start: int) -> Iterator[Buffer]:
+    """Yield what follows a byte, at once."""
+    yield content[start:]
+
+
+def checked(stream: Iterator[Buffer], size: int, chunks: Sequence[str]) -> Iterator[bytes]:
+    """Cut a stream into chunks and check each; exactly `size` bytes have to come."""
+    digests, buffer, left = iter(chunks), bytearray(), size
+    for piece in stream:
+        buffer += piece
+        if len(buffer) > left:
+            raise LinkError("more bytes came than were signed")
+        while len(buffer) >= CHUNK:
+            yield _right(bytes(buffer[:CHUNK]), next(digests, ""))
+            del buffer[:CHUNK]
+            left -= CHUNK
+    if len(buffer) < left:
+        raise LinkError(f"the stream ended {left - len(buffer)} bytes early")
+    if buffer:
+        yield _right(bytes(buffer), next(digests, ""))
+
+
+def _right(chunk: bytes, digest: str) -> bytes:
+    if digest and hashlib.sha256(chunk).hexdigest() != digest:
+        raise LinkError("a chunk is not what was signed")
+    return chunk
