@@ -14,6 +14,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 BLOBS = "blobs"
 _WORTH = 4096  # bytes of a file that a delta is made for
+_OF_BEFORE = ("deltas", "previous")  # what is said of a release by the one before it
 _MOST_SHARE = 0.7  # of the whole: a larger delta is not worth its risk
 
 
@@ -51,8 +53,8 @@ class Rollout:
 class Parcel:
     """What an exported file holds.
 
-    name: of the release, `NAME/BOARD`; days: how long it is valid; light: deltas in place of the
-    files that they make, for devices that run the release before.
+    name: of the release, `NAME/BOARD`; days: how long it is valid; light: what differs from the
+    release before and deltas, for devices that run that one.
     """
 
     name: str
@@ -83,8 +85,10 @@ def publish(bundle: Bundle, folder: Path, key_folder: Path, rollout: Rollout) ->
         known = channel.targets.signed.targets.get(name)
         if known is not None and _is_new(bundle, known, wanted, behind=channel.behind):
             wanted.custom["deltas"] = list(_deltas(known, bundle, folder))
+            wanted.custom["previous"] = known.hashes["sha256"]
         elif known is not None:
-            wanted.custom["deltas"] = known.custom.get("deltas", [])
+            kept = {key: known.custom[key] for key in _OF_BEFORE if key in known.custom}
+            wanted.custom.update(kept)
         bundle.verify()
         for digest in bundle.blobs():
             write(folder / BLOBS / digest, bytes(bundle.blob(digest)))
@@ -109,11 +113,12 @@ def refresh(folder: Path, key_folder: Path) -> list[str]:
         return Repository(folder, key_folder).renew()
 
 
-def export(folder: Path, out: Path, key_folder: Path, days: int) -> None:
+def export(folder: Path, out: Path, key_folder: Path, days: int) -> datetime:
     """Copy a channel to a folder for a USB stick, its timestamp good for `days`.
 
     The stick is a channel like any other: a device checks it in the same way.  What is longer
-    valid can be held back longer, so choose no more days than the stick travels.
+    valid can be held back longer, so choose no more days than the stick travels.  Return when
+    the first of its metadata runs out.
 
     Raises:
         InputError: `out` holds something, or `days` is not positive.
@@ -122,15 +127,19 @@ def export(folder: Path, out: Path, key_folder: Path, days: int) -> None:
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; choose another folder")
     with alone(key_folder):
-        _copy_for(days, folder, out, key_folder)
+        channel = Repository(folder, key_folder)
+        expires = _copy_for(days, folder, out, key_folder)
+        # The channel counts up too: who takes the copy must not find the channel older.
+        channel.save(set())
         shutil.copytree(folder / BLOBS, out / BLOBS)
+    return expires
 
 
-def export_file(parcel: Parcel, folder: Path, out: Path, key_folder: Path) -> None:
+def export_file(parcel: Parcel, folder: Path, out: Path, key_folder: Path) -> datetime:
     """Write one release with the metadata that signs it into one `.epk`, for any carrier.
 
     It is a bundle for who has no channel and a channel of one release for devices, which check
-    it like any other.
+    it like any other.  The channel stays as it is.  Return when the first of it runs out.
 
     Raises:
         InputError: the channel has no such release, no delta of it, or the days are not positive.
@@ -143,7 +152,7 @@ def export_file(parcel: Parcel, folder: Path, out: Path, key_folder: Path) -> No
             there = ", ".join(releases(folder))
             raise InputError(f"{folder} has no release {parcel.name!r}; it has {there}")
         copy = Path(name)
-        _copy_for(parcel.days, folder, copy, key_folder)
+        expires = _copy_for(parcel.days, folder, copy, key_folder)
         layout = BlobLayout(Disk(folder), found.hashes["sha256"], found.length)
         members: dict[str, Member] = {
             top: bytes(layout.member(top)) for top in ("oci-layout", "index.json")
@@ -154,27 +163,39 @@ def export_file(parcel: Parcel, folder: Path, out: Path, key_folder: Path) -> No
         if parcel.light and not deltas:
             raise InputError(f"{parcel.name} has no deltas: export it without --light")
         carried = set(bundle.blobs()) - {delta["blob"] for delta in deltas}
+        if parcel.light:
+            carried -= _blobs_of(folder, found.custom.get("previous", ""))
         for sha256 in sorted(carried):
             members[f"{BLOBS}/sha256/{sha256}"] = bytes(bundle.blob(sha256))
         for delta in deltas:
             sha256 = delta["sha256"]
             members[f"{BLOBS}/sha256/{sha256}"] = folder / BLOBS / sha256
         write_archive(members, out)
+    return expires
 
 
-def _copy_for(days: int, folder: Path, out: Path, key_folder: Path) -> None:
-    """Copy a channel's metadata, good for so many days.
+def _blobs_of(folder: Path, sha256: str) -> set[str]:
+    """Return the blobs of a release that the channel had; none if it cannot be read any more."""
+    path = folder / BLOBS / sha256
+    if not sha256 or not path.is_file():
+        return set()
+    try:
+        layout = BlobLayout(Disk(folder), sha256, path.stat().st_size)
+        return set(Bundle(folder, layout).blobs())
+    except (TrustError, OSError):
+        return set()
 
-    The channel counts up too: who takes the copy must not find the channel older.
-    """
+
+def _copy_for(days: int, folder: Path, out: Path, key_folder: Path) -> datetime:
+    """Copy a channel's metadata, good for so many days; return when the first of it runs out."""
     if days < 1:
         raise InputError(f"an export is valid for a day or more, not {days}")
-    channel = Repository(folder, key_folder)
     shutil.copytree(folder / METADATA, out / METADATA, dirs_exist_ok=True)
     copy = Repository(out, key_folder)
     copy.days["timestamp"] = copy.days["snapshot"] = days
     copy.save(set())
-    channel.save(set())
+    signed = (copy.root.signed, copy.targets.signed, copy.timestamp.signed)
+    return min(metadata.expires for metadata in signed)
 
 
 def releases(folder: Path) -> dict[str, dict[str, Any]]:
@@ -248,7 +269,7 @@ def _is_new(bundle: Bundle, known: TargetFile, wanted: TargetFile, *, behind: bo
     """Tell whether this is another release than the one that is known, and may follow it."""
     release = bundle.manifest.release
     if known.hashes == wanted.hashes:
-        said = {key: value for key, value in known.custom.items() if key != "deltas"}
+        said = {key: value for key, value in known.custom.items() if key not in _OF_BEFORE}
         if said == wanted.custom and not behind:
             raise NothingToDoError(f"the channel has this release {release} already")
         return False

@@ -124,7 +124,7 @@ def channel_refresh(folder: Path, key_folder: Path) -> None:
 @click.option("--usb", type=_PATH, help="Copy the whole channel to this folder.")
 @click.option("--epk", type=_PATH, help="Write one release to this file, with what signs it.")
 @click.option("--name", help="Which release, as NAME/BOARD, for --epk.")
-@click.option("--light", is_flag=True, help="Deltas alone, for devices with the release before.")
+@click.option("--light", is_flag=True, help="Only what differs from the release before.")
 @click.option("--expires", default="90d", show_default=True, help="How long it is valid, in days.")
 @_KEYS
 def channel_export(  # noqa: PLR0913 (a command's options)
@@ -143,7 +143,8 @@ def channel_export(  # noqa: PLR0913 (a command's options)
     if (usb is None) == (epk is None) or (epk is not None) != (name is not None):
         raise InputError("give --usb FOLDER, or --epk FILE with --name NAME/BOARD")
     if usb is not None:
-        channel.export(folder, usb, key_folder, int(days))
-    elif epk is not None and name is not None:
-        channel.export_file(channel.Parcel(name, int(days), light), folder, epk, key_folder)
-    click.echo(f"{usb or epk}: valid for {days} days")
+        until = channel.export(folder, usb, key_folder, int(days))
+    else:
+        parcel = channel.Parcel(name or "", int(days), light)
+        until = channel.export_file(parcel, folder, Path(epk or ""), key_folder)
+    click.echo(f"{usb or epk}: valid until {until:%Y-%m-%d}")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime import __version__
-from edgepack_runtime.errors import DeviceError, EdgepackError, InputError
+from edgepack_runtime.errors import DeviceError, EdgepackError, InputError, NothingToDoError
 
 if TYPE_CHECKING:
     from edgepack_runtime.bundle import Bundle
@@ -30,14 +30,16 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args.action(args)
     except EdgepackError as exc:
-        sys.stderr.write(f"error: {exc}\n")
+        word = "nothing done" if isinstance(exc, NothingToDoError) else "error"
+        sys.stderr.write(f"{word}: {exc}\n")
         return exc.exit_code
     except BrokenPipeError:
         return 1
     except KeyboardInterrupt:
         return 130
     except OSError as exc:
-        sys.stderr.write(f"error: {exc}\n")
+        where = f"{exc.filename}: " if exc.filename else ""
+        sys.stderr.write(f"error: {where}{exc.strerror or exc}; mend that and try again\n")
         return 1
     return 0
 

@@ -15,9 +15,12 @@ from edgepack_runtime.errors import (
     DeviceError,
     EdgepackError,
     InputError,
+    LinkError,
     NothingToDoError,
     SelfTestError,
+    TrustError,
 )
+from edgepack_runtime.manifest import safe_name
 
 if TYPE_CHECKING:
     from edgepack_runtime.bundle import Bundle
@@ -99,7 +102,7 @@ def _update(args: argparse.Namespace) -> dict[str, Any]:
 def _import(args: argparse.Namespace) -> dict[str, Any]:
     _need_tuf()
     from edgepack_runtime.update import Policy
-    from edgepack_runtime.update.source import digest_of, open_source
+    from edgepack_runtime.update.source import MissingError, digest_of, open_source
 
     if not Path(args.file).is_file():
         raise InputError(f"no file at {args.file}")
@@ -111,7 +114,15 @@ def _import(args: argparse.Namespace) -> dict[str, Any]:
         if running and not state.trial and running.digest == state.active == digest_of(archive):
             # A carrier that comes again, in whatever order, finds it done.
             return {"running": f"{args.name} {running.manifest.version}", "digest": running.digest}
-        return _take(updater)
+        try:
+            return _take(updater)
+        except MissingError as exc:
+            raise InputError(
+                f"{exc}. Copy it again if it was cut short; if it is a light one, this device "
+                "does not run the release before: export without --light"
+            ) from exc
+        except LinkError as exc:  # nothing to wait for: the file is all there is
+            raise TrustError(f"{args.file} is damaged or was altered: {exc}") from exc
 
 
 def _updater(args: argparse.Namespace, sources: Sequence[Source], policy: Policy) -> Updater:
@@ -119,7 +130,12 @@ def _updater(args: argparse.Namespace, sources: Sequence[Source], policy: Policy
     from edgepack_runtime.trial import prove_apart
     from edgepack_runtime.update import Hooks, Updater, read_root
 
-    store = Path(args.store)
+    if not args.patience > 0:
+        raise InputError(f"--patience takes seconds above 0, not {args.patience:g}")
+    parts = args.name.split("/")
+    if len(parts) != 2 or not all(safe_name(part) for part in parts):
+        raise InputError(f"--name is NAME/BOARD, as in `edgepack channel list`, not {args.name!r}")
+    store = _folder(args)
     return Updater(
         Store.at(store), sources, read_root(Path(args.root)), args.name, policy, _show,
         partial(prove_apart, store, args.patience),
@@ -147,6 +163,16 @@ def _said(offer: Offer) -> dict[str, Any]:
     return {
         "version": offer.version, "release": offer.release, "digest": f"sha256:{offer.sha256}"
     }  # fmt: skip
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    """Return the folder of the store; an `InputError` if it can be none."""
+    path = Path(args.store)
+    if not args.store or (path.exists() and not path.is_dir()):
+        raise InputError(f"--store {args.store!r} is no folder")
+    if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+        raise InputError(f"the store at {path} cannot be read: run this as the user that owns it")
+    return path
 
 
 def _need_tuf() -> None:
@@ -193,7 +219,7 @@ def _status(args: argparse.Namespace) -> dict[str, Any]:
 
     from edgepack_runtime.store import Store
 
-    store = Store.at(Path(args.store))
+    store = Store.at(_folder(args))
     running = store.running()
     shown = "the factory's release"
     if running is not None:
@@ -204,7 +230,7 @@ def _status(args: argparse.Namespace) -> dict[str, Any]:
 def _rollback(args: argparse.Namespace) -> dict[str, Any]:
     from edgepack_runtime.store import Store
 
-    store = Store.at(Path(args.store))
+    store = Store.at(_folder(args))
     with store.alone():
         return {"active": store.rollback(args.release).active or "the factory's release"}
 
@@ -212,7 +238,7 @@ def _rollback(args: argparse.Namespace) -> dict[str, Any]:
 def _pin(args: argparse.Namespace) -> dict[str, Any]:
     from edgepack_runtime.store import Store
 
-    store = Store.at(Path(args.store))
+    store = Store.at(_folder(args))
     with store.alone():
         return {"pinned": store.pin(pinned=not args.off).pinned}
 
@@ -220,7 +246,7 @@ def _pin(args: argparse.Namespace) -> dict[str, Any]:
 def _collect(args: argparse.Namespace) -> dict[str, Any]:
     from edgepack_runtime.store import Store
 
-    store = Store.at(Path(args.store))
+    store = Store.at(_folder(args))
     with store.alone():
         return {"bytes_freed": store.collect()}
 
@@ -228,6 +254,6 @@ def _collect(args: argparse.Namespace) -> dict[str, Any]:
 def _retry(args: argparse.Namespace) -> dict[str, Any]:
     from edgepack_runtime.store import Store
 
-    store = Store.at(Path(args.store))
+    store = Store.at(_folder(args))
     with store.alone():
         return {"forgiven": list(store.state.bad), "pinned": store.forgive().pinned}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def test_every_cut_of_a_file_is_refused(place: Path, take: Import) -> None:
     part = place / "part.epk"
     for length in (0, 100, 512, 3000, 20_000, len(content) // 2, len(content) - 20_000):
         part.write_bytes(content[:length])
-        assert take(part)[0] in (1, 5), length
+        assert take(part)[0] in (2, 5), length
     assert take(path)[0] == 0
 
 
@@ -188,3 +189,52 @@ def test_a_member_that_does_not_belong_is_refused(tmp_path: Path) -> None:
         archive.add(__file__, "metadata/../evil.json")
     with pytest.raises(EdgepackError, match="does not belong"):
         Bundle.open(path)
+
+
+def test_exports_do_not_age_each_other(place: Path, take: Import) -> None:
+    """A light file, then a full one of the same release, and the channel itself: none is older."""
+    assert take(write_file(place))[0] == 0
+    publish(place, light_change(place, 2))
+    shutil.copytree(place / "channel", place / "www")
+    full, light = write_file(place, name="full.epk"), write_file(place, "--light", name="light.epk")
+    other = ["--store", str(place / "other")]
+    assert take(light, *other)[0] == 2
+    assert take(full, *other)[0] == 0
+    assert take(light)[0] == 0
+    update = ["update", "--root", str(place / "root.json"), "--name", NAME, "--channel"]
+    assert runtime([*update, str(place / "www"), *other]) == 7
+
+
+def test_a_light_file_leaves_out_what_did_not_change(place: Path) -> None:
+    """Neither what a delta makes nor what the release before has."""
+    publish(place, light_change(place, 2))
+    names = handmade.spans(write_file(place, "--light"))
+    said = channel.releases(place / "channel")[NAME]
+    with_both = set(Bundle.open(place / "r1.epk").blobs())
+    assert not with_both & {name.rpartition("/")[2] for name in names}
+    assert said["previous"] in with_both
+
+
+def test_an_export_says_when_it_runs_out(place: Path) -> None:
+    """No later than the first of what signs it: the targets are good for a year."""
+    until = channel.export_file(
+        channel.Parcel(NAME, days=4000), place / "channel", place / "x.epk", place / "keys"
+    )
+    assert until.year - datetime.now(UTC).year in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["--name", "small"], "NAME/BOARD"), (["--patience", "0"], "above 0"),
+     (["--store", ""], "no folder"), (["--store", __file__], "no folder")],
+)  # fmt: skip
+def test_wrong_options_are_said(
+    place: Path, capfd: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    """One clear error each, and nothing is made."""
+    path, root = write_file(place), place / "channel/metadata/1.root.json"
+    code = runtime(["import", str(path), "--store", str(place / "device"), "--root", str(root),
+                    "--name", NAME, *options])  # fmt: skip
+    assert code == 2
+    assert said in capfd.readouterr().err
+    assert not (place / "device").exists()

@@ -22,7 +22,7 @@ from urllib.request import Request, urlopen
 
 TIMEOUT = 60
 PIECE = 1 << 16
-AGAIN = (1, 7)  # the disk or the link; pinned, busy or put off: the next run tries again
+LATER = ("pinned", "the hook", "another process")  # with exit code 7: the next run tries again
 
 
 def main(controller: str) -> int:
@@ -50,7 +50,8 @@ def main(controller: str) -> int:
                "--name", settings["NAME"]]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     details = (done.stdout + done.stderr).strip().splitlines()[-5:]
-    if done.returncode in AGAIN:
+    put_off = done.returncode == 7 and any(word in done.stderr for word in LATER)
+    if done.returncode == 1 or put_off:
         tell(feedback, deployment["id"], ok=None, details=details)
         return done.returncode
     tell(feedback, deployment["id"], ok=done.returncode == 0, details=details)

@@ -369,7 +369,10 @@ class Store:
         if digest == state.trial:
             raise NothingToDoError(f"{digest} is on trial already")
         if digest in state.bad:
-            raise NothingToDoError(f"{digest} failed on this device before; it is not tried again")
+            raise NothingToDoError(
+                f"{digest} failed on this device before, or was taken back; edgepack-runtime retry "
+                "lets it be tried again"
+            )
 
     def make_room(self, size: int, keep: Collection[str] = ()) -> None:
         """See that there is room for so many bytes more; what no release needs goes first.

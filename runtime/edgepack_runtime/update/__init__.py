@@ -34,7 +34,7 @@ from edgepack_runtime.store import MINIMUM, Store
 from edgepack_runtime.store.layout import BLOBS
 from edgepack_runtime.trial import BrokenOffError, prove
 from edgepack_runtime.update.delta import decode
-from edgepack_runtime.update.source import Source
+from edgepack_runtime.update.source import MissingError, Source
 from edgepack_runtime.update.trust import Offer, offered
 
 _log = logging.getLogger(__name__)
@@ -259,6 +259,8 @@ class Updater:
                 self._receive(delta.sha256, delta.size, (), attempts=1)
                 fetch = partial(_decoded, storage.map(f"{BLOBS}/{delta.sha256}"), old, size)
                 self.store.receive(sha256, size, chunks, fetch)
+            except MissingError:
+                continue  # a file that carries whole blobs has no use for deltas
             except (LinkError, TrustError) as exc:
                 _log.warning("a delta is of no use, the whole blob is taken: %s", exc)
                 continue
@@ -324,10 +326,17 @@ def read_root(path: Path) -> bytes:
         TrustError: there is none, or it is no root metadata.
 
     """
+    from tuf.api.exceptions import RepositoryError
+    from tuf.api.metadata import Metadata, Root
+
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
+        Metadata[Root].from_bytes(content)
+    except RepositoryError as exc:
+        raise TrustError(f"{path} is no root metadata: {exc}") from exc
     except OSError as exc:
         raise TrustError(
             f"no root metadata at {path}: copy metadata/1.root.json of the channel there, by a "
             "way that you trust"
         ) from exc
+    return content

@@ -99,8 +99,8 @@ class Archive:
         offset, size = self._spans.get(path.replace("blobs/", "blobs/sha256/", 1), (0, -1))
         if size < 0:
             raise MissingError(
-                f"{self._path} has no {path}; a file that was exported with --light holds only "
-                "what differs from the release before"
+                f"{self._path} has no {path}; one that was exported with --light holds only what "
+                "differs from the release before"
             )
         for at in range(start, size, _PIECE):
             length = min(_PIECE, size - at)

@@ -24,7 +24,7 @@ from edgepack_runtime.errors import LinkError, NothingToDoError, TrustError
 from edgepack_runtime.manifest import is_digest
 from edgepack_runtime.store import TIME
 from edgepack_runtime.store.record import Record
-from edgepack_runtime.update.source import MissingError, Source
+from edgepack_runtime.update.source import Archive, MissingError, Source
 
 _BASE = "channel:///metadata/"
 _ROLES = ("timestamp", "snapshot", "targets")
@@ -86,16 +86,24 @@ def offered(source: Source, root: bytes, name: str, state: Record, remember: Rem
             client._trusted_set.reference_time = datetime.fromtimestamp(now, timezone.utc)  # noqa: SLF001
             client.refresh()
             seen = _versions(Path(folder))
+            if isinstance(source, Archive):  # its own snapshot and timestamp count for nobody else
+                seen = {k: v for k, v in seen.items() if k == "root" or k.startswith("targets@")}
+            else:
+                seen |= _time(Path(folder), now)
             _check_floors(state.floors, seen)
             _check_root(Path(folder), state)
-            remember(seen | _time(Path(folder), now), _root_digest(Path(folder), seen["root"]))
+            remember(seen, _root_digest(Path(folder), seen["root"]))
             target = client.get_targetinfo(name)
+            there = sorted(client._trusted_set.targets.targets)  # noqa: SLF001 (no public way)
         except RepositoryError as exc:
-            raise TrustError(f"the channel's metadata is refused: {exc}") from exc
+            hint = "; is the root that this device was given of this channel?" * ("0/" in str(exc))
+            raise TrustError(f"the channel's metadata is refused: {exc}{hint}") from exc
         except DownloadError as exc:
             raise LinkError(f"the channel's metadata does not come: {exc}") from exc
     if target is None:
-        raise NothingToDoError(f"the channel has no release {name!r}")
+        raise NothingToDoError(
+            f"the channel has no release {name!r}; it has {', '.join(there) or 'none'}"
+        )
     return _offer(target, name)
 
 
@@ -111,7 +119,7 @@ def _time(folder: Path, now: float) -> dict[str, int]:
 
 def _check_floors(floors: Mapping[str, int], seen: Mapping[str, int]) -> None:
     for role, least in floors.items():
-        if seen.get(role, least) < least:
+        if role != TIME and seen.get(role, least) < least:
             raise TrustError(
                 f"the channel shows version {seen[role]} of {role.partition('@')[0]}, and "
                 f"{least} was seen before: it is older, or was put back"
