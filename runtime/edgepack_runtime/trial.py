@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import DeviceError, EdgepackError, SelfTestError, TrustError
 from edgepack_runtime.paths import of_its_own
+
+if TYPE_CHECKING:
+    from edgepack_runtime.model import Model
+
+_ROUNDS = 5
 
 
 class BrokenOffError(EdgepackError):
     """The proof did not come to an end: it may be tried again, as often as there are attempts."""
 
 
-def prove(bundle: Bundle) -> None:
+def prove(bundle: Bundle, most_ms: float = 0.0) -> None:
     """Load a release and run its golden inputs in this process.
 
+    Args:
+        bundle: the release.
+        most_ms: milliseconds that a golden input may take, median of all; 0 for no limit.
+
     Raises:
-        SelfTestError: its outputs stray.
+        SelfTestError: its outputs stray, or it is slower than that.
         TrustError: it is not whole.
         DeviceError: this device cannot run it now.
 
@@ -27,10 +38,31 @@ def prove(bundle: Bundle) -> None:
     from edgepack_runtime.model import load
     from edgepack_runtime.selftest import selftest
 
-    selftest(bundle, load(bundle))
+    model = load(bundle)
+    selftest(bundle, model)
+    if most_ms and (found := _median_ms(bundle, model)) > most_ms:
+        raise SelfTestError(
+            f"{bundle.path}: variant {model.variant.name} takes {found:.1f} ms for a golden input "
+            f"on this device, the limit is {most_ms:g}"
+        )
 
 
-def prove_apart(store: Path, seconds: float, bundle: Bundle) -> None:
+def _median_ms(bundle: Bundle, model: Model) -> float:
+    """Return the median time of the golden inputs, text in to answer out, each run a few times."""
+    import statistics
+
+    from edgepack_runtime.selftest import read_golden
+
+    times = []
+    for text in read_golden(bundle).texts:
+        for _ in range(_ROUNDS):
+            start = time.perf_counter()
+            model(text)
+            times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def prove_apart(store: Path, seconds: float, most_ms: float, bundle: Bundle) -> None:
     """Do as `prove`, in a process of its own that is killed after so many seconds.
 
     Raises:
@@ -41,7 +73,7 @@ def prove_apart(store: Path, seconds: float, bundle: Bundle) -> None:
     import subprocess
 
     command = [sys.executable, "-m", "edgepack_runtime.trial", str(store.absolute()),
-               bundle.digest]  # fmt: skip
+               bundle.digest, str(most_ms)]  # fmt: skip
     try:
         done = subprocess.run(  # noqa: S603 (our own program)
             command, check=False, timeout=seconds, stdout=subprocess.DEVNULL,
@@ -62,11 +94,11 @@ def prove_apart(store: Path, seconds: float, bundle: Bundle) -> None:
     raise family(reason)
 
 
-def _main(store: str, digest: str) -> int:
+def _main(store: str, digest: str, most_ms: str) -> int:
     from edgepack_runtime.store import Store
 
     try:
-        prove(Store.at(Path(store)).bundle(digest))
+        prove(Store.at(Path(store)).bundle(digest), float(most_ms))
     except EdgepackError as exc:
         sys.stderr.write(f"error: {exc}\n")
         return exc.exit_code

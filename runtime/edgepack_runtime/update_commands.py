@@ -82,6 +82,9 @@ def _trial_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--patience", type=float, default=600.0, help="seconds for a self-test or a hook (600)"
     )
+    command.add_argument(
+        "--most-ms", type=float, default=0.0, help="milliseconds that a golden input may take"
+    )
 
 
 def _update(args: argparse.Namespace) -> dict[str, Any]:
@@ -138,7 +141,7 @@ def _updater(args: argparse.Namespace, sources: Sequence[Source], policy: Policy
     store = _folder(args)
     return Updater(
         Store.at(store), sources, read_root(Path(args.root)), args.name, policy, _show,
-        partial(prove_apart, store, args.patience),
+        partial(prove_apart, store, args.patience, args.most_ms),
         Hooks(
             partial(_run_hook, args.before, args.patience, NothingToDoError),
             partial(_run_hook, args.after, args.patience, SelfTestError) if args.after else None,

@@ -254,3 +254,17 @@ def test_a_device_in_trouble_condemns_nothing(
         assert update()[0] == 4
     assert Store.at(place / "device").state.bad == ()
     assert update()[0] == 0
+
+
+def test_a_release_that_is_too_slow_here_is_given_up(place: Path, update: Command) -> None:
+    """Its outputs are right and its time is not: what ran goes on, and it is said by how much."""
+    update()
+    store = Store.at(place / "device")
+    before = store.state.active
+    publish(place, make_bundle(place, 2))
+    code, answer = update("--most-ms", "0.000001")
+    assert code == 6
+    assert "ms for a golden input" in answer["error"]
+    assert store.state.active == before
+    publish(place, make_bundle(place, 3))
+    assert update("--most-ms", "60000")[0] == 0
