@@ -10,7 +10,8 @@ from pathlib import Path
 from crash import CrashDisk, State
 
 from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.store import ATTEMPTS, PARTS, Store
+from edgepack_runtime.store import ATTEMPTS, Store
+from edgepack_runtime.store.blobs import PARTS
 from edgepack_runtime.store.layout import BLOBS
 
 Work = Callable[[Store, "Promises"], None]
@@ -134,7 +135,7 @@ def check_no_leak(store: Store) -> None:
     state = store.state
     wanted: set[str] = set()
     for digest in filter(None, (state.active, state.previous, state.trial)):
-        wanted |= set(store.bundle(digest).blobs())
+        wanted |= set(store.blobs.bundle(digest).blobs())
     if extra := set(store.storage.names(BLOBS)) - wanted:
         raise BrokenPromiseError(f"{len(extra)} blobs leaked")
     if store.storage.names(PARTS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -68,4 +69,14 @@ def light_change(place: Path, release: int) -> Bundle:
     extra = {"weights.bin": bytes(weights), "own.bin": bytes([release]) * 50}
     change = {"release": release, "version": f"1.{release}"}
     path = handmade.bundle(place / f"light{release}.epk", change=change, extra=extra)
+    return Bundle.open(path)
+
+
+def bad_release(place: Path, release: int) -> Bundle:
+    """Return a release whose golden outputs do not come out."""
+    golden = {"inputs": ["turn on"], "outputs": [{"shape": [3], "data": [0.0, 0.5, 0.5]}]}
+    path = handmade.bundle(
+        place / f"bad{release}.epk", change={"release": release, "version": f"1.{release}"},
+        extra={"golden.json": json.dumps(golden).encode()},
+    )  # fmt: skip
     return Bundle.open(path)

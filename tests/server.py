@@ -76,13 +76,18 @@ class Handler(BaseHTTPRequestHandler):
 def serve(root: Path) -> Iterator[Server]:
     """Serve a folder until the block ends."""
     state = Server(root)
-    handler = type("Bound", (Handler,), {"state": state})
+    with listening(type("Bound", (Handler,), {"state": state})) as state.url:
+        yield state
+
+
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Answer on loopback until the block ends; yield the address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    state.url = f"http://127.0.0.1:{server.server_address[1]}"
     worker = Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     worker.start()
     try:
-        yield state
+        yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()

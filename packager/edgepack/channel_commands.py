@@ -140,11 +140,11 @@ def channel_export(  # noqa: PLR0913 (a command's options)
     days = expires.removesuffix("d")
     if not days.isdigit():
         raise InputError(f"--expires takes days, as 90d, not {expires!r}")
-    if (usb is None) == (epk is None) or (epk is not None) != (name is not None):
-        raise InputError("give --usb FOLDER, or --epk FILE with --name NAME/BOARD")
-    if usb is not None:
+    if usb is not None and epk is None and name is None:
         until = channel.export(folder, usb, key_folder, int(days))
+    elif epk is not None and name is not None and usb is None:
+        parcel = channel.Parcel(name, int(days), light)
+        until = channel.export_file(parcel, folder, epk, key_folder)
     else:
-        parcel = channel.Parcel(name or "", int(days), light)
-        until = channel.export_file(parcel, folder, Path(epk or ""), key_folder)
+        raise InputError("give --usb FOLDER, or --epk FILE with --name NAME/BOARD")
     click.echo(f"{usb or epk}: valid until {until:%Y-%m-%d}")

@@ -7,7 +7,8 @@ import io
 import os
 import shutil
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,19 +57,26 @@ def write_bundle(
     """
     refuse_foreign(path)
     members, digest = _members(manifest, content, report)
-    work = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with _in_place_of(path) as work:
         if layout == "epk":
             _write_archive(members, work)
         else:
             _write_folder(members, work)
+    return digest
+
+
+@contextmanager
+def _in_place_of(path: Path) -> Iterator[Path]:
+    """Give a path to write to; what is there in the end takes the place of `path`, or nothing."""
+    work = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield work
         replace_bundle(work, path)
     except OSError as exc:
         raise EdgepackError(f"cannot write {path}: {exc.strerror}") from exc
     finally:
         shutil.rmtree(work, ignore_errors=True)
         work.unlink(missing_ok=True)
-    return digest
 
 
 def _members(
@@ -159,15 +167,11 @@ def write_archive(members: Mapping[str, Member], path: Path) -> None:
         EdgepackError: the disk is full or `path` cannot be written.
 
     """
-    work = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise EdgepackError(f"cannot write {path}: it is a folder")
+    with _in_place_of(path) as work:
+        work.parent.mkdir(parents=True, exist_ok=True)
         _write_archive(members, work)
-        work.replace(path)
-    except OSError as exc:
-        raise EdgepackError(f"cannot write {path}: {exc.strerror}") from exc
-    finally:
-        work.unlink(missing_ok=True)
 
 
 def _write_archive(members: Mapping[str, Member], path: Path) -> None:

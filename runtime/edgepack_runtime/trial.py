@@ -83,12 +83,12 @@ def prove_apart(store: Path, seconds: float, most_ms: float, bundle: Bundle) -> 
         raise BrokenOffError(f"the self-test did not end within {seconds:g} s") from exc
     if done.returncode == 0:
         return
+    if done.returncode == -signal.SIGKILL:
+        raise DeviceError("the self-test was killed, as a system does that is short of memory")
     said = done.stderr.strip().splitlines()
     reason = said[-1].removeprefix("error: ") if said else "it said nothing"
     families = (SelfTestError, TrustError, DeviceError)
     family = next((f for f in families if f.exit_code == done.returncode), None)
-    if done.returncode == -signal.SIGKILL:
-        raise DeviceError("the self-test was killed, as a system does that is short of memory")
     if family is None:
         raise BrokenOffError(f"the self-test broke off with {done.returncode}: {reason}")
     raise family(reason)
@@ -98,7 +98,7 @@ def _main(store: str, digest: str, most_ms: str) -> int:
     from edgepack_runtime.store import Store
 
     try:
-        prove(Store.at(Path(store)).bundle(digest), float(most_ms))
+        prove(Store.at(Path(store)).blobs.bundle(digest), float(most_ms))
     except EdgepackError as exc:
         sys.stderr.write(f"error: {exc}\n")
         return exc.exit_code

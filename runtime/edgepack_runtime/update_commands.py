@@ -6,7 +6,8 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from edgepack_runtime.manifest import safe_name
 
 if TYPE_CHECKING:
     from edgepack_runtime.bundle import Bundle
+    from edgepack_runtime.store import Store
     from edgepack_runtime.update import Policy, Updater
     from edgepack_runtime.update.source import Source
     from edgepack_runtime.update.trust import Offer
@@ -99,6 +101,7 @@ def _update(args: argparse.Namespace) -> dict[str, Any]:
         if args.check:
             offer = updater.check()
             return {"available": f"{args.name} {offer.version}", **_said(offer)}
+        _resume(updater)
         return _take(updater)
 
 
@@ -113,8 +116,9 @@ def _import(args: argparse.Namespace) -> dict[str, Any]:
     updater = _updater(args, [archive], Policy(attempts=1, insist=True))
     store = updater.store
     with store.alone():
-        state, running = store.state, store.running()
-        if running and not state.trial and running.digest == state.active == digest_of(archive):
+        _resume(updater)
+        running = store.running()
+        if running and running.digest == store.state.active == digest_of(archive):
             # A carrier that comes again, in whatever order, finds it done.
             return {"running": f"{args.name} {running.manifest.version}", "digest": running.digest}
         try:
@@ -149,11 +153,15 @@ def _updater(args: argparse.Namespace, sources: Sequence[Source], policy: Policy
     )  # fmt: skip
 
 
+def _resume(updater: Updater) -> None:
+    """Finish a trial that a power cut or a crash interrupted, if there is one."""
+    if updater.store.state.trial:
+        why = updater.try_out()
+        _log.warning("an interrupted trial: %s", why or "confirmed")
+
+
 def _take(updater: Updater) -> dict[str, Any]:
     """Take what is offered, prove it, and collect what is not needed any more."""
-    if updater.store.state.trial:
-        why = updater.try_out()  # a trial that a power cut or a crash interrupted
-        _log.warning("an interrupted trial: %s", why or "confirmed")
     offer = updater.check()
     updater.install(offer)
     if updater.store.state.trial and (why := updater.try_out()):
@@ -231,32 +239,32 @@ def _status(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _rollback(args: argparse.Namespace) -> dict[str, Any]:
-    from edgepack_runtime.store import Store
-
-    store = Store.at(_folder(args))
-    with store.alone():
+    with _alone(args) as store:
         return {"active": store.rollback(args.release).active or "the factory's release"}
 
 
 def _pin(args: argparse.Namespace) -> dict[str, Any]:
-    from edgepack_runtime.store import Store
-
-    store = Store.at(_folder(args))
-    with store.alone():
+    with _alone(args) as store:
         return {"pinned": store.pin(pinned=not args.off).pinned}
 
 
 def _collect(args: argparse.Namespace) -> dict[str, Any]:
-    from edgepack_runtime.store import Store
-
-    store = Store.at(_folder(args))
-    with store.alone():
+    with _alone(args) as store:
         return {"bytes_freed": store.collect()}
 
 
 def _retry(args: argparse.Namespace) -> dict[str, Any]:
+    with _alone(args) as store:
+        forgiven = store.state.bad
+        store.forgive()
+        return {"forgiven": list(forgiven)}
+
+
+@contextmanager
+def _alone(args: argparse.Namespace) -> Iterator[Store]:
+    """Open the store as its only writer."""
     from edgepack_runtime.store import Store
 
     store = Store.at(_folder(args))
     with store.alone():
-        return {"forgiven": list(store.state.bad), "pinned": store.forgive().pinned}
+        yield store

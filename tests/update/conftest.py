@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fleet import make_bundle, publish
+from carriers import EXAMPLE, Site
+from fleet import NAME, make_bundle, publish
 from server import Server, serve
 
 from edgepack import keys
@@ -25,3 +28,19 @@ def server(place: Path) -> Iterator[Server]:
     """The channel on a web server."""
     with serve(place / "channel") as state:
         yield state
+
+
+@pytest.fixture
+def site(place: Path) -> Site:
+    """A device that was set up as the example's README says."""
+    shutil.copy(place / "channel/metadata/1.root.json", place / "root.json")
+    lines = (EXAMPLE / "update.conf").read_text().splitlines()
+    names = [line.split("=")[0] for line in lines if "=" in line]
+    here = {
+        "RUNTIME": f"{sys.executable} -m edgepack_runtime", "ROOT": str(place / "root.json"),
+        "EDGEPACK_STORE": str(place / "device"), "CHANNEL": str(place / "channel"), "NAME": NAME,
+    }  # fmt: skip
+    assert set(names) == set(here)
+    conf = place / "update.conf"
+    conf.write_text("".join(f'{name}="{value}"\n' for name, value in here.items()))
+    return Site(place, here, {"EDGEPACK_CONF": str(conf)})

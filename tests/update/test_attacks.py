@@ -219,7 +219,7 @@ def test_a_signed_hash_is_no_path(place: Path) -> None:
     with pytest.raises(TrustError, match="no sha256"):
         new_device(place).check()
     with pytest.raises(TrustError, match="no sha256"):
-        Store.at(place / "device").receive("../victim", 4, (), lambda _: iter([b"evil"]))
+        Store.at(place / "device").blobs.receive("../victim", 4, (), lambda _: iter([b"evil"]))
     assert (place / "device/victim").read_text() == "precious"
 
 

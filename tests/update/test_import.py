@@ -238,3 +238,14 @@ def test_wrong_options_are_said(
     assert code == 2
     assert said in capfd.readouterr().err
     assert not (place / "device").exists()
+
+
+def test_an_import_that_was_interrupted_is_finished_by_the_next(place: Path, take: Import) -> None:
+    """The power went before the proof: the same command again ends with the release that runs."""
+    path = write_file(place)
+    device = new_device(place, Archive(path))
+    device.install(device.check())
+    assert device.store.state.trial
+    code, answer = take(path)
+    assert (code, answer["digest"]) == (0, device.store.state.active)
+    assert device.store.state.trial == ""

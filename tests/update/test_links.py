@@ -19,7 +19,7 @@ from edgepack_runtime.errors import (
     LinkError,
 )
 from edgepack_runtime.manifest import CHUNK
-from edgepack_runtime.store import PARTS
+from edgepack_runtime.store.blobs import PARTS
 from edgepack_runtime.update import Policy, Updater
 from edgepack_runtime.update.source import Folder, Http, Link, open_source
 

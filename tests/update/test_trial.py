@@ -211,7 +211,10 @@ def test_a_device_that_dies_in_the_hook_comes_back_to_it(place: Path, update: Co
     assert update()[0] == 7
 
 
-def test_a_device_that_dies_once_in_the_hook_settles(place: Path, update: Command) -> None:
+@pytest.mark.parametrize("again", [True, False], ids=["the same hook", "no hook any more"])
+def test_a_device_that_dies_once_in_the_hook_settles(
+    place: Path, update: Command, *, again: bool
+) -> None:
     """The next run finishes what the power cut interrupted."""
     device = new_device(place)
 
@@ -224,8 +227,9 @@ def test_a_device_that_dies_once_in_the_hook_settles(place: Path, update: Comman
     with pytest.raises(KeyboardInterrupt):
         updater.try_out()
     assert device.store.state.active == device.store.state.trial != ""
-    assert update("--after", f"touch {place}/settled")[0] == 7
-    assert (place / "settled").exists()
+    hook = ["--after", f"touch {place}/settled"] if again else []
+    assert update(*hook)[0] == 7
+    assert (place / "settled").exists() == again
     assert device.store.state.trial == ""
     assert device.store.state.active
 

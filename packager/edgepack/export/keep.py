@@ -8,7 +8,6 @@ is measured: where it costs likeness to the float model, nothing is.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -75,14 +74,12 @@ def keep_scales(
                 for folder in (_alone(out, Path(name, "fresh")), new)
             )
             keeps = kept.mean_cosine >= fresh.mean_cosine - _SLACK
-            report |= {
-                "kept": keeps,
-                "cosine": {"fresh": fresh.mean_cosine, "kept": kept.mean_cosine},
-            }
+            report["kept"] = keeps
+            report["cosine"] = {"fresh": fresh.mean_cosine, "kept": kept.mean_cosine}
             if keeps:
                 for path in new.iterdir():
                     path.replace(out / path.name)
-    (out / REPORT).write_bytes(canonical_json(json.loads(json.dumps(report))))
+    (out / REPORT).write_bytes(canonical_json(report))
 
 
 def on_old_scale(

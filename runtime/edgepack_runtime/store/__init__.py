@@ -12,32 +12,24 @@ Invariants, whatever happens between two operations:
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.errors import (
-    DeviceError,
-    InputError,
-    LinkError,
-    NothingToDoError,
-    TrustError,
-)
-from edgepack_runtime.manifest import CHUNK, is_digest
+from edgepack_runtime.errors import DeviceError, NothingToDoError
 from edgepack_runtime.store import record as records
-from edgepack_runtime.store.chunks import Buffer, checked, rest
-from edgepack_runtime.store.layout import BLOBS, BlobLayout
+from edgepack_runtime.store.blobs import PARTS, Blobs
+from edgepack_runtime.store.chunks import rest
+from edgepack_runtime.store.layout import BLOBS
 from edgepack_runtime.store.record import Record
 from edgepack_runtime.store.storage import Disk, Storage
 
 ATTEMPTS = 3
-PARTS, LOCK = "parts", "lock"
+LOCK = "lock"
 MINIMUM = "minimum:"  # the floor of this name and NAME/BOARD: no rollback goes below that release
-Fetch = Callable[[int], Iterator[Buffer]]
 TIME = "time"  # the floor below which no clock is believed, in seconds since 1970
 _MARGIN = 1 << 20  # bytes left free for the rest of the system
 
@@ -58,6 +50,7 @@ class Store:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage  # nothing is written before there is something to write
+        self.blobs = Blobs(storage)
 
     @classmethod
     def at(cls, root: Path) -> Store:
@@ -68,31 +61,6 @@ class Store:
     def state(self) -> Record:
         """Read the state that counts now."""
         return records.read(self.storage)
-
-    def bundle(self, digest: str) -> Bundle:
-        """Open a release; a `TrustError` if it is not whole."""
-        name = _checked_name(digest.removeprefix("sha256:"))
-        size = self.storage.size(f"{BLOBS}/{name}")
-        if size < 0:
-            raise TrustError(f"the store has no release {digest}")
-        return Bundle(Path(digest), BlobLayout(self.storage, name, size))
-
-    def missing(self, bundle: Bundle) -> dict[str, int]:
-        """Return {sha256: bytes} of the blobs of a bundle that the store lacks.
-
-        Those that are there are hashed, and removed if they are damaged, so that they come again.
-        """
-        return {name: size for name, size in bundle.blobs().items() if not self._has(name, size)}
-
-    def _has(self, name: str, size: int) -> bool:
-        path = f"{BLOBS}/{name}"
-        if self.storage.size(path) != size:
-            return False
-        with suppress(OSError):
-            if self.storage.digest(path) == name:
-                return True
-        self.storage.remove(path)
-        return False
 
     def install(self, bundle: Bundle, floors: Mapping[str, int] | None = None) -> Record:
         """Copy a bundle's blobs, make them durable, and put the release on trial.
@@ -105,63 +73,14 @@ class Store:
 
         """
         self.check_wanted(bundle.digest)
-        missing = self.missing(bundle)
+        missing = self.blobs.missing(bundle)
         self.make_room(sum(missing.values()), bundle.blobs())
         state = self.state
         for name, size in missing.items():
-            self.receive(name, size, (), partial(rest, bundle.blob(name)))
+            self.blobs.receive(name, size, (), partial(rest, bundle.blob(name)))
         self.storage.sync_folder(BLOBS)
         new = replace(state, trial=bundle.digest, attempts=ATTEMPTS)
         return records.write(self.storage, new.raised(floors or {}))
-
-    def receive(self, name: str, size: int, chunks: Sequence[str], fetch: Fetch) -> None:
-        """Take one blob: checked chunk by chunk, made durable, hashed once more, then named.
-
-        A part that an earlier try left is kept as far as its chunks are right.
-
-        Args:
-            name: its sha256.
-            size: its bytes; not one more is read.
-            chunks: the sha256 of each `CHUNK` bytes; empty if it is to be checked as a whole.
-            fetch: called with the first byte that is missing; yields the bytes from there on.
-
-        Raises:
-            LinkError: too few or too many bytes came, or wrong ones; what was right is kept.
-            OSError: the disk refuses.
-
-        """
-        part = f"{PARTS}/{_checked_name(name)}"
-        for folder in (BLOBS, PARTS):
-            self.storage.make_folder(folder)
-        have = self._good(part, size, chunks)
-        if have < size or not size:
-            for chunk in checked(fetch(have), size - have, chunks[have // CHUNK :]):
-                self.storage.append(part, chunk)
-        try:
-            self.storage.sync(part)
-        except OSError:
-            self.storage.remove(part)  # what it shows now may not be what the disk keeps
-            raise
-        if self.storage.digest(part) != name:
-            self.storage.remove(part)
-            raise LinkError(f"blob {name[:12]} is not what was signed")
-        self.storage.rename(part, f"{BLOBS}/{name}")
-
-    def _good(self, part: str, size: int, chunks: Sequence[str]) -> int:
-        """Cut a part to its right chunks, or make a new one; return its bytes."""
-        good = 0
-        if chunks and self.storage.size(part) > 0:
-            content = self.storage.map(part)[:size]
-            for digest in chunks:
-                chunk = content[good : good + CHUNK]
-                if hashlib.sha256(chunk).hexdigest() != digest:
-                    break
-                good += len(chunk)
-        if good:
-            self.storage.truncate(part, good)
-        else:
-            self.storage.create(part)
-        return good
 
     def start(self) -> Started:
         """Say what to load now.  A trial costs an attempt, written before it is returned.
@@ -174,14 +93,14 @@ class Store:
                 state = self.reject()
             elif state.trial:
                 state = self._write(replace(state, attempts=state.attempts - 1))
-                if (found := self._whole(state.trial)) is not None:
+                if (found := self.blobs.whole(state.trial)) is not None:
                     return Started(found, on_trial=True)
         return Started(self.running(), on_trial=False)
 
     def running(self) -> Bundle | None:
         """Return the release that runs, a trial not counted; None for the factory's."""
         state = self.state
-        wholes = (self._whole(digest) for digest in (state.active, state.previous) if digest)
+        wholes = (self.blobs.whole(digest) for digest in (state.active, state.previous) if digest)
         return next((found for found in wholes if found is not None), None)
 
     @contextmanager
@@ -201,7 +120,7 @@ class Store:
                 path = f"{BLOBS}/{digest.removeprefix('sha256:')}"
                 with suppress(OSError):  # it is gone, or this disk knows no locks
                     held.enter_context(self.storage.lock(path, shared=True))
-                found, now = self._whole(digest), self.state
+                found, now = self.blobs.whole(digest), self.state
                 # What was dropped before the lock was there may be half collected.
                 if found is not None and digest in (now.active, now.previous):
                     return found
@@ -278,7 +197,7 @@ class Store:
 
     def _check_minimum(self, state: Record) -> None:
         """Refuse to go back below the release that the owner has set as the least."""
-        running, before = (self._whole(digest) for digest in (state.active, state.previous))
+        running, before = (self.blobs.whole(digest) for digest in (state.active, state.previous))
         if running is None:
             return  # it does not run any more: anything is better
         name = f"{running.manifest.name}/{running.manifest.target}"
@@ -312,59 +231,19 @@ class Store:
         return state if raised == state else self._write(raised)
 
     def collect(self, keep: Collection[str] = ()) -> int:
-        """Remove what no release needs, nor `keep` names: parts, then blobs; return the bytes.
-
-        A release that somebody reads is kept.  Nothing is synced: what a cut brings back is
-        collected the next time.
-        """
-        wanted = self._wanted()
-        if wanted is not None:
-            wanted |= self._read_by_others(wanted)
-        freed = 0
-        for folder, kept in ((PARTS, set(keep)), (BLOBS, wanted)):
-            if kept is None:
-                continue
-            for name in self.storage.names(folder):
-                if name not in kept and name not in keep:
-                    freed += max(0, self.storage.size(f"{folder}/{name}"))
-                    self.storage.remove(f"{folder}/{name}")
-        return freed
+        """Remove what no release needs or somebody reads, nor `keep` names; return the bytes."""
+        state = self.state
+        return self.blobs.collect(filter(None, (state.active, state.previous, state.trial)), keep)
 
     def _write(self, record: Record) -> Record:
         return records.write(self.storage, record)
-
-    def _wanted(self) -> set[str] | None:
-        """Return the blobs that releases need; None if one of them cannot be read to tell."""
-        state = self.state
-        found: set[str] = set()
-        for digest in filter(None, (state.active, state.previous, state.trial)):
-            name = digest.removeprefix("sha256:")
-            found.add(name)
-            try:
-                found |= set(self.bundle(digest).blobs())
-            except (TrustError, OSError):
-                if self.storage.size(f"{BLOBS}/{name}") >= 0:
-                    return None
-        return found
-
-    def _read_by_others(self, wanted: Collection[str]) -> set[str]:
-        """Return the blobs of releases that are none of the record's, and that somebody holds."""
-        found: set[str] = set()
-        for name in self.storage.names(BLOBS):
-            if name in wanted:
-                continue
-            lock = self.storage.lock(f"{BLOBS}/{name}")
-            with suppress(OSError, TrustError, InputError), lock as free:
-                if not free:
-                    found |= {name, *self.bundle(name).blobs()}
-        return found
 
     def check_wanted(self, digest: str) -> None:
         """Raise a `NothingToDoError` if a release is not to be installed."""
         state = self.state
         if state.pinned:
             raise NothingToDoError("the store is pinned: edgepack-runtime pin --off takes updates")
-        if digest == state.active and self._whole(digest):
+        if digest == state.active and self.blobs.whole(digest):
             raise NothingToDoError(f"{digest} is installed already")
         if digest == state.trial:
             raise NothingToDoError(f"{digest} is on trial already")
@@ -388,7 +267,7 @@ class Store:
         if self.storage.free() < needed:
             self.collect(keep)
         state = self.state
-        settled = not state.trial and self._whole(state.active) is not None
+        settled = not state.trial and self.blobs.whole(state.active) is not None
         if self.storage.free() < needed and settled:
             self._write(replace(self.state, previous=""))  # better than never to update again
             self.collect(keep)
@@ -397,26 +276,9 @@ class Store:
                 f"the store needs {needed / 1e6:.1f} MB more, {free / 1e6:.1f} MB are free"
             )
 
-    def _whole(self, digest: str) -> Bundle | None:
-        try:
-            found = self.bundle(digest)
-            blobs = found.blobs()
-            if all(self.storage.digest(f"{BLOBS}/{name}") == name for name in blobs):
-                return found
-        except (TrustError, InputError, OSError):
-            pass
-        return None
-
 
 def _given_up(state: Record) -> Record:
     """Return the state without its trial; one that is active already makes room again."""
     if state.trial == state.active:
         state = replace(state, active=state.previous, previous="")
     return replace(state, trial="", attempts=0)
-
-
-def _checked_name(name: str) -> str:
-    """Return a blob's name if it is a digest: it becomes part of a path."""
-    if not is_digest(name):
-        raise TrustError(f"{name[:80]!r} is no sha256")
-    return name

@@ -134,7 +134,7 @@ class Updater:
         lacking = misfits(bundle.manifest, probe())
         if lacking:
             raise DeviceError(f"{offer.version} does not fit this device: {'; '.join(lacking)}")
-        missing = self.store.missing(bundle)
+        missing = self.store.blobs.missing(bundle)
         self.store.make_room(sum(missing.values()), bundle.blobs())
         chunks = {entry.sha256: entry.chunks for entry in bundle.manifest.files}
         total, done = sum(missing.values()), 0
@@ -202,6 +202,7 @@ class Updater:
             except EdgepackError as exc:
                 self.store.reject()
                 return str(exc)
+        if self.store.state.trial:
             self.store.settle()
         self.event("confirmed", {"digest": bundle.digest})
         return ""
@@ -223,7 +224,7 @@ class Updater:
         if not 0 <= size <= _MOST_MANIFEST or not is_digest(sha256):
             raise TrustError(f"release {offer.version} names an unusable config")
         self._receive(sha256, size, ())
-        bundle = self.store.bundle(f"sha256:{offer.sha256}")
+        bundle = self.store.blobs.bundle(f"sha256:{offer.sha256}")
         manifest = bundle.manifest
         if f"{manifest.name}/{manifest.target}" != self.name:
             raise TrustError(f"{self.name} holds {manifest.name} for {manifest.target}")
@@ -238,7 +239,7 @@ class Updater:
         if self.store.storage.size(f"{BLOBS}/{sha256}") == size:
             return
         self._from_any(
-            lambda source: self.store.receive(
+            lambda source: self.store.blobs.receive(
                 sha256, size, chunks, partial(_fetch, source, f"{BLOBS}/{sha256}")
             ),
             attempts=attempts,
@@ -258,7 +259,7 @@ class Updater:
             try:
                 self._receive(delta.sha256, delta.size, (), attempts=1)
                 fetch = partial(_decoded, storage.map(f"{BLOBS}/{delta.sha256}"), old, size)
-                self.store.receive(sha256, size, chunks, fetch)
+                self.store.blobs.receive(sha256, size, chunks, fetch)
             except MissingError:
                 continue  # a file that carries whole blobs has no use for deltas
             except (LinkError, TrustError) as exc:

@@ -96,7 +96,8 @@ def offered(source: Source, root: bytes, name: str, state: Record, remember: Rem
             target = client.get_targetinfo(name)
             there = sorted(client._trusted_set.targets.targets)  # noqa: SLF001 (no public way)
         except RepositoryError as exc:
-            hint = "; is the root that this device was given of this channel?" * ("0/" in str(exc))
+            unknown = " 0/" in str(exc)  # none of the keys that the root names has signed
+            hint = "; is the root that this device was given of this channel?" if unknown else ""
             raise TrustError(f"the channel's metadata is refused: {exc}{hint}") from exc
         except DownloadError as exc:
             raise LinkError(f"the channel's metadata does not come: {exc}") from exc

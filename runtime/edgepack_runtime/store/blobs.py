@@ -1,0 +1,161 @@
+"""The blobs of a store: each stands under its digest only when it is durable and whole."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.errors import InputError, LinkError, TrustError
+from edgepack_runtime.manifest import CHUNK, is_digest
+from edgepack_runtime.store.chunks import Buffer, checked
+from edgepack_runtime.store.layout import BLOBS, BlobLayout
+from edgepack_runtime.store.storage import Storage
+
+PARTS = "parts"
+Fetch = Callable[[int], Iterator[Buffer]]
+
+
+class Blobs:
+    """Files by their sha256, and the parts of those that are on their way."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def bundle(self, digest: str) -> Bundle:
+        """Open a release; a `TrustError` if it is not whole."""
+        name = _checked_name(digest.removeprefix("sha256:"))
+        size = self._storage.size(f"{BLOBS}/{name}")
+        if size < 0:
+            raise TrustError(f"the store has no release {digest}")
+        return Bundle(Path(digest), BlobLayout(self._storage, name, size))
+
+    def whole(self, digest: str) -> Bundle | None:
+        """Open a release and hash every byte of it; None if it is not whole."""
+        try:
+            found = self.bundle(digest)
+            blobs = found.blobs()
+            if all(self._storage.digest(f"{BLOBS}/{name}") == name for name in blobs):
+                return found
+        except (TrustError, InputError, OSError):
+            pass
+        return None
+
+    def missing(self, bundle: Bundle) -> dict[str, int]:
+        """Return {sha256: bytes} of the blobs of a bundle that the store lacks.
+
+        Those that are there are hashed, and removed if they are damaged, so that they come again.
+        """
+        return {name: size for name, size in bundle.blobs().items() if not self._has(name, size)}
+
+    def _has(self, name: str, size: int) -> bool:
+        path = f"{BLOBS}/{name}"
+        if self._storage.size(path) != size:
+            return False
+        with suppress(OSError):
+            if self._storage.digest(path) == name:
+                return True
+        self._storage.remove(path)
+        return False
+
+    def receive(self, name: str, size: int, chunks: Sequence[str], fetch: Fetch) -> None:
+        """Take one blob: checked chunk by chunk, made durable, hashed once more, then named.
+
+        A part that an earlier try left is kept as far as its chunks are right.
+
+        Args:
+            name: its sha256.
+            size: its bytes; not one more is read.
+            chunks: the sha256 of each `CHUNK` bytes; empty if it is to be checked as a whole.
+            fetch: called with the first byte that is missing; yields the bytes from there on.
+
+        Raises:
+            LinkError: too few or too many bytes came, or wrong ones; what was right is kept.
+            OSError: the disk refuses.
+
+        """
+        part = f"{PARTS}/{_checked_name(name)}"
+        for folder in (BLOBS, PARTS):
+            self._storage.make_folder(folder)
+        have = self._good(part, size, chunks)
+        if have < size or not size:
+            for chunk in checked(fetch(have), size - have, chunks[have // CHUNK :]):
+                self._storage.append(part, chunk)
+        try:
+            self._storage.sync(part)
+        except OSError:
+            self._storage.remove(part)  # what it shows now may not be what the disk keeps
+            raise
+        if self._storage.digest(part) != name:
+            self._storage.remove(part)
+            raise LinkError(f"blob {name[:12]} is not what was signed")
+        self._storage.rename(part, f"{BLOBS}/{name}")
+
+    def _good(self, part: str, size: int, chunks: Sequence[str]) -> int:
+        """Cut a part to its right chunks, or make a new one; return its bytes."""
+        good = 0
+        if chunks and self._storage.size(part) > 0:
+            content = self._storage.map(part)[:size]
+            for digest in chunks:
+                chunk = content[good : good + CHUNK]
+                if hashlib.sha256(chunk).hexdigest() != digest:
+                    break
+                good += len(chunk)
+        if good:
+            self._storage.truncate(part, good)
+        else:
+            self._storage.create(part)
+        return good
+
+    def collect(self, releases: Iterable[str], keep: Collection[str]) -> int:
+        """Remove what none of these releases needs, nor `keep` names; return the bytes.
+
+        What somebody reads is kept.  Nothing is synced: what a cut brings back is collected the
+        next time.
+        """
+        wanted = self._wanted(releases)
+        if wanted is not None:
+            wanted |= self._read_by_others(wanted)
+        freed = 0
+        for folder, kept in ((PARTS, set(keep)), (BLOBS, wanted)):
+            if kept is None:
+                continue
+            for name in self._storage.names(folder):
+                if name not in kept and name not in keep:
+                    freed += max(0, self._storage.size(f"{folder}/{name}"))
+                    self._storage.remove(f"{folder}/{name}")
+        return freed
+
+    def _wanted(self, releases: Iterable[str]) -> set[str] | None:
+        """Return the blobs that releases need; None if one of them cannot be read to tell."""
+        found: set[str] = set()
+        for digest in releases:
+            name = digest.removeprefix("sha256:")
+            found.add(name)
+            try:
+                found |= set(self.bundle(digest).blobs())
+            except (TrustError, OSError):
+                if self._storage.size(f"{BLOBS}/{name}") >= 0:
+                    return None
+        return found
+
+    def _read_by_others(self, wanted: Collection[str]) -> set[str]:
+        """Return the blobs of other releases than those that are wanted, which somebody holds."""
+        found: set[str] = set()
+        for name in self._storage.names(BLOBS):
+            if name in wanted:
+                continue
+            lock = self._storage.lock(f"{BLOBS}/{name}")
+            with suppress(OSError, TrustError, InputError), lock as free:
+                if not free:
+                    found |= {name, *self.bundle(name).blobs()}
+        return found
+
+
+def _checked_name(name: str) -> str:
+    """Return a blob's name if it is a digest: it becomes part of a path."""
+    if not is_digest(name):
+        raise TrustError(f"{name[:80]!r} is no sha256")
+    return name
