@@ -19,6 +19,7 @@ class Server:
 
     faults: tried in turn on requests for blobs; one that returns true has answered.
     sent: bytes of blob bodies that were sent; asked: paths asked for.
+    takes: how many uploads go through before one is refused; put: the paths that did.
     """
 
     root: Path
@@ -26,6 +27,8 @@ class Server:
     faults: list[Fault] = field(default_factory=list)
     sent: int = 0
     asked: list[str] = field(default_factory=list)
+    takes: int = 1 << 30
+    put: list[str] = field(default_factory=list)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -55,6 +58,26 @@ class Handler(BaseHTTPRequestHandler):
             if fault(self, content, start):
                 return
         self.reply(content[start:], start, len(content))
+
+    def do_HEAD(self) -> None:
+        """Tell the size of a file."""
+        path = self.state.root / self.path.lstrip("/")
+        self.send_response(200 if path.is_file() else 404)
+        self.send_header("Content-Length", str(path.stat().st_size if path.is_file() else 0))
+        self.end_headers()
+
+    def do_PUT(self) -> None:
+        """Take a file whole, as WebDAV does."""
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        if len(self.state.put) >= self.state.takes:
+            self.send_error(503)
+            return
+        self.state.put.append(self.path)
+        path = self.state.root / self.path.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        self.send_response(201)
+        self.end_headers()
 
     def reply(self, body: bytes, start: int, total: int, *, promise: int | None = None) -> None:
         """Send a body as a whole file or a range; `promise` overrides its announced length."""

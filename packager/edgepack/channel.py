@@ -1,4 +1,4 @@
-"""A channel: a static folder of signed releases that any web server or bucket serves.
+"""A channel: static files, signed releases that any web server or bucket serves.
 
     metadata/   TUF: root, timestamp, snapshot, targets (consistent snapshots)
     blobs/      every file of every release by its sha256
@@ -6,6 +6,8 @@
 A target is called NAME/BOARD; its file is the release's OCI manifest, from which all other blobs
 follow by digest and size.  Blobs are written first and the timestamp last, each whole, so that a
 device that reads while a release is published sees the old one or the new one.
+
+`where` is the folder or the URL of a channel.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,16 +25,16 @@ from typing import TYPE_CHECKING, Any
 from edgepack import keys
 from edgepack.delta import encode
 from edgepack.pack import Member, write_archive
-from edgepack.repository import METADATA, Repository, alone, load, newest, write
+from edgepack.repository import Repository, alone, load, newest
+from edgepack.site import METADATA, Site, opened, write
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import InputError, NothingToDoError, TrustError
-from edgepack_runtime.store.layout import BlobLayout
-from edgepack_runtime.store.storage import Disk
+from edgepack_runtime.store.layout import BLOBS
 
 if TYPE_CHECKING:
     from tuf.api.metadata import TargetFile
 
-BLOBS = "blobs"
+Where = str | Path
 _WORTH = 4096  # bytes of a file that a delta is made for
 _OF_BEFORE = ("deltas", "previous")  # what is said of a release by the one before it
 _MOST_SHARE = 0.7  # of the whole: a larger delta is not worth its risk
@@ -62,7 +65,7 @@ class Parcel:
     light: bool = False
 
 
-def publish(bundle: Bundle, folder: Path, key_folder: Path, rollout: Rollout) -> str:
+def publish(bundle: Bundle, where: Where, key_folder: Path, rollout: Rollout) -> str:
     """Publish a bundle; return the name of its target.
 
     Raises:
@@ -77,43 +80,43 @@ def publish(bundle: Bundle, folder: Path, key_folder: Path, rollout: Rollout) ->
             f"the minimum is a release up to this one, {bundle.manifest.release}, not "
             f"{rollout.minimum}"
         )
-    with alone(key_folder):
-        channel = Repository(folder, key_folder, create=True)
+    with alone(key_folder), opened(where) as site:
+        channel = Repository(site, key_folder, create=True)
         manifest = bundle.manifest
         name = f"{manifest.name}/{manifest.target}"
         wanted = _target(bundle, name, rollout)
         known = channel.targets.signed.targets.get(name)
         if known is not None and _is_new(bundle, known, wanted, behind=channel.behind):
-            wanted.custom["deltas"] = list(_deltas(known, bundle, folder))
+            wanted.custom["deltas"] = list(_deltas(known, bundle, site))
             wanted.custom["previous"] = known.hashes["sha256"]
         elif known is not None:
             kept = {key: known.custom[key] for key in _OF_BEFORE if key in known.custom}
             wanted.custom.update(kept)
         bundle.verify()
         for digest in bundle.blobs():
-            write(folder / BLOBS / digest, bytes(bundle.blob(digest)))
+            site.write(f"{BLOBS}/{digest}", bytes(bundle.blob(digest)))
         channel.targets.signed.targets[name] = wanted
         channel.save({"targets"})
     return name
 
 
-def retire(name: str, folder: Path, key_folder: Path) -> None:
+def retire(name: str, where: Where, key_folder: Path) -> None:
     """Take a target out of a channel: devices keep what they run."""
-    with alone(key_folder):
-        channel = Repository(folder, key_folder)
-        if channel.targets.signed.targets.pop(name, None) is None:
-            there = ", ".join(releases(folder))
-            raise InputError(f"{folder} has no release {name!r}; it has {there}")
+    with alone(key_folder), opened(where) as site:
+        channel = Repository(site, key_folder)
+        if not channel.behind:  # else an interrupted command has taken it out
+            _named(name, channel.targets.signed.targets, where)
+        channel.targets.signed.targets.pop(name, None)
         channel.save({"targets"})
 
 
-def refresh(folder: Path, key_folder: Path) -> list[str]:
+def refresh(where: Where, key_folder: Path) -> list[str]:
     """Sign anew what expires; return what runs out soon and needs a key that is not here."""
-    with alone(key_folder):
-        return Repository(folder, key_folder).renew()
+    with alone(key_folder), opened(where) as site:
+        return Repository(site, key_folder).renew()
 
 
-def export(folder: Path, out: Path, key_folder: Path, days: int) -> datetime:
+def export(where: Where, out: Path, key_folder: Path, days: int) -> datetime:
     """Copy a channel to a folder for a USB stick, its timestamp good for `days`.
 
     The stick is a channel like any other: a device checks it in the same way.  What is longer
@@ -126,16 +129,18 @@ def export(folder: Path, out: Path, key_folder: Path, days: int) -> datetime:
     """
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; choose another folder")
-    with alone(key_folder):
-        channel = Repository(folder, key_folder)
-        expires = _copy_for(days, folder, out, key_folder)
+    with alone(key_folder), opened(where) as site:
+        channel = Repository(site, key_folder)
+        expires = _copy_for(days, site, out, key_folder)
         # The channel counts up too: who takes the copy must not find the channel older.
         channel.save(set())
-        shutil.copytree(folder / BLOBS, out / BLOBS)
+        for target in channel.targets.signed.targets.values():
+            for sha256 in _blobs_of(site, target.hashes["sha256"]) | _deltas_of(target).keys():
+                write(out / BLOBS / sha256, site.blob(sha256))
     return expires
 
 
-def export_file(parcel: Parcel, folder: Path, out: Path, key_folder: Path) -> datetime:
+def export_file(parcel: Parcel, where: Where, out: Path, key_folder: Path) -> datetime:
     """Write one release with the metadata that signs it into one `.epk`, for any carrier.
 
     It is a bundle for who has no channel and a channel of one release for devices, which check
@@ -146,68 +151,72 @@ def export_file(parcel: Parcel, folder: Path, out: Path, key_folder: Path) -> da
         TrustError: a blob of the channel is damaged.
 
     """
-    with alone(key_folder), TemporaryDirectory() as name:
-        found = load(folder, "targets").signed.targets.get(parcel.name)
-        if found is None:
-            there = ", ".join(releases(folder))
-            raise InputError(f"{folder} has no release {parcel.name!r}; it has {there}")
-        copy = Path(name)
-        expires = _copy_for(parcel.days, folder, copy, key_folder)
-        layout = BlobLayout(Disk(folder), found.hashes["sha256"], found.length)
+    with alone(key_folder), opened(where) as site, TemporaryDirectory() as copy:
+        found = _named(parcel.name, load(site.folder, "targets").signed.targets, where)
+        expires = _copy_for(parcel.days, site, Path(copy), key_folder)
+        carried = _blobs_of(site, found.hashes["sha256"])
+        if parcel.light:
+            carried = _light(site, found, carried)
+        layout = site.layout(found.hashes["sha256"])
         members: dict[str, Member] = {
             top: bytes(layout.member(top)) for top in ("oci-layout", "index.json")
         }
-        members |= {f"{METADATA}/{path.name}": path for path in newest(copy)}
-        bundle = Bundle(folder, layout)
-        deltas = found.custom.get("deltas", []) if parcel.light else []
-        if parcel.light and not deltas:
-            raise InputError(f"{parcel.name} has no deltas: export it without --light")
-        carried = set(bundle.blobs()) - {delta["blob"] for delta in deltas}
-        if parcel.light:
-            carried -= _blobs_of(folder, found.custom.get("previous", ""))
-        for sha256 in sorted(carried):
-            members[f"{BLOBS}/sha256/{sha256}"] = bytes(bundle.blob(sha256))
-        for delta in deltas:
-            sha256 = delta["sha256"]
-            members[f"{BLOBS}/sha256/{sha256}"] = folder / BLOBS / sha256
+        members |= {f"{METADATA}/{path.name}": path for path in newest(Path(copy))}
+        members |= {f"{BLOBS}/sha256/{sha256}": site.blob(sha256) for sha256 in sorted(carried)}
         write_archive(members, out)
     return expires
 
 
-def _blobs_of(folder: Path, sha256: str) -> set[str]:
-    """Return the blobs of a release that the channel had; none if it cannot be read any more."""
-    path = folder / BLOBS / sha256
-    if not sha256 or not path.is_file():
-        return set()
-    try:
-        layout = BlobLayout(Disk(folder), sha256, path.stat().st_size)
-        return set(Bundle(folder, layout).blobs())
-    except (TrustError, OSError):
-        return set()
+def _named(name: str, targets: dict[str, TargetFile], where: Where) -> TargetFile:
+    if name not in targets:
+        raise InputError(f"{where} has no release {name!r}; it has {', '.join(sorted(targets))}")
+    return targets[name]
 
 
-def _copy_for(days: int, folder: Path, out: Path, key_folder: Path) -> datetime:
+def _light(site: Site, target: TargetFile, blobs: set[str]) -> set[str]:
+    """Return what a device lacks that runs the release before: deltas, and what has none."""
+    deltas = _deltas_of(target)
+    if not deltas:
+        raise InputError(f"{target.path} has no deltas: export it without --light")
+    before: set[str] = set()
+    with suppress(TrustError, OSError):  # the channel has it no more
+        before = _blobs_of(site, target.custom["previous"])
+    return blobs - before - set(deltas.values()) | deltas.keys()
+
+
+def _blobs_of(site: Site, sha256: str) -> set[str]:
+    """Return the blobs of a release, its OCI manifest and itself included."""
+    return set(site.release(sha256).blobs())
+
+
+def _deltas_of(target: TargetFile) -> dict[str, str]:
+    """Return {delta: the blob that it makes}."""
+    return {delta["sha256"]: delta["blob"] for delta in target.custom.get("deltas", [])}
+
+
+def _copy_for(days: int, site: Site, out: Path, key_folder: Path) -> datetime:
     """Copy a channel's metadata, good for so many days; return when the first of it runs out."""
     if days < 1:
         raise InputError(f"an export is valid for a day or more, not {days}")
-    shutil.copytree(folder / METADATA, out / METADATA, dirs_exist_ok=True)
-    copy = Repository(out, key_folder)
+    shutil.copytree(site.folder / METADATA, out / METADATA, dirs_exist_ok=True)
+    copy = Repository(Site(out), key_folder)
     copy.days["timestamp"] = copy.days["snapshot"] = days
     copy.save(set())
     signed = (copy.root.signed, copy.targets.signed, copy.timestamp.signed)
     return min(metadata.expires for metadata in signed)
 
 
-def releases(folder: Path) -> dict[str, dict[str, Any]]:
+def releases(where: Where) -> dict[str, dict[str, Any]]:
     """Return {target: what is said of it}, from the metadata of a channel."""
-    targets = load(folder, "targets")
+    with opened(where) as site:
+        targets = load(site.folder, "targets")
     return {
         name: {"digest": f"sha256:{target.hashes['sha256']}", **target.custom}
         for name, target in sorted(targets.signed.targets.items())
     }
 
 
-def rotate(name: str, folder: Path, key_folder: Path) -> None:
+def rotate(name: str, where: Where, key_folder: Path) -> None:
     """Replace a key by a new one, signed for by the old root and the new one.
 
     The old key goes only when the root that names the new one stands.
@@ -218,8 +227,8 @@ def rotate(name: str, folder: Path, key_folder: Path) -> None:
     """
     if name not in keys.NAMES:
         raise InputError(f"no key is called {name!r}; there are {', '.join(keys.NAMES)}")
-    with alone(key_folder):
-        Repository(folder, key_folder).rotate(name)
+    with alone(key_folder), opened(where) as site:
+        Repository(site, key_folder).rotate(name)
 
 
 def _target(bundle: Bundle, name: str, rollout: Rollout) -> TargetFile:
@@ -234,13 +243,13 @@ def _target(bundle: Bundle, name: str, rollout: Rollout) -> TargetFile:
     return TargetFile(bundle.blobs()[digest], {"sha256": digest}, name, {"custom": custom})
 
 
-def _deltas(known: TargetFile, new: Bundle, folder: Path) -> Iterator[dict[str, Any]]:
+def _deltas(known: TargetFile, new: Bundle, site: Site) -> Iterator[dict[str, Any]]:
     """Write the deltas between the files of two releases that have the same path.
 
     None if the older one cannot be read any more: deltas only save bytes.
     """
     try:
-        old = Bundle(folder, BlobLayout(Disk(folder), known.hashes["sha256"], known.length))
+        old = site.release(known.hashes["sha256"])
         old.verify()
     except (TrustError, OSError):
         return
@@ -261,7 +270,7 @@ def _deltas(known: TargetFile, new: Bundle, folder: Path) -> Iterator[dict[str, 
             if len(content) > _MOST_SHARE * entry.size:
                 continue
             digest = hashlib.sha256(content).hexdigest()
-            write(folder / BLOBS / digest, content)
+            site.write(f"{BLOBS}/{digest}", content)
             yield {"base": base, "blob": entry.sha256, "sha256": digest, "size": len(content)}
 
 

@@ -1,4 +1,4 @@
-"""`edgepack keys`, `publish` and `channel`: sign releases and tend the folder that devices read."""
+"""`edgepack keys`, `publish` and `channel`: sign releases and tend what devices read."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import click
 from edgepack_runtime.errors import InputError
 
 _PATH = click.Path(path_type=Path)
-_FOLDER = click.argument("folder", type=_PATH)
-_CHANNEL = click.option("--channel", "folder", type=_PATH, required=True, help="Its folder.")
+_WHERE = click.argument("where", metavar="DIR|URL")
+_CHANNEL = click.option(
+    "--channel", "where", metavar="DIR|URL", required=True, help="Its folder or URL."
+)
 _KEYS = click.option("--keys", "key_folder", type=_PATH, required=True, help="Folder of the keys.")
 
 
@@ -21,7 +23,7 @@ def keys_group() -> None:
 
 
 @keys_group.command(name="init")
-@_FOLDER
+@click.argument("folder", type=_PATH)
 def keys_init(folder: Path) -> None:
     """Make the keys of a new channel in FOLDER: three root keys, targets, snapshot, timestamp."""
     from edgepack import keys
@@ -32,7 +34,7 @@ def keys_init(folder: Path) -> None:
 
 
 @keys_group.command(name="list")
-@_FOLDER
+@click.argument("folder", type=_PATH)
 def keys_list(folder: Path) -> None:
     """Show which keys are in FOLDER, by their ids."""
     from edgepack import keys
@@ -45,11 +47,11 @@ def keys_list(folder: Path) -> None:
 @click.argument("name")
 @_CHANNEL
 @_KEYS
-def keys_rotate(name: str, folder: Path, key_folder: Path) -> None:
+def keys_rotate(name: str, where: str, key_folder: Path) -> None:
     """Replace the key NAME; devices learn of it from the channel's next root."""
     from edgepack import channel
 
-    channel.rotate(name, folder, key_folder)
+    channel.rotate(name, where, key_folder)
     click.echo(f"{name} is replaced; the old key signs nothing any more")
 
 
@@ -61,16 +63,20 @@ def keys_rotate(name: str, folder: Path, key_folder: Path) -> None:
 @click.option("--cohort", "cohorts", multiple=True, help="Only these groups of devices.")
 @click.option("--minimum", type=int, default=0, help="No device goes back below this release.")
 def publish(
-    bundle: str, folder: Path, key_folder: Path, percent: int, cohorts: tuple[str, ...],
+    bundle: str, where: str, key_folder: Path, percent: int, cohorts: tuple[str, ...],
     minimum: int,
 ) -> None:  # fmt: skip
-    """Sign BUNDLE and put it into a channel: a folder for any web server or bucket."""
+    """Sign BUNDLE and put it into a channel, from which devices take it.
+
+    A channel is a folder for any web server or bucket, or its URL: https (by PUT), s3, gs, sftp…
+    """
     from edgepack import channel
     from edgepack_runtime.bundle import Bundle
 
     rollout = channel.Rollout(percent, cohorts, minimum)
-    name = channel.publish(Bundle.open(bundle), folder, key_folder, rollout)
-    click.echo(f"{folder}: {name} is release {channel.releases(folder)[name]['release']}")
+    opened = Bundle.open(bundle)
+    name = channel.publish(opened, where, key_folder, rollout)
+    click.echo(f"{where}: {name} is release {opened.manifest.release}")
 
 
 @click.group(name="channel")
@@ -79,13 +85,13 @@ def channel_group() -> None:
 
 
 @channel_group.command(name="list")
-@_FOLDER
+@_WHERE
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def channel_list(folder: Path, *, as_json: bool) -> None:
+def channel_list(where: str, *, as_json: bool) -> None:
     """List what a channel offers."""
     from edgepack import channel
 
-    found = channel.releases(folder)
+    found = channel.releases(where)
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
@@ -98,29 +104,29 @@ def channel_list(folder: Path, *, as_json: bool) -> None:
 @click.argument("name")
 @_CHANNEL
 @_KEYS
-def channel_retire(name: str, folder: Path, key_folder: Path) -> None:
+def channel_retire(name: str, where: str, key_folder: Path) -> None:
     """Take the release NAME/BOARD out; devices keep what they run."""
     from edgepack import channel
 
-    channel.retire(name, folder, key_folder)
+    channel.retire(name, where, key_folder)
 
 
 @channel_group.command(name="refresh")
-@_FOLDER
+@_WHERE
 @_KEYS
-def channel_refresh(folder: Path, key_folder: Path) -> None:
+def channel_refresh(where: str, key_folder: Path) -> None:
     """Sign anew what expires: daily, as the timestamp is good for 7 days.
 
     Root and targets are good for a year; they are renewed where their keys are.
     """
     from edgepack import channel
 
-    for said in channel.refresh(folder, key_folder):
+    for said in channel.refresh(where, key_folder):
         click.echo(f"warning: {said}; run this where its key is", err=True)
 
 
 @channel_group.command(name="export")
-@_FOLDER
+@_WHERE
 @click.option("--usb", type=_PATH, help="Copy the whole channel to this folder.")
 @click.option("--epk", type=_PATH, help="Write one release to this file, with what signs it.")
 @click.option("--name", help="Which release, as NAME/BOARD, for --epk.")
@@ -128,7 +134,7 @@ def channel_refresh(folder: Path, key_folder: Path) -> None:
 @click.option("--expires", default="90d", show_default=True, help="How long it is valid, in days.")
 @_KEYS
 def channel_export(  # noqa: PLR0913 (a command's options)
-    folder: Path, usb: Path | None, epk: Path | None, name: str | None, expires: str,
+    where: str, usb: Path | None, epk: Path | None, name: str | None, expires: str,
     key_folder: Path, *, light: bool,
 ) -> None:  # fmt: skip
     """Write a channel to a USB stick, or a release of it to a file that any carrier takes along.
@@ -141,10 +147,10 @@ def channel_export(  # noqa: PLR0913 (a command's options)
     if not days.isdigit():
         raise InputError(f"--expires takes days, as 90d, not {expires!r}")
     if usb is not None and epk is None and name is None:
-        until = channel.export(folder, usb, key_folder, int(days))
+        until = channel.export(where, usb, key_folder, int(days))
     elif epk is not None and name is not None and usb is None:
         parcel = channel.Parcel(name, int(days), light)
-        until = channel.export_file(parcel, folder, epk, key_folder)
+        until = channel.export_file(parcel, where, epk, key_folder)
     else:
         raise InputError("give --usb FOLDER, or --epk FILE with --name NAME/BOARD")
     click.echo(f"{usb or epk}: valid until {until:%Y-%m-%d}")

@@ -6,7 +6,8 @@ durable, in the order in which a device may read it.
 
 from __future__ import annotations
 
-import os
+import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,15 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgepack import keys
+from edgepack.site import METADATA, Site, write
 from edgepack_runtime.errors import InputError
+from edgepack_runtime.manifest import canonical_json
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Signer
     from tuf.api.metadata import Metadata
 
-METADATA = "metadata"
 DAYS = {"root": 365, "targets": 365, "snapshot": 30, "timestamp": 7}
 _TRUSTED = "root.json"  # in the key folder: the newest root that these keys made
+_ROTATING = "rotating.json"  # in the key folder: what the key that goes has signed
 _SOON = 90  # days before the end in which a role is renewed
 
 
@@ -39,55 +42,102 @@ class Repository:
 
     """
 
-    def __init__(self, folder: Path, key_folder: Path, *, create: bool = False) -> None:
-        self._folder = folder
+    def __init__(self, site: Site, key_folder: Path, *, create: bool = False) -> None:
+        self._site = site
+        self._folder = site.folder
         self._keys = key_folder
         self._now = datetime.now(UTC).replace(microsecond=0)
         self.days = dict(DAYS)
         self.behind = False
-        if (folder / METADATA / "root.json").is_file():
+        if (self._folder / METADATA / "timestamp.json").is_file():
             self._read()
-        elif not create:
-            raise InputError(f"no channel at {folder}: {METADATA}/root.json is missing")
-        elif folder.is_dir() and any(folder.iterdir()):
-            raise InputError(f"{folder} holds files and no channel; choose an empty folder")
-        else:
+        elif create:
             self._make()
+        else:
+            raise InputError(f"no channel at {self._folder}: {METADATA}/timestamp.json is missing")
 
     def _make(self) -> None:
-        from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
+        from tuf.api.metadata import Metadata, MetaFile, Snapshot, Targets, Timestamp
 
-        self.root = Metadata(Root(consistent_snapshot=True))
+        if self._folder.is_dir() and any(path.name != METADATA for path in self._folder.iterdir()):
+            raise InputError(f"{self._folder} holds files and no channel; choose an empty folder")
         self.targets = Metadata(Targets())
         self.snapshot = Metadata(Snapshot(meta={"targets.json": MetaFile(version=1)}))
         self.timestamp = Metadata(Timestamp(snapshot_meta=MetaFile(version=1)))
-        for metadata in (self.root, self.targets, self.snapshot, self.timestamp):
+        for metadata in (self.targets, self.snapshot, self.timestamp):
             metadata.signed.version = 0  # signing counts it up
+        if (self._keys / _TRUSTED).is_file():
+            self._resume_making()
+        else:
+            self._make_root()
+        self.save({"targets"})
+
+    def _make_root(self) -> None:
+        from tuf.api.metadata import Metadata, Root
+
+        self.root = Metadata(Root(consistent_snapshot=True))
+        self.root.signed.version = 0
         for name in keys.NAMES:
             self.root.signed.add_key(keys.signer(self._keys, name).public_key, _role(name))
         self.root.signed.roles["root"].threshold = keys.ROOT_THRESHOLD
         self.sign_root()
-        self.save({"targets"})
+
+    def _resume_making(self) -> None:
+        """Go on with a channel of which there is no more than its root, made with these keys."""
+        self.root = self._trusted()
+        path = self._folder / METADATA / "1.root.json"
+        if not path.is_file() or path.read_bytes() != self.root.to_bytes():
+            raise InputError(
+                f"no channel at {self._folder}, and the keys in {self._keys} have one: look at the "
+                "path, or copy that channel there; a new channel takes new keys"
+            )
 
     def _read(self) -> None:
-        trusted = self._keys / _TRUSTED
-        self.root = load(self._folder, "root")
-        if not trusted.is_file():
-            raise InputError(f"{trusted} is missing: copy the root.json that these keys made there")
-        if trusted.read_bytes() != self.root.to_bytes():
-            raise InputError(
-                f"the root of {self._folder} is not the one that the keys in {self._keys} made; "
-                "copy the newest root.json to both, from where you trust it"
-            )
+        self._follow_root()
         self._adopt()
         self.targets, self.snapshot, self.timestamp = (
             self._checked(role) for role in ("targets", "snapshot", "timestamp")
         )
+        if (self._keys / _ROTATING).is_file():
+            self._finish_rotation()
         listed = self.snapshot.signed.meta["targets.json"].version
         shown = self.timestamp.signed.snapshot_meta.version
         self.behind = (listed, shown) != (
             self.targets.signed.version, self.snapshot.signed.version
         )  # fmt: skip
+
+    def _follow_root(self) -> None:
+        """Take the channel's newest root, if what leads to it from ours is signed as TUF asks.
+
+        That is the same one, but for a rotation that was interrupted.
+        """
+        from tuf.api.exceptions import RepositoryError
+
+        self.root = self._trusted()
+        newest = load(self._folder, "root")
+        try:
+            while self.root.signed.version < newest.signed.version:
+                version = self.root.signed.version + 1
+                follower = _load(self._folder / METADATA / f"{version}.root.json")
+                for judge in (self.root, follower):
+                    judge.signed.verify_delegate("root", follower.signed_bytes, follower.signatures)
+                self.root = follower
+        except (RepositoryError, OSError):
+            pass  # it is another's
+        if self.root.to_bytes() != newest.to_bytes():
+            raise InputError(
+                f"the root of {self._folder} is not the one that the keys in {self._keys} made; "
+                "copy the newest root.json to both, from where you trust it"
+            )
+        if self.root.to_bytes() != (self._keys / _TRUSTED).read_bytes():
+            self._site.write(f"{METADATA}/root.json", self.root.to_bytes())
+            write(self._keys / _TRUSTED, self.root.to_bytes())
+
+    def _trusted(self) -> Metadata[Any]:
+        path = self._keys / _TRUSTED
+        if not path.is_file():
+            raise InputError(f"{path} is missing: copy the root.json that these keys made there")
+        return _load(path)
 
     def _checked(self, role: str) -> Metadata[Any]:
         """Load a role's metadata and see that its keys signed it."""
@@ -97,11 +147,24 @@ class Repository:
         try:
             self.root.signed.verify_delegate(role, found.signed_bytes, found.signatures)
         except RepositoryError as exc:
+            if self._digest(role) == self._rotating().get(role):
+                return found  # the key that is being replaced has signed it
             raise InputError(
                 f"{role} in {self._folder / METADATA} is not signed by its keys: somebody else "
                 "wrote it; restore the folder, then publish again"
             ) from exc
         return found
+
+    def _digest(self, role: str) -> str:
+        return hashlib.sha256(_newest(self._folder, role).read_bytes()).hexdigest()
+
+    def _rotating(self) -> dict[str, str]:
+        path = self._keys / _ROTATING
+        return dict(json.loads(path.read_bytes())) if path.is_file() else {}
+
+    def _finish_rotation(self) -> None:
+        self.save(self._rotating().keys() & {"targets"})
+        (self._keys / _ROTATING).unlink()
 
     def _adopt(self) -> None:
         """Finish a rotation that was interrupted: a new key that the root names is the key."""
@@ -125,6 +188,9 @@ class Repository:
             gone = [keys.signer(self._keys, name).public_key.keyid]
         else:
             gone = list(self.root.signed.roles[role].keyids)
+        signed = [role] if role != "root" else []
+        said = canonical_json({role: self._digest(role) for role in signed})
+        write(self._keys / _ROTATING, said)
         keys.make(self._keys, f"{name}.new")
         new = keys.signer(self._keys, f"{name}.new")
         for keyid in gone:
@@ -132,7 +198,7 @@ class Repository:
         self.root.signed.add_key(new.public_key, role)
         self.sign_root([*old, new] if role == "root" else old)
         self._adopt()
-        self.save({role} if role == "targets" else set())
+        self._finish_rotation()
 
     def sign_root(self, signers: Iterable[Signer] = ()) -> None:
         """Write the next root, signed by some keys, or by all root keys that are here."""
@@ -149,7 +215,7 @@ class Repository:
             self.root.sign(signer, append=True)
         content = self.root.to_bytes()
         for path in (f"{root.version}.root.json", "root.json"):
-            write(self._folder / METADATA / path, content)
+            self._site.write(f"{METADATA}/{path}", content)
         write(self._keys / _TRUSTED, content)
 
     def renew(self) -> list[str]:
@@ -192,7 +258,7 @@ class Repository:
         metadata.signed.expires = self._now + timedelta(days=self.days[role])
         metadata.sign(signer)
         prefix = "" if role == "timestamp" else f"{metadata.signed.version}."
-        write(self._folder / METADATA / f"{prefix}{role}.json", metadata.to_bytes())
+        self._site.write(f"{METADATA}/{prefix}{role}.json", metadata.to_bytes())
 
 
 def _role(name: str) -> str:
@@ -219,10 +285,13 @@ def newest(folder: Path) -> list[Path]:
 
 def load(folder: Path, role: str) -> Metadata[Any]:
     """Return the newest metadata of a role that lies in a channel, unchecked."""
+    return _load(_newest(folder, role))
+
+
+def _load(path: Path) -> Metadata[Any]:
     from tuf.api.exceptions import RepositoryError
     from tuf.api.metadata import Metadata
 
-    path = _newest(folder, role)
     try:
         return Metadata.from_bytes(path.read_bytes())
     except RepositoryError as exc:
@@ -236,14 +305,3 @@ def _newest(folder: Path, role: str) -> Path:
     return max(
         paths, key=lambda path: int(path.name.partition(".")[0]) if path.name[0].isdigit() else -1
     )
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file whole, and durably: what the timestamp names must be there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = path.with_name(f".{path.name}.part")
-    with work.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    work.replace(path)

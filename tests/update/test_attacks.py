@@ -14,6 +14,7 @@ import pytest
 from fleet import NAME, ONCE, as_file, light_change, make_bundle, new_device, publish, take_update
 
 from edgepack import channel, keys, repository
+from edgepack.site import Site
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import (
     EdgepackError,
@@ -71,7 +72,7 @@ def _one_root_key(place: Path) -> None:
     keys.init(evil)
     shutil.copy(place / "keys/root-1.pem", evil / "root-1.pem")
     shutil.copy(place / "keys/root.json", evil / "root.json")
-    opened = repository.Repository(place / "channel", evil)
+    opened = repository.Repository(Site(place / "channel"), evil)
     for name in ("targets", "snapshot", "timestamp"):
         opened.root.signed.add_key(keys.signer(evil, name).public_key, name)
     opened.sign_root()
@@ -104,7 +105,7 @@ def _yesterday(place: Path) -> None:
 
 def _freeze(place: Path) -> None:
     """A timestamp that ran out and is not renewed."""
-    opened = repository.Repository(place / "channel", place / "keys")
+    opened = repository.Repository(Site(place / "channel"), place / "keys")
     opened.days["timestamp"] = -1
     opened.save(set())
 
@@ -213,7 +214,7 @@ def test_a_signed_hash_is_no_path(place: Path) -> None:
     """Even the owner of the targets key cannot write outside of the store."""
     (place / "device").mkdir()
     (place / "device/victim").write_text("precious")
-    opened = repository.Repository(place / "channel", place / "keys")
+    opened = repository.Repository(Site(place / "channel"), place / "keys")
     opened.targets.signed.targets[NAME].hashes["sha256"] = "../victim"
     opened.save({"targets"})
     with pytest.raises(TrustError, match="no sha256"):

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from fleet import NAME, light_change, make_bundle, new_device, publish, take_update
 
-from edgepack import channel, keys, repository
+from edgepack import channel, keys, repository, site
 from edgepack.cli import main as host
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import (
@@ -177,7 +177,7 @@ def test_a_publish_that_was_interrupted_is_finished(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Targets were written, the rest was not: the same command completes it."""
-    write = repository.write
+    write = site.write
 
     def stops(path: Path, content: bytes) -> None:
         if path.name.endswith("snapshot.json"):
@@ -185,7 +185,7 @@ def test_a_publish_that_was_interrupted_is_finished(
         write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(repository, "write", stops)
+        patch.setattr(site, "write", stops)
         with pytest.raises(OSError, match="No space"):
             publish(place, make_bundle(place, 2))
     publish(place, Bundle.open(place / "r2.epk"))

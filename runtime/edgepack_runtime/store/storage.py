@@ -149,7 +149,8 @@ class Disk:
         """Return how many bytes of room there are."""
         import shutil
 
-        return shutil.disk_usage(self.root).free
+        found = (self.root, *self.root.absolute().parents)  # it is made with its first file
+        return shutil.disk_usage(next(folder for folder in found if folder.exists())).free
 
     def map(self, path: str) -> memoryview:
         """Return a view of a file that is never written again."""

@@ -1,0 +1,185 @@
+"""Where a channel lies: a folder, or a URL of a web server or a bucket, read and written alike.
+
+What is written is there, whole and durable, when `write` returns, so that whoever writes in the
+right order is safe on both.  A URL goes through fsspec: `http` and `https` by GET and PUT (WebDAV,
+artifact stores), `s3`, `gs`, `abfs`, `sftp` and others by the package that it names when it is
+missing.  No folder is ever listed, as a web server has no way to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.errors import EdgepackError, InputError, LinkError, TrustError
+from edgepack_runtime.store.layout import BLOBS, BlobLayout
+from edgepack_runtime.store.storage import Disk
+
+METADATA = "metadata"
+
+
+class Site:
+    """A channel in a folder of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a file whole, and durably: what the timestamp names must be there."""
+        write(self.folder / path, content)
+
+    def blob(self, sha256: str) -> bytes:
+        """Return a blob; a `FileNotFoundError` if it is not there."""
+        return (self.folder / BLOBS / sha256).read_bytes()
+
+    def release(self, sha256: str) -> Bundle:
+        """Open a release by its OCI manifest; a `TrustError` if that is not there."""
+        return Bundle(self.folder, self.layout(sha256))
+
+    def layout(self, sha256: str) -> BlobLayout:
+        """Return the OCI layout of a release; a `TrustError` if its manifest is not there."""
+        try:
+            size = len(self.blob(sha256))
+        except FileNotFoundError as exc:
+            raise TrustError(f"the channel lacks {BLOBS}/{sha256}") from exc
+        return BlobLayout(self._storage(), sha256, size)
+
+    def _storage(self) -> Disk:
+        return Disk(self.folder)
+
+
+class UrlSite(Site):
+    """A channel behind a URL: its metadata is brought to a folder at once, a blob when it is read.
+
+    Raises:
+        InputError: nothing here speaks this protocol.
+        LinkError: the server does not answer, or refuses.
+
+    """
+
+    def __init__(self, url: str, folder: Path) -> None:
+        from fsspec.core import url_to_fs
+
+        super().__init__(folder)
+        self._url = url
+        try:
+            self._there, self._root = url_to_fs(
+                url.rstrip("/"), use_listings_cache=False, skip_instance_cache=True
+            )
+        except (ImportError, ValueError) as exc:
+            raise InputError(f"{url}: {exc}") from exc
+        self._bring_metadata()
+
+    def write(self, path: str, content: bytes) -> None:
+        """Upload a file, a blob only if it is not there yet."""
+        full = f"{self._root}/{path}"
+        if not (path.startswith(f"{BLOBS}/") and self._size(full) == len(content)):
+            self._ask(self._there.pipe_file, full, content)
+        super().write(path, content)
+
+    def blob(self, sha256: str) -> bytes:
+        """Return a blob, fetched and hashed if it was not before."""
+        path = f"{BLOBS}/{sha256}"
+        if not (self.folder / path).is_file():
+            content = self._ask(self._there.cat_file, f"{self._root}/{path}")
+            if hashlib.sha256(content).hexdigest() != sha256:
+                raise TrustError(f"{self._url}/{path} is damaged")
+            write(self.folder / path, content)
+        return super().blob(sha256)
+
+    def _storage(self) -> Disk:
+        return _Fetching(self)
+
+    def _size(self, path: str) -> int:
+        with suppress(FileNotFoundError):
+            return int(self._ask(self._there.info, path)["size"] or -1)
+        return -1
+
+    def _bring_metadata(self) -> None:
+        """Bring every root, and of the rest the newest, named or not: a publish may be cut off."""
+        self._bring_numbered("root", 1)
+        if not self._bring("timestamp.json"):
+            return
+        meta = self._signed("timestamp.json")["meta"]
+        snapshot = self._bring_numbered("snapshot", meta["snapshot.json"]["version"])
+        meta = self._signed(f"{snapshot}.snapshot.json")["meta"]
+        self._bring_numbered("targets", meta["targets.json"]["version"])
+
+    def _bring_numbered(self, role: str, version: int) -> int:
+        """Bring a version of a role's metadata and those that follow; return the last one's."""
+        while self._bring(f"{version}.{role}.json"):
+            version += 1
+        return version - 1
+
+    def _bring(self, name: str) -> bool:
+        path = f"{METADATA}/{name}"
+        try:
+            content = self._ask(self._there.cat_file, f"{self._root}/{path}")
+        except FileNotFoundError:
+            return False
+        write(self.folder / path, content)
+        return True
+
+    def _signed(self, name: str) -> dict[str, Any]:
+        """Return what metadata says, unchecked: only to find what to bring."""
+        try:
+            found: dict[str, Any] = json.loads((self.folder / METADATA / name).read_bytes())
+            return dict(found["signed"])
+        except (OSError, ValueError, KeyError, TypeError) as exc:
+            raise InputError(f"{self._url}/{METADATA}/{name} is no metadata") from exc
+
+    def _ask(self, what: Callable[..., Any], path: str, *content: bytes) -> Any:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)  # aiohttp's, of a large body
+                return what(path, *content)
+        except FileNotFoundError:
+            raise
+        except Exception as exc:  # each kind of store has its own errors
+            said = str(exc) or type(exc).__name__
+            raise LinkError(f"{self._url}: {path.removeprefix(self._root)}: {said}") from exc
+
+
+class _Fetching(Disk):
+    """The folder of a `UrlSite`, where blobs come when they are read."""
+
+    def __init__(self, site: UrlSite) -> None:
+        super().__init__(site.folder)
+        self._site = site
+
+    def map(self, path: str) -> memoryview:
+        """Return a view of a file, fetched before."""
+        self._site.blob(path.removeprefix(f"{BLOBS}/"))
+        return super().map(path)
+
+
+@contextmanager
+def opened(where: str | Path) -> Iterator[Site]:
+    """Open the channel at a folder or a URL; errors speak of `where`."""
+    if "://" not in str(where):
+        yield Site(Path(where))
+        return
+    with TemporaryDirectory() as name:
+        try:
+            yield UrlSite(str(where), Path(name))
+        except EdgepackError as exc:
+            raise type(exc)(str(exc).replace(name, str(where).rstrip("/"))) from exc
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole, and durably."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = path.with_name(f".{path.name}.part")
+    with work.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    work.replace(path)
