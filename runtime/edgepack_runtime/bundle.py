@@ -39,6 +39,7 @@ _HOSTILE = (RecursionError, OverflowError, MemoryError)  # what a crafted header
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
 _METADATA = re.compile(r"metadata/(\d+\.)?(root|targets|snapshot|timestamp)\.json")
 _FOLDERS = {"blobs", "blobs/sha256", "metadata"}
+_STATE_FILES = ("S0", "S1")  # mark a store, see `edgepack_runtime.store.record`
 _TOP = {"oci-layout", "index.json"}
 
 
@@ -102,8 +103,10 @@ class Bundle:
     def open(cls, path: str | Path) -> Bundle:
         """Open a bundle folder or `.epk`; reads and checks its manifests, no weights.
 
+        Of a store, the release that runs is opened, hashed as a whole.
+
         Raises:
-            InputError: there is nothing at `path`.
+            InputError: there is nothing at `path`, or a store without a release.
             TrustError: it is not a bundle, is truncated or altered, or its format is newer.
 
         """
@@ -114,6 +117,8 @@ class Bundle:
             raise InputError(
                 f"no bundle at {path}; give a folder or an .epk made by edgepack build"
             ) from exc
+        if any((path / name).is_file() for name in _STATE_FILES):
+            return _running(path)
         return cls(path, FolderLayout(path) if is_folder else ArchiveLayout(path))
 
     def read(self, path: str) -> memoryview:
@@ -237,6 +242,15 @@ def scan(path: Path, length: int, stream: BinaryIO | None = None) -> dict[str, t
 def _belongs(name: str) -> bool:
     """Tell whether an archive may hold a member: a layout's own, or metadata that signs it."""
     return name in _TOP or bool(_BLOB.fullmatch(name) or _METADATA.fullmatch(name))
+
+
+def _running(store: Path) -> Bundle:
+    from edgepack_runtime.store import Store
+
+    running = Store.at(store).running()
+    if running is None:
+        raise InputError(f"the store at {store} has no release yet; load the factory's bundle")
+    return running
 
 
 def _open_layout(layout: Layout) -> tuple[str, dict[str, int], Manifest, list[Any]]:

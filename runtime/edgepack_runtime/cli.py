@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(action=action)
         command.add_argument(
-            "bundle", nargs="?" if name == "doctor" else None, help="folder or .epk"
+            "bundle", nargs="?" if name == "doctor" else None, help="folder, .epk or store"
         )
         command.add_argument("--json", action="store_true", help="print JSON")
         if name in ("run", "selftest"):

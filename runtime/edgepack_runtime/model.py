@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 
 BATCH_SIZE = 8
-STATE_FILES = ("S0", "S1")  # mark a store, see `edgepack_runtime.store.record`
 _log = logging.getLogger(__name__)
 
 
@@ -196,7 +195,7 @@ def load(
         SelfTestError: it runs, but strays from the first golden output.
 
     """
-    bundle = path if isinstance(path, Bundle) else _open(Path(path))
+    bundle = path if isinstance(path, Bundle) else Bundle.open(path)
     device = probe()
     if lacking := [] if any_device else unmet(bundle.manifest.requires, device):
         raise DeviceError(f"{bundle.path} (for {bundle.manifest.target}) {'; '.join(lacking)}")
@@ -229,17 +228,6 @@ def load(
     raise DeviceError(
         f"{bundle.path} (built for {bundle.manifest.target}) does not run here: {listed}"
     )
-
-
-def _open(path: Path) -> Bundle:
-    if not any((path / name).is_file() for name in STATE_FILES):
-        return Bundle.open(path)
-    from edgepack_runtime.store import Store
-
-    running = Store.at(path).running()
-    if running is None:
-        raise InputError(f"the store at {path} has no release yet; load the factory's bundle")
-    return running
 
 
 def rank(

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,10 +219,16 @@ def _run_hook(command: str, seconds: float, failure: type[EdgepackError], bundle
         raise failure(f"the hook {command!r} failed with {done.returncode}")
 
 
-def _show(word: str, facts: Mapping[str, object]) -> None:
-    if sys.stderr.isatty():
+def _show(word: str, facts: Mapping[str, Any]) -> None:
+    if not sys.stderr.isatty():
+        return
+    if word == "download":
+        said = f"{facts['done'] / 1e6:.1f} of {facts['total'] / 1e6:.1f} MB"
+        sys.stderr.write(f"\rdownload: {said} ")
+    else:
         said = ", ".join(f"{name} {value}" for name, value in facts.items())
-        sys.stderr.write(f"{word}: {said}\n")
+        sys.stderr.write(f"\r{word}: {said}\n")
+    sys.stderr.flush()
 
 
 def _status(args: argparse.Namespace) -> dict[str, Any]:
@@ -230,12 +236,17 @@ def _status(args: argparse.Namespace) -> dict[str, Any]:
 
     from edgepack_runtime.store import Store
 
-    store = Store.at(_folder(args))
-    running = store.running()
-    shown = "the factory's release"
+    folder = _folder(args)
+    store = Store.at(folder)
+    running, state = store.running(), store.state
+    shown = "the factory's release" + ("" if folder.exists() else f"; no store at {folder} yet")
     if running is not None:
         shown = f"{running.manifest.name} {running.manifest.version} for {running.manifest.target}"
-    return {"running": shown, **asdict(store.state)}
+    versions = {}
+    for digest in filter(None, (state.active, state.previous, state.trial)):
+        with suppress(TrustError):
+            versions[digest] = store.blobs.bundle(digest).manifest.version
+    return {"running": shown, "versions": versions, **asdict(state)}
 
 
 def _rollback(args: argparse.Namespace) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from edgepack_runtime.errors import (
 from edgepack_runtime.store import Store
 from edgepack_runtime.store.layout import BLOBS
 from edgepack_runtime.update import Updater
-from edgepack_runtime.update.source import Archive, Folder, Http, Link
+from edgepack_runtime.update.source import Archive, Folder, Http, Link, Source
 
 if TYPE_CHECKING:
     from server import Server
@@ -177,6 +177,33 @@ def test_expired_metadata_is_refused(place: Path, monkeypatch: pytest.MonkeyPatc
     publish(place, make_bundle(place, 2))
     with pytest.raises(TrustError, match="expired"):
         new_device(place).check()
+
+
+@pytest.mark.parametrize("release", [make_bundle, light_change], ids=["full", "delta"])
+@pytest.mark.parametrize("over", ["folder", "http", "epk"])
+def test_what_one_device_was_sent_is_not_taken_by_another(
+    place: Path, server: Server, over: str,
+    release: Callable[[Path, int], Bundle],
+) -> None:  # fmt: skip
+    """Replay: one of the same owner with another board, one of another owner."""
+    publish(place, release(place, 2))
+    sources: dict[str, Source] = {
+        "folder": Folder(place / "channel"), "http": Http(server.url, Link()),
+        "epk": Archive(as_file(place / "channel", place / "captured.epk")),
+    }  # fmt: skip
+    take_update(new_device(place, sources[over]))
+    other = place / "other"
+    keys.init(other / "keys")
+    publish(other, make_bundle(other, 1))
+    foreign = new_device(other, sources[over])
+    board = Updater(Store.at(other / "board"), [sources[over]], new_device(place).root,
+                    "small/jetson", ONCE)  # fmt: skip
+    with pytest.raises(TrustError):
+        foreign.check()
+    with pytest.raises(NothingToDoError, match="no release 'small/jetson'"):
+        board.check()
+    assert not foreign.store.state.trial
+    assert not board.store.state.trial
 
 
 def test_a_release_for_another_board_is_refused(place: Path) -> None:

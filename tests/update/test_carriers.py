@@ -165,6 +165,10 @@ def test_the_hawkbit_client_takes_a_deployment(site: Site) -> None:
         server.artifact = site.export().read_bytes()
         assert (poll(), server.results[-1]) == (7, "none")
         assert site.active == first
+    gone = site.run(sys.executable, EXAMPLE / "hawkbit/edgepack_hawkbit.py", server.url)
+    assert gone.returncode == 1
+    assert gone.stderr.startswith("error: ")
+    assert "\n" not in gone.stderr.strip()
 
 
 def test_the_balena_loop_respects_the_lock(site: Site) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from edgepack_runtime.errors import (
     DeviceError,
     NothingToDoError,
 )
+from edgepack_runtime.manifest import CHUNK
 from edgepack_runtime.store import Store
 from edgepack_runtime.update.source import Http, Link
 
@@ -106,12 +109,16 @@ def test_the_command_updates_tells_and_goes_back(
         printed = capsys.readouterr().out
         return json.loads(printed) if printed else {}
 
-    assert call("status", *store)["running"] == "the factory's release"
+    fresh = f"the factory's release; no store at {place / 'device'} yet"
+    assert call("status", *store)["running"] == fresh
     assert call(*update, "--check")["available"] == f"{NAME} 1.1"
     assert call(*update)["running"] == f"{NAME} 1.1"
     call(*update, code=7)
     assert call("status", *store)["running"] == "small 1.1 for any"
     assert er.load(place / "device")("turn on")
+    assert call("selftest", str(place / "device"), "--json")["agreement"] == 1.0
+    assert runtime(["run", str(place / "device"), "turn on"]) == 0
+    assert "gamma" in capsys.readouterr().out
     call("pin", *store)
     call(*update, code=7)
     call("pin", *store, "--off")
@@ -120,11 +127,28 @@ def test_the_command_updates_tells_and_goes_back(
         call(*update, code=7)
     assert call(*update)["version"] == "1.2"
     assert call("rollback", *store)["active"].startswith("sha256:")
-    assert call("status", *store)["running"] == "small 1.1 for any"
+    told = call("status", *store)
+    assert told["running"] == "small 1.1 for any"
+    assert told["versions"] == {told["active"]: "1.1"}
     assert call("collect", *store)["bytes_freed"] > 0
     call("update", *store, "--channel", str(place / "nowhere"), "--name", NAME,
          "--root", str(root), code=2)  # fmt: skip
     call(*update[:-1], str(place / "no-root"), code=5)
+
+
+def test_a_download_tells_how_far_it_came(place: Path, server: Server) -> None:
+    """Chunk by chunk, and on after a break; never beyond what it said it would be."""
+    told: list[tuple[int, int]] = []
+
+    def event(word: str, facts: Mapping[str, Any]) -> None:
+        if word == "download":
+            told.append((facts["done"], facts["total"]))
+
+    device = replace(new_device(place, Http(server.url, Link())), event=event)
+    take_update(device)
+    assert [done // CHUNK for done, _ in told] == [1, 2, 3]
+    assert {total >= len(BIG) for _, total in told} == {True}
+    assert len({total for _, total in told}) == 1
 
 
 def test_a_light_change_comes_as_a_delta(place: Path, server: Server) -> None:

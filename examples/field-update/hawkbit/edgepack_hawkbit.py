@@ -133,4 +133,9 @@ def read_settings(path: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1].rstrip("/")))
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    try:
+        sys.exit(main(sys.argv[1].rstrip("/")))
+    except (OSError, ValueError, LookupError) as exc:  # no server, no settings, no hawkBit
+        sys.exit(f"error: {type(exc).__name__}: {exc}")

@@ -13,7 +13,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -29,7 +29,7 @@ from edgepack_runtime.errors import (
     TrustError,
 )
 from edgepack_runtime.fit import misfits
-from edgepack_runtime.manifest import is_digest
+from edgepack_runtime.manifest import CHUNK, is_digest
 from edgepack_runtime.store import MINIMUM, Store
 from edgepack_runtime.store.layout import BLOBS
 from edgepack_runtime.trial import BrokenOffError, prove
@@ -73,6 +73,14 @@ class Hooks:
     after: Hook | None = None
 
 
+@dataclass
+class _Came:
+    """How far a download has come, in bytes: of the blobs that are done, of all missing ones."""
+
+    done: int = 0
+    total: int = 0
+
+
 @dataclass(frozen=True)
 class Updater:
     """Updates one line of releases, `NAME/BOARD`, of a store.
@@ -90,6 +98,7 @@ class Updater:
     event: Event = lambda _word, _facts: None
     prove: Prove = prove
     hooks: Hooks = Hooks()
+    _came: _Came = field(default_factory=_Came, init=False, repr=False, compare=False)
 
     def check(self) -> Offer:
         """Return the release that this device should take.
@@ -137,13 +146,13 @@ class Updater:
         missing = self.store.blobs.missing(bundle)
         self.store.make_room(sum(missing.values()), bundle.blobs())
         chunks = {entry.sha256: entry.chunks for entry in bundle.manifest.files}
-        total, done = sum(missing.values()), 0
+        self._came.total, self._came.done = sum(missing.values()), 0
         for sha256, size in missing.items():
-            self.event("download", {"done": done, "total": total, "blob": sha256[:12]})
             parts = chunks.get(sha256, ())
             if not self._from_delta(offer, sha256, size, parts):
                 self._receive(sha256, size, parts)
-            done += size
+            self._came.done += size
+        total, self._came.total = self._came.total, 0
         if bundle.digest == self.store.state.active:
             self.event("repaired", {"version": offer.version, "bytes": total})
             return bundle
@@ -240,10 +249,20 @@ class Updater:
             return
         self._from_any(
             lambda source: self.store.blobs.receive(
-                sha256, size, chunks, partial(_fetch, source, f"{BLOBS}/{sha256}")
+                sha256, size, chunks, partial(self._fetch, source, sha256)
             ),
             attempts=attempts,
         )
+
+    def _fetch(self, source: Source, sha256: str, start: int) -> Iterator[bytes]:
+        """Yield the bytes of a blob, and tell of every chunk of it that came."""
+        come = start
+        for piece in source.fetch(f"{BLOBS}/{sha256}", start):
+            before, come = come, come + len(piece)
+            if self._came.total and before // CHUNK < come // CHUNK:
+                done = min(self._came.done + come, self._came.total)
+                self.event("download", {"done": done, "total": self._came.total})
+            yield piece
 
     def _from_delta(self, offer: Offer, sha256: str, size: int, chunks: Sequence[str]) -> bool:
         """Make a blob of one that the store has, if a delta is offered; tell whether it was."""
@@ -303,10 +322,6 @@ class Updater:
             return False
         place = hashlib.sha256(f"{self.policy.device}/{offer.sha256}".encode()).digest()
         return int.from_bytes(place[:4], "big") % 100 < offer.percent
-
-
-def _fetch(source: Source, path: str, start: int) -> Iterator[bytes]:
-    return source.fetch(path, start)
 
 
 def _decoded(packed: memoryview, base: memoryview, size: int, start: int) -> Iterator[bytes]:
