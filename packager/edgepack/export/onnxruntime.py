@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from edgepack.artifact import calibration_feeds
@@ -216,6 +217,7 @@ def _static(
     import logging
 
     import nncf
+    from nncf.onnx.quantization.backend_parameters import BackendParameters
 
     nncf.set_log_level(logging.ERROR)
     model = graph.load(source)
@@ -223,17 +225,20 @@ def _static(
     model = model if settings.tensorrt else graph.quantize_embeddings(model)
     names = [item.name for item in model.graph.input]
     feeds = [{name: feed[name] for name in names} for feed in calibration_feeds(inputs)]
-    quantized = nncf.quantize(
-        model,
-        nncf.Dataset(feeds),
-        model_type=nncf.ModelType.TRANSFORMER,
-        preset=nncf.QuantizationPreset.PERFORMANCE,
-        subset_size=len(feeds),
-        advanced_parameters=parameters(trial, tied=graph.has_tied_weights(model)),
-        ignored_scope=nncf.IgnoredScope(
-            names=[*graph.nodes_of(model, settings.choice.kept), *tables]
-        ),
-    )
+    advanced = parameters(trial, tied=graph.has_tied_weights(model))
+    with TemporaryDirectory(dir=out) as name:
+        advanced.backend_params[BackendParameters.EXTERNAL_DATA_DIR] = str(Path(name).absolute())
+        quantized = nncf.quantize(
+            graph.weights_outside(model, Path(name)),
+            nncf.Dataset(feeds),
+            model_type=nncf.ModelType.TRANSFORMER,
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            subset_size=len(feeds),
+            advanced_parameters=advanced,
+            ignored_scope=nncf.IgnoredScope(
+                names=[*graph.nodes_of(model, settings.choice.kept), *tables]
+            ),
+        )
     graph.save(quantized, out / FILES[0])
     if settings.tensorrt and (breaches := tensorrt.lint(out / FILES[0])):
         first = breaches[0]
