@@ -287,10 +287,13 @@ def open_variant(bundle: Bundle, variant: Variant, threads: int | None = None) -
     content = bytes(bundle.read(task.text.tokenizer))
     files = bundle.files(variant)
     cache = compiled_folder(bundle, variant, probe())
-    with ThreadPoolExecutor(1) as pool:  # the tokenizer loads while the engine does
+    try:
+        engine = engines.find(variant.engine)
+    except ImportError as exc:
+        raise DeviceError(f"{variant.engine} is not installed: {exc}") from exc
+    with ThreadPoolExecutor(1) as pool:  # the tokenizer loads while the graph does
         encoder = pool.submit(TextEncoder, content, task.text)
         try:
-            engine = engines.find(variant.engine)
             session = engine.open_session(files, variant, threads or cores(), cache)
         except ImportError as exc:
             raise DeviceError(f"{variant.engine} is not installed: {exc}") from exc

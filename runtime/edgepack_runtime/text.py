@@ -42,6 +42,8 @@ class TextEncoder:
     """The tokenizer of a bundle."""
 
     def __init__(self, content: bytes, spec: Text) -> None:
+        # Engines wait for numpy, and a thread that imports beside it doubles that wait.
+        import numpy as np  # noqa: F401
         from tokenizers import Tokenizer
 
         try:

@@ -14,6 +14,7 @@ import hashlib
 import logging
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
 from importlib import import_module
@@ -23,10 +24,10 @@ from threading import Lock
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from edgepack_runtime import kept
 from edgepack_runtime.engines import whole_number
 from edgepack_runtime.errors import DeviceError, TrustError
 from edgepack_runtime.manifest import Variant
-from edgepack_runtime.paths import map_file, write_whole
 
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 _DYNAMIC = 0
 _CPU = "CPU"
 _FULL_NAME = "FULL_DEVICE_NAME"
-_DIGEST_BYTES = 32
-_HASH_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
 
 
@@ -150,16 +149,15 @@ class OpenVinoSession:
 
     def _plan(self, tokens: int) -> Plan:
         """Take a plan from the cache, or compile it and keep it there."""
-        kept = self._kept(tokens)
-        if kept is not None and (content := _verified(kept)) is not None:
+        path = self._path(tokens)
+        if path is not None and (content := _read_kept(path)) is not None:
             with suppress(RuntimeError):  # kept by a build that only looked the same
                 blob = _tensor(content)
                 return Plan(self._core.import_model(blob, self.provider, self._config), blob)
         compiled = self._compile(tokens)
-        if kept is not None:
+        if path is not None:
             try:
-                exported = compiled.export_model().getvalue()
-                write_whole(kept, exported + hashlib.sha256(exported).digest())
+                kept.write(path, compiled.export_model().getvalue())
             except (OSError, RuntimeError) as exc:  # some devices cannot export
                 _log.info("the compiled model is not kept: %s", exc)
         return Plan(compiled, self._weights)
@@ -179,7 +177,7 @@ class OpenVinoSession:
         self._weights = _tensor(self._files["openvino_model.bin"])
         return self._core.read_model(bytes(self._files["openvino_model.xml"]), self._weights)
 
-    def _kept(self, tokens: int) -> Path | None:
+    def _path(self, tokens: int) -> Path | None:
         """Name the file of a plan: another OpenVINO, CPU or setting is another file."""
         if self._cache is None:
             return None
@@ -243,20 +241,10 @@ def _tensor(content: memoryview) -> Any:
     return ov.Tensor(array if array.flags.writeable else array.copy(), shared_memory=True)
 
 
-def _verified(path: Path) -> memoryview | None:
-    """Map a kept plan if it is whole: it ends in the digest of what stands before.
+def _read_kept(path: Path) -> memoryview | None:
+    """Read a kept plan while numpy is imported, which takes longer than to hash it."""
+    with ThreadPoolExecutor(1) as pool:
+        content = pool.submit(kept.map_whole, path)
+        import numpy as np  # noqa: F401
 
-    It is hashed through a buffer, so that pages which no kernel needs never become resident.
-    """
-    found = hashlib.sha256()
-    try:
-        left = path.stat().st_size - _DIGEST_BYTES
-        with path.open("rb", buffering=0) as stream:
-            while left > 0 and (part := stream.read(min(left, _HASH_BYTES))):
-                found.update(part)
-                left -= len(part)
-            digest = stream.read()
-        content = map_file(path)
-    except OSError:
-        return None
-    return content[:-_DIGEST_BYTES] if found.digest() == digest else None
+        return content.result()

@@ -1,0 +1,42 @@
+"""Compiled forms of graphs, kept on this machine: each file ends in the digest of what it holds.
+
+A digest is made in one call: a thread that hashes piece by piece waits for others at each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from edgepack_runtime.paths import map_file, write_whole
+
+_DIGEST_BYTES = 32
+
+
+def read(path: Path) -> bytes | None:
+    """Read what is kept, if it is there and whole."""
+    try:
+        with path.open("rb", buffering=0) as stream:
+            content = stream.read(max(0, path.stat().st_size - _DIGEST_BYTES))
+            return content if hashlib.sha256(content).digest() == stream.read() else None
+    except OSError:
+        return None
+
+
+def map_whole(path: Path) -> memoryview | None:
+    """Map what is kept, if it is there and whole.
+
+    It is hashed through a mapping of its own, so that pages which no kernel needs do not stay.
+    """
+    try:
+        found = map_file(path)
+        if hashlib.sha256(found[:-_DIGEST_BYTES]).digest() != found[-_DIGEST_BYTES:]:
+            return None
+        return map_file(path)[:-_DIGEST_BYTES]
+    except OSError:
+        return None
+
+
+def write(path: Path, content: bytes) -> None:
+    """Keep something; an `OSError` if the disk is full or read-only."""
+    write_whole(path, content + hashlib.sha256(content).digest())
