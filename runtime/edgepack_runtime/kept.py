@@ -37,6 +37,14 @@ def map_whole(path: Path) -> memoryview | None:
         return None
 
 
+def keep(made: Path, path: Path) -> None:
+    """Keep a file that was made on the same disk; an `OSError` if that is full or read-only."""
+    digest = hashlib.sha256(made.read_bytes()).digest()
+    with made.open("ab") as stream:
+        stream.write(digest)
+    made.replace(path)
+
+
 def write(path: Path, content: bytes) -> None:
     """Keep something; an `OSError` if the disk is full or read-only."""
     write_whole(path, content + hashlib.sha256(content).digest())

@@ -129,26 +129,28 @@ def _open_on_cpu(files: Mapping[str, memoryview], threads: int, cache: Path | No
         with suppress(DeviceError):  # kept by a build that only looked the same
             return OrtSession(_make(content, options, [_CPU]), {})
     content = bytes(files["model.onnx"])
-    session = _make(content, _session_options(threads), [_CPU])
+    session = None
     if path is not None and len(content) <= _MOST_KEPT:
-        _keep(content, path)
-    return OrtSession(session, {})
+        session = _make_and_keep(content, threads, path)
+    return OrtSession(session or _make(content, _session_options(threads), [_CPU]), {})
 
 
-def _keep(content: bytes, path: Path) -> None:
-    """Keep the graph as it is optimized for this CPU."""
+def _make_and_keep(content: bytes, threads: int, path: Path) -> ort.InferenceSession | None:
+    """Make the session and keep the graph that it optimized for this CPU; None if it cannot be."""
     from tempfile import TemporaryDirectory
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=path.parent) as name:
             made = Path(name, _KEPT)
-            options = _session_options(1)
+            options = _session_options(threads)
             options.optimized_model_filepath = str(made)
-            _make(content, options, [_CPU])
-            kept.write(path, made.read_bytes())
+            session = _make(content, options, [_CPU])
+            kept.keep(made, path)
+            return session
     except (OSError, DeviceError) as exc:
         _log.info("the optimized graph is not kept: %s", exc)
+    return None
 
 
 def _make(
