@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -39,6 +39,16 @@ def compiled_folder(bundle: Bundle, variant: Variant, device: Device) -> Path:
     """Return where the compiled form of a variant is kept for this machine."""
     key = bundle.files(variant).key
     return cache_folder() / "compiled" / key / compiled_for(variant, device)
+
+
+def forget(gone: Iterable[Bundle], stay: Iterable[Bundle]) -> None:
+    """Remove what was compiled from releases that are gone, unless one that stays has it too."""
+    wanted, old = (
+        {bundle.files(variant).key for bundle in bundles for variant in bundle.manifest.variants}
+        for bundles in (stay, gone)
+    )
+    for key in old - wanted:
+        shutil.rmtree(cache_folder() / "compiled" / key, ignore_errors=True)
 
 
 def prepared(bundle: Bundle, variant: Variant, device: Device) -> bool:

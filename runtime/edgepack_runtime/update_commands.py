@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,11 +162,19 @@ def _resume(updater: Updater) -> None:
 
 def _take(updater: Updater) -> dict[str, Any]:
     """Take what is offered, prove it, and collect what is not needed any more."""
-    offer = updater.check()
-    updater.install(offer)
-    if updater.store.state.trial and (why := updater.try_out()):
-        raise SelfTestError(f"{updater.name} {offer.version} is not taken, what ran goes on: {why}")
-    updater.store.collect()
+    from edgepack_runtime.prepare import forget
+
+    offer, store = updater.check(), updater.store
+    seen = store.releases()
+    seen.append(updater.install(offer))
+    try:
+        if store.state.trial and (why := updater.try_out()):
+            raise SelfTestError(
+                f"{updater.name} {offer.version} is not taken, what ran goes on: {why}"
+            )
+    finally:
+        forget(seen, store.releases())
+    store.collect()
     return {"running": f"{updater.name} {offer.version}", **_said(offer)}
 
 
@@ -242,10 +250,7 @@ def _status(args: argparse.Namespace) -> dict[str, Any]:
     shown = "the factory's release" + ("" if folder.exists() else f"; no store at {folder} yet")
     if running is not None:
         shown = f"{running.manifest.name} {running.manifest.version} for {running.manifest.target}"
-    versions = {}
-    for digest in filter(None, (state.active, state.previous, state.trial)):
-        with suppress(TrustError):
-            versions[digest] = store.blobs.bundle(digest).manifest.version
+    versions = {bundle.digest: bundle.manifest.version for bundle in store.releases()}
     return {"running": shown, "versions": versions, **asdict(state)}
 
 

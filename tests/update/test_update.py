@@ -17,11 +17,13 @@ import edgepack_runtime as er
 from edgepack import channel
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.cli import main as runtime
+from edgepack_runtime.device import probe
 from edgepack_runtime.errors import (
     DeviceError,
     NothingToDoError,
 )
 from edgepack_runtime.manifest import CHUNK
+from edgepack_runtime.prepare import compiled_folder
 from edgepack_runtime.store import Store
 from edgepack_runtime.update.source import Http, Link
 
@@ -134,6 +136,33 @@ def test_the_command_updates_tells_and_goes_back(
     call("update", *store, "--channel", str(place / "nowhere"), "--name", NAME,
          "--root", str(root), code=2)  # fmt: skip
     call(*update[:-1], str(place / "no-root"), code=5)
+
+
+def test_what_was_compiled_goes_with_its_release(place: Path) -> None:
+    """The forms of the release before stay, those of older ones go, unless they are the same."""
+    root = place / "root.json"
+    shutil.copy(place / "channel/metadata/1.root.json", root)
+    update = ["update", "--store", str(place / "device"), "--channel", str(place / "channel"),
+              "--name", NAME, "--root", str(root)]  # fmt: skip
+    folders = []
+    for release in (1, 2, 3, 4):
+        if release > 1:
+            graph = b'{"rank": 2, "size": 3}' + b" " * min(release, 3)
+            change = {"release": release, "version": f"1.{release}"}
+            made = handmade.bundle(place / f"c{release}.epk", change=change,
+                                   extra={"null/null.json": graph})  # fmt: skip
+            publish(place, Bundle.open(made))
+        assert runtime(update) == 0
+        running = Bundle.open(place / "device")
+        folder = compiled_folder(running, running.manifest.variants[0], probe()).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        folders.append(folder)
+    assert folders[2] == folders[3]
+    assert [folder.exists() for folder in folders] == [False, False, True, True]
+    for release, stays in ((5, True), (6, False)):
+        publish(place, make_bundle(place, release))
+        assert runtime(update) == 0
+        assert folders[3].exists() == stays
 
 
 def test_a_download_tells_how_far_it_came(place: Path, server: Server) -> None:

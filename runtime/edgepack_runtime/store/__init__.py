@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.errors import DeviceError, NothingToDoError
+from edgepack_runtime.errors import DeviceError, NothingToDoError, TrustError
 from edgepack_runtime.store import record as records
 from edgepack_runtime.store.blobs import PARTS, Blobs
 from edgepack_runtime.store.chunks import rest
@@ -102,6 +102,14 @@ class Store:
         state = self.state
         wholes = (self.blobs.whole(digest) for digest in (state.active, state.previous) if digest)
         return next((found for found in wholes if found is not None), None)
+
+    def releases(self) -> list[Bundle]:
+        """Return the releases of the record that can be read: active, previous, on trial."""
+        state, found = self.state, []
+        for digest in filter(None, (state.active, state.previous, state.trial)):
+            with suppress(TrustError, OSError):
+                found.append(self.blobs.bundle(digest))
+        return found
 
     @contextmanager
     def reading(self) -> Iterator[Bundle | None]:
