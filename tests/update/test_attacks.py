@@ -179,6 +179,34 @@ def test_expired_metadata_is_refused(place: Path, monkeypatch: pytest.MonkeyPatc
         new_device(place).check()
 
 
+@pytest.mark.parametrize("over", ["folder", "http", "epk"])
+@pytest.mark.parametrize("record", ["S0", "S1"])
+@pytest.mark.parametrize("left", [0, 100])
+def test_a_truncated_memory_does_not_take_older_metadata(
+    place: Path, server: Server, over: str, record: str, left: int
+) -> None:
+    """Either record of the store is cut, and yesterday's channel is shown again."""
+    device = new_device(place)
+    first = take_update(device)
+    shutil.copytree(place / "channel/metadata", place / "yesterday")
+    publish(place, make_bundle(place, 2))
+    second = take_update(device)
+    with (place / "device" / record).open("r+b") as stream:
+        stream.truncate(left)
+    _yesterday(place)
+    sources: dict[str, Source] = {
+        "folder": Folder(place / "channel"), "http": Http(server.url, Link()),
+        "epk": Archive(as_file(place / "channel", place / "old.epk")),
+    }  # fmt: skip
+    device = new_device(place, sources[over])
+    with pytest.raises(TrustError, match="was seen before"):
+        device.check()
+    running = device.store.running()
+    assert running is not None
+    assert running.digest in (first, second)  # which was confirmed may be what was cut
+    assert device.store.state.trial in ("", second)
+
+
 @pytest.mark.parametrize("release", [make_bundle, light_change], ids=["full", "delta"])
 @pytest.mark.parametrize("over", ["folder", "http", "epk"])
 def test_what_one_device_was_sent_is_not_taken_by_another(
