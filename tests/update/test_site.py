@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import handmade
 import pytest
@@ -192,3 +194,54 @@ def test_a_blob_that_the_server_changed_is_not_exported(tmp_path: Path, web: Ser
     path.write_bytes(b"x" * path.stat().st_size)
     with pytest.raises(TrustError, match="is damaged"):
         channel.export(web.url, tmp_path / "usb", tmp_path / "keys", 90)
+
+
+class _Cut(BaseException):
+    """The process dies here."""
+
+
+@pytest.mark.parametrize("name", keys.NAMES)
+def test_a_rotation_that_is_cut_anywhere_is_finished_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Killed before each file takes its name or goes: the next publish signs, devices follow."""
+    base = tmp_path / "base"
+    keys.init(base / "keys")
+    channel.publish(_small(tmp_path, 1), base / "channel", base / "keys", channel.Rollout())
+    take_update(_device(base / "device", str(base / "channel")))
+    second, third = _small(tmp_path, 2), _small(tmp_path, 3)
+    cuts = 0
+    while True:
+        place = tmp_path / f"cut{cuts}"
+        shutil.copytree(base, place)
+        try:
+            with monkeypatch.context() as patch:
+                _die_after(cuts, patch)
+                channel.rotate(name, place / "channel", place / "keys")
+            break
+        except _Cut:
+            pass
+        device = _device(place / "device", str(place / "channel"))
+        channel.publish(second, place / "channel", place / "keys", channel.Rollout())
+        assert take_update(device) == second.digest
+        channel.rotate(name, place / "channel", place / "keys")
+        channel.publish(third, place / "channel", place / "keys", channel.Rollout())
+        assert take_update(device) == third.digest
+        cuts += 1
+    assert cuts > 5
+
+
+def _die_after(count: int, patch: pytest.MonkeyPatch) -> None:
+    """Die at the operation with this number, among those that name or remove a file."""
+    done = 0
+    for name in ("replace", "unlink"):
+        real = getattr(Path, name)
+
+        def dies(path: Path, *args: Any, real: Callable[..., Any] = real, **more: Any) -> Any:
+            nonlocal done
+            if done == count:
+                raise _Cut
+            done += 1
+            return real(path, *args, **more)
+
+        patch.setattr(Path, name, dies)
