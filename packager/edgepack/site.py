@@ -115,7 +115,9 @@ class UrlSite(Site):
 
     def _bring_numbered(self, role: str, version: int) -> int:
         """Bring a version of a role's metadata and those that follow; return the last one's."""
-        while self._bring(f"{version}.{role}.json"):
+        while self._bring(name := f"{version}.{role}.json"):
+            if self._signed(name).get("version") != version:  # a server that has an answer to all
+                raise InputError(f"{self._url}/{METADATA}/{name} is of another version")
             version += 1
         return version - 1
 

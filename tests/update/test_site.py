@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import handmade
 import pytest
 from click.testing import CliRunner
 from fleet import NAME, ONCE, light_change, make_bundle, take_update
-from server import Server, serve
+from server import Server, listening, serve
 
 from edgepack import channel, keys
 from edgepack.cli import main as host
@@ -174,6 +175,24 @@ def test_a_url_that_is_no_channel_is_said(
     """An unknown protocol, one whose package is missing, no server, and nothing there."""
     with pytest.raises(error, match=said.format(web=web.url)):
         channel.refresh(url.format(web=web.url), tmp_path / "keys")
+
+
+@pytest.mark.parametrize("answer", [b"<html>welcome</html>", b'{"signed": {"version": 1}}'])
+def test_a_server_that_answers_everything_is_no_channel(tmp_path: Path, answer: bytes) -> None:
+    """A single-page application, a captive portal: said at once, and nothing is signed."""
+    keys.init(tmp_path / "keys")
+
+    class Portal(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with listening(Portal) as url, pytest.raises(InputError, match=r"root\.json is "):
+        channel.publish(_small(tmp_path, 1), url, tmp_path / "keys", channel.Rollout())
 
 
 def test_keys_that_have_a_channel_make_no_second_one(tmp_path: Path, web: Server) -> None:
