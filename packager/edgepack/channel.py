@@ -152,7 +152,8 @@ def export_file(parcel: Parcel, where: Where, out: Path, key_folder: Path) -> da
 
     """
     with alone(key_folder), opened(where) as site, TemporaryDirectory() as copy:
-        found = _named(parcel.name, load(site.folder, "targets").signed.targets, where)
+        channel = Repository(site, key_folder)  # what broke off is finished here, not in the copy
+        found = _named(parcel.name, channel.targets.signed.targets, where)
         expires = _copy_for(parcel.days, site, Path(copy), key_folder)
         carried = _blobs_of(site, found.hashes["sha256"])
         if parcel.light:

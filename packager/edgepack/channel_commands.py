@@ -71,12 +71,13 @@ def publish(
     A channel is a folder for any web server or bucket, or its URL: https (by PUT), s3, gs, sftp…
     """
     from edgepack import channel
+    from edgepack.site import shown
     from edgepack_runtime.bundle import Bundle
 
     rollout = channel.Rollout(percent, cohorts, minimum)
     opened = Bundle.open(bundle)
     name = channel.publish(opened, where, key_folder, rollout)
-    click.echo(f"{where}: {name} is release {opened.manifest.release}")
+    click.echo(f"{shown(where)}: {name} is release {opened.manifest.release}")
 
 
 @click.group(name="channel")

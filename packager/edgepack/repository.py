@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -49,6 +50,7 @@ class Repository:
         self._now = datetime.now(UTC).replace(microsecond=0)
         self.days = dict(DAYS)
         self.behind = False
+        self._digests: dict[str, str] = {}
         if (self._folder / METADATA / "timestamp.json").is_file():
             self._read()
         elif create:
@@ -98,13 +100,18 @@ class Repository:
         self.targets, self.snapshot, self.timestamp = (
             self._checked(role) for role in ("targets", "snapshot", "timestamp")
         )
-        if (self._keys / _ROTATING).is_file():
-            self._finish_rotation()
-        listed = self.snapshot.signed.meta["targets.json"].version
-        shown = self.timestamp.signed.snapshot_meta.version
-        self.behind = (listed, shown) != (
-            self.targets.signed.version, self.snapshot.signed.version
-        )  # fmt: skip
+        named = (
+            self.snapshot.signed.meta["targets.json"].version,
+            self.timestamp.signed.snapshot_meta.version,
+        )
+        there = (self.targets.signed.version, self.snapshot.signed.version)
+        if there[0] < named[0] or there[1] < named[1]:
+            raise InputError(
+                f"{self._folder / METADATA} lacks the newest targets or snapshot: restore it"
+            )
+        self.behind = there != named
+        if (name := self._rotating()["name"]) and not (self._keys / f"{name}.new.pem").is_file():
+            self._finish_rotation()  # the root names the new key
 
     def _follow_root(self) -> None:
         """Take the channel's newest root, if what leads to it from ours is signed as TUF asks.
@@ -119,6 +126,8 @@ class Repository:
             while self.root.signed.version < newest.signed.version:
                 version = self.root.signed.version + 1
                 follower = _load(self._folder / METADATA / f"{version}.root.json")
+                if follower.signed.version != version:
+                    break
                 for judge in (self.root, follower):
                     judge.signed.verify_delegate("root", follower.signed_bytes, follower.signatures)
                 self.root = follower
@@ -143,11 +152,16 @@ class Repository:
         """Load a role's metadata and see that its keys signed it."""
         from tuf.api.exceptions import RepositoryError
 
-        found = load(self._folder, role)
+        path = _newest(self._folder, role)
+        content = path.read_bytes()  # once: what is judged is what is signed again
+        found = _parsed(path, content)
+        self._digests[role] = hashlib.sha256(content).hexdigest()
+        if _number(path) not in (-1, found.signed.version):
+            raise InputError(f"{path} holds version {found.signed.version}: restore the folder")
         try:
             self.root.signed.verify_delegate(role, found.signed_bytes, found.signatures)
         except RepositoryError as exc:
-            if self._digest(role) == self._rotating().get(role):
+            if self._digests[role] == self._rotating()["signed"].get(role):
                 return found  # the key that is being replaced has signed it
             raise InputError(
                 f"{role} in {self._folder / METADATA} is not signed by its keys: somebody else "
@@ -155,15 +169,15 @@ class Repository:
             ) from exc
         return found
 
-    def _digest(self, role: str) -> str:
-        return hashlib.sha256(_newest(self._folder, role).read_bytes()).hexdigest()
-
-    def _rotating(self) -> dict[str, str]:
+    def _rotating(self) -> dict[str, Any]:
+        """Return the name of the key that is being replaced, and what it signed: {role: sha256}."""
         path = self._keys / _ROTATING
-        return dict(json.loads(path.read_bytes())) if path.is_file() else {}
+        return json.loads(path.read_bytes()) if path.is_file() else {"name": "", "signed": {}}
 
     def _finish_rotation(self) -> None:
-        self.save(self._rotating().keys() & {"targets"})
+        if signed := self._rotating()["signed"].keys():
+            self.save(signed & {"targets"})
+            self.behind = False
         (self._keys / _ROTATING).unlink()
 
     def _adopt(self) -> None:
@@ -175,8 +189,6 @@ class Repository:
             keyid = keys.signer(self._keys, f"{name}.new").public_key.keyid
             if keyid in self.root.signed.roles[_role(name)].keyids:
                 new.replace(self._keys / f"{name}.pem")
-            else:
-                new.unlink()
 
     def rotate(self, name: str) -> None:
         """Replace a key by a new one; the old one goes only when the root that names it stands."""
@@ -188,9 +200,10 @@ class Repository:
             gone = [keys.signer(self._keys, name).public_key.keyid]
         else:
             gone = list(self.root.signed.roles[role].keyids)
-        signed = [role] if role != "root" else []
-        said = canonical_json({role: self._digest(role) for role in signed})
-        write(self._keys / _ROTATING, said)
+        signed = {} if role == "root" else {role: self._digests[role]}
+        for other in ({"snapshot", "timestamp"} - {role}) if signed else ():
+            self._signer(other)  # what is not here must be missed before the root is replaced
+        write(self._keys / _ROTATING, canonical_json({"name": name, "signed": signed}))
         keys.make(self._keys, f"{name}.new")
         new = keys.signer(self._keys, f"{name}.new")
         for keyid in gone:
@@ -258,7 +271,9 @@ class Repository:
         metadata.signed.expires = self._now + timedelta(days=self.days[role])
         metadata.sign(signer)
         prefix = "" if role == "timestamp" else f"{metadata.signed.version}."
-        self._site.write(f"{METADATA}/{prefix}{role}.json", metadata.to_bytes())
+        content = metadata.to_bytes()
+        self._site.write(f"{METADATA}/{prefix}{role}.json", content)
+        self._digests[role] = hashlib.sha256(content).hexdigest()
 
 
 def _role(name: str) -> str:
@@ -289,19 +304,30 @@ def load(folder: Path, role: str) -> Metadata[Any]:
 
 
 def _load(path: Path) -> Metadata[Any]:
+    return _parsed(path, path.read_bytes())
+
+
+def _parsed(path: Path, content: bytes) -> Metadata[Any]:
     from tuf.api.exceptions import RepositoryError
     from tuf.api.metadata import Metadata
 
     try:
-        return Metadata.from_bytes(path.read_bytes())
+        return Metadata.from_bytes(content)
     except RepositoryError as exc:
         raise InputError(f"{path} is damaged: {exc}") from exc
 
 
 def _newest(folder: Path, role: str) -> Path:
-    paths = list((folder / METADATA).glob(f"*{role}.json"))
+    paths = [
+        path for path in (folder / METADATA).glob(f"*{role}.json")
+        if re.fullmatch(rf"(\d+\.)?{role}\.json", path.name)
+    ]  # fmt: skip
     if not paths:
         raise InputError(f"no channel at {folder}: {METADATA}/{role}.json is missing")
-    return max(
-        paths, key=lambda path: int(path.name.partition(".")[0]) if path.name[0].isdigit() else -1
-    )
+    return max(paths, key=_number)
+
+
+def _number(path: Path) -> int:
+    """Return the version in the name of a file; -1 if there is none."""
+    first = path.name.partition(".")[0]
+    return int(first) if first.isdigit() else -1

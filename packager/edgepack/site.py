@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,6 +26,7 @@ from edgepack_runtime.store.layout import BLOBS, BlobLayout
 from edgepack_runtime.store.storage import Disk
 
 METADATA = "metadata"
+_IN_PLACE = {"file", "local", "sftp", "ssh"}
 
 
 class Site:
@@ -37,8 +40,14 @@ class Site:
         write(self.folder / path, content)
 
     def blob(self, sha256: str) -> bytes:
-        """Return a blob; a `FileNotFoundError` if it is not there."""
-        return (self.folder / BLOBS / sha256).read_bytes()
+        """Return a blob, hashed; a `TrustError` if it is not there or damaged."""
+        try:
+            content = (self.folder / BLOBS / sha256).read_bytes()
+        except FileNotFoundError as exc:
+            raise TrustError(f"{self.folder} lacks {BLOBS}/{sha256}") from exc
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise TrustError(f"{self.folder}/{BLOBS}/{sha256} is damaged")
+        return content
 
     def release(self, sha256: str) -> Bundle:
         """Open a release by its OCI manifest; a `TrustError` if that is not there."""
@@ -46,11 +55,7 @@ class Site:
 
     def layout(self, sha256: str) -> BlobLayout:
         """Return the OCI layout of a release; a `TrustError` if its manifest is not there."""
-        try:
-            size = len(self.blob(sha256))
-        except FileNotFoundError as exc:
-            raise TrustError(f"the channel lacks {BLOBS}/{sha256}") from exc
-        return BlobLayout(self._storage(), sha256, size)
+        return BlobLayout(self._storage(), sha256, len(self.blob(sha256)))
 
     def _storage(self) -> Disk:
         return Disk(self.folder)
@@ -76,24 +81,37 @@ class UrlSite(Site):
             )
         except (ImportError, ValueError) as exc:
             raise InputError(f"{url}: {exc}") from exc
+        except Exception as exc:  # some kinds of store connect at once
+            raise LinkError(f"{url}: {exc}") from exc
         self._bring_metadata()
 
     def write(self, path: str, content: bytes) -> None:
         """Upload a file, a blob only if it is not there yet."""
         full = f"{self._root}/{path}"
         if not (path.startswith(f"{BLOBS}/") and self._size(full) == len(content)):
-            self._ask(self._there.pipe_file, full, content)
+            self._put(full, content)
         super().write(path, content)
 
     def blob(self, sha256: str) -> bytes:
-        """Return a blob, fetched and hashed if it was not before."""
+        """Return a blob, fetched if it was not before, and hashed."""
         path = f"{BLOBS}/{sha256}"
         if not (self.folder / path).is_file():
-            content = self._ask(self._there.cat_file, f"{self._root}/{path}")
-            if hashlib.sha256(content).hexdigest() != sha256:
-                raise TrustError(f"{self._url}/{path} is damaged")
-            write(self.folder / path, content)
+            with suppress(FileNotFoundError):
+                content = self._ask(self._there.cat_file, f"{self._root}/{path}")
+                write(self.folder / path, content)
         return super().blob(sha256)
+
+    def _put(self, path: str, content: bytes) -> None:
+        """Upload a file; where it would be written in place, under another name first."""
+        kinds = {self._there.protocol} if isinstance(self._there.protocol, str) else set(
+            self._there.protocol
+        )  # fmt: skip
+        if not kinds & _IN_PLACE:
+            self._ask(self._there.pipe_file, path, content)
+            return
+        self._ask(partial(self._there.makedirs, exist_ok=True), path.rpartition("/")[0])
+        self._ask(self._there.pipe_file, f"{path}.part", content)
+        self._ask(self._there.mv, f"{path}.part", path)
 
     def _storage(self) -> Disk:
         return _Fetching(self)
@@ -108,10 +126,18 @@ class UrlSite(Site):
         self._bring_numbered("root", 1)
         if not self._bring("timestamp.json"):
             return
-        meta = self._signed("timestamp.json")["meta"]
-        snapshot = self._bring_numbered("snapshot", meta["snapshot.json"]["version"])
-        meta = self._signed(f"{snapshot}.snapshot.json")["meta"]
-        self._bring_numbered("targets", meta["targets.json"]["version"])
+        snapshot = self._bring_numbered("snapshot", self._named("timestamp.json", "snapshot.json"))
+        self._bring_numbered("targets", self._named(f"{snapshot}.snapshot.json", "targets.json"))
+
+    def _named(self, name: str, other: str) -> int:
+        """Return the version of other metadata that some metadata names."""
+        try:
+            version = self._signed(name)["meta"][other]["version"]
+        except (KeyError, TypeError):
+            version = None
+        if type(version) is not int or version < 1:
+            raise InputError(f"{self._url}/{METADATA}/{name} names no version of {other}")
+        return version
 
     def _bring_numbered(self, role: str, version: int) -> int:
         """Bring a version of a role's metadata and those that follow; return the last one's."""
@@ -138,7 +164,7 @@ class UrlSite(Site):
         except (OSError, ValueError, KeyError, TypeError) as exc:
             raise InputError(f"{self._url}/{METADATA}/{name} is no metadata") from exc
 
-    def _ask(self, what: Callable[..., Any], path: str, *content: bytes) -> Any:
+    def _ask(self, what: Callable[..., Any], path: str, *content: bytes | str) -> Any:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ResourceWarning)  # aiohttp's, of a large body
@@ -173,14 +199,22 @@ def opened(where: str | Path) -> Iterator[Site]:
         try:
             yield UrlSite(str(where), Path(name))
         except EdgepackError as exc:
-            raise type(exc)(str(exc).replace(name, str(where).rstrip("/"))) from exc
+            said = str(exc).replace(name, str(where).rstrip("/"))
+            raise type(exc)(shown(said)) from exc
+
+
+def shown(text: str) -> str:
+    """Return a text without the names and passwords in its URLs."""
+    return re.sub(r"(\w+://)[^/@\s]+@", r"\1", text)
 
 
 def write(path: Path, content: bytes) -> None:
     """Write a file whole, and durably."""
     path.parent.mkdir(parents=True, exist_ok=True)
     work = path.with_name(f".{path.name}.part")
-    with work.open("wb") as stream:
+    work.unlink(missing_ok=True)  # never through a link that somebody left there
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with os.fdopen(os.open(work, flags, 0o666), "wb") as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())

@@ -167,13 +167,10 @@ def _take(updater: Updater) -> dict[str, Any]:
     offer, store = updater.check(), updater.store
     seen = store.releases()
     seen.append(updater.install(offer))
-    try:
-        if store.state.trial and (why := updater.try_out()):
-            raise SelfTestError(
-                f"{updater.name} {offer.version} is not taken, what ran goes on: {why}"
-            )
-    finally:
-        forget(seen, store.releases())
+    why = updater.try_out() if store.state.trial else ""
+    forget(seen, store.releases())  # but not when it is put off: it comes again
+    if why:
+        raise SelfTestError(f"{updater.name} {offer.version} is not taken, what ran goes on: {why}")
     store.collect()
     return {"running": f"{updater.name} {offer.version}", **_said(offer)}
 

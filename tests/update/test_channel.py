@@ -52,6 +52,21 @@ def _offer(place: Path, percent: int, cohorts: tuple[str, ...]) -> Any:
     return Offer(digest, 1, 2, "1.2", percent, cohorts)
 
 
+def test_a_key_that_is_missed_is_missed_before_the_root_is_replaced(place: Path) -> None:
+    """Rotating timestamp needs snapshot's key too; rotating a root key needs root keys alone."""
+    own = place / "keys"
+    shutil.copytree(own, place / "offline")
+    for name in ("snapshot", "timestamp", "targets"):
+        (place / "offline" / f"{name}.pem").unlink()
+    (own / "snapshot.pem").rename(place / "snapshot.pem")
+    with pytest.raises(InputError, match="no key at"):
+        channel.rotate("timestamp", place / "channel", own)
+    assert not (place / "channel/metadata/2.root.json").exists()
+    channel.rotate("root-1", place / "channel", place / "offline")
+    channel.rotate("root-2", place / "channel", place / "offline")
+    assert take_update(new_device(place))
+
+
 @pytest.mark.parametrize("name", keys.NAMES)
 def test_a_rotated_key_is_followed(place: Path, name: str) -> None:
     """Any key can be replaced; devices learn it from the next root, and keep their floors."""

@@ -19,7 +19,7 @@ from server import Server, listening, serve
 from edgepack import channel, keys
 from edgepack.cli import main as host
 from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.errors import InputError, LinkError, TrustError
+from edgepack_runtime.errors import InputError, LinkError, NothingToDoError, TrustError
 from edgepack_runtime.store import Store
 from edgepack_runtime.update import Updater
 from edgepack_runtime.update.source import open_source
@@ -241,6 +241,13 @@ def test_a_rotation_that_is_cut_anywhere_is_finished_by_the_next(
         except _Cut:
             pass
         device = _device(place / "device", str(place / "channel"))
+        if cuts % 3 == 1:
+            channel.refresh(place / "channel", place / "keys")
+            with pytest.raises(NothingToDoError):
+                device.check()
+        elif cuts % 3 == 2:
+            parcel = channel.Parcel(NAME)
+            channel.export_file(parcel, place / "channel", place / "x.epk", place / "keys")
         channel.publish(second, place / "channel", place / "keys", channel.Rollout())
         assert take_update(device) == second.digest
         channel.rotate(name, place / "channel", place / "keys")

@@ -146,7 +146,8 @@ def _make_and_keep(content: bytes, threads: int, path: Path) -> ort.InferenceSes
             options = _session_options(threads)
             options.optimized_model_filepath = str(made)
             session = _make(content, options, [_CPU])
-            kept.keep(made, path)
+            with suppress(OSError):
+                kept.keep(made, path)
             return session
     except (OSError, DeviceError) as exc:
         _log.info("the optimized graph is not kept: %s", exc)

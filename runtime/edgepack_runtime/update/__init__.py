@@ -152,6 +152,7 @@ class Updater:
             if not self._from_delta(offer, sha256, size, parts):
                 self._receive(sha256, size, parts)
             self._came.done += size
+            self.event("download", {"done": self._came.done, "total": self._came.total})
         total, self._came.total = self._came.total, 0
         if bundle.digest == self.store.state.active:
             self.event("repaired", {"version": offer.version, "bytes": total})
