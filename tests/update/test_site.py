@@ -117,6 +117,14 @@ def test_a_channel_is_tended_in_a_bucket(tmp_path: Path, bucket: tuple[str, str]
     _tend(tmp_path, *bucket)
 
 
+def test_a_channel_is_tended_where_files_are_written_in_place(tmp_path: Path) -> None:
+    """A mounted disk, and likewise SFTP: under another name first, so that each is whole."""
+    keys.init(tmp_path / "keys")
+    there = tmp_path / "there/channel"
+    _tend(tmp_path, f"file://{there}", str(there))
+    assert not list(there.rglob("*.part"))
+
+
 def _small(place: Path, release: int) -> Bundle:
     change = {"release": release, "version": f"1.{release}"}
     return Bundle.open(handmade.bundle(place / f"s{release}.epk", change=change))
