@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from edgepack_runtime import engines, tasks, tuned
 from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.collector import collector_paused
 from edgepack_runtime.device import Device, cores, probe
 from edgepack_runtime.errors import DeviceError, InputError
 from edgepack_runtime.fit import unmet, why_not
@@ -165,6 +166,7 @@ class Model:
         return outputs
 
 
+@collector_paused()
 def load(
     path: str | Path | Bundle,
     *,

@@ -4,7 +4,8 @@
 
 Each contender is a fresh process, timed from its start to the line that holds its answer; they
 take turns.  Memory is its peak resident set until then (VmHWM).  Like stands beside like: each
-peer is compared with edgepack's default variant and with its variant for the same engine.
+peer is compared with edgepack's default variant and with its variant for the same engine.  All
+run from compiled modules, as installed packages do: the round that is not counted writes them.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def once(name: str, folder: Path, task: str) -> tuple[float, float]:
     here = str(Path(__file__).parent)
     code = ONE.format(here=here, name=name, folder=str(folder), task=task, text=TEXT)
     env = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
     start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
