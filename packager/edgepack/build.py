@@ -4,20 +4,21 @@
     → optimise and quantize → golden → compare → gate → pack → measure
 
 Every stage is looked up in the stage cache first.  So a build that was interrupted goes
-on where it was, and two targets share every stage up to where they differ.
+on where it was, and two targets share every stage up to where they differ.  Stages that do
+not wait for each other run side by side (`workers.py`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from edgepack import gate, progress, staged, supply
 from edgepack.artifact import read_task
-from edgepack.cache import Stage, StageCache, folder_of, sweep, work_folder
+from edgepack.cache import StageCache, sweep, work_folder
 from edgepack.export import find
 from edgepack.fetch import fetch
 from edgepack.golden import read_assessment
@@ -27,12 +28,12 @@ from edgepack.plan import Plan, VariantPlan, make_plan
 from edgepack.rank import read_ranking
 from edgepack.recipe import Recipe
 from edgepack.target import Target
+from edgepack.workers import Folders, Workers, fitting_jobs
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import BudgetError, EdgepackError, InputError
 from edgepack_runtime.manifest import FORMAT, Manifest, Task, Tolerance, Variant
 from edgepack_runtime.paths import cache_folder, write_whole
 
-Folders = dict[str, Path]
 Latencies = dict[str, dict[str, float]]
 # What loading takes at the least: the weights twice, while an engine packs them, and the engine.
 _COPIES = 2
@@ -67,8 +68,14 @@ def plans(
     return [make_plan(recipe, model, t, kit=(kits or {}).get(t.name)) for t in targets]
 
 
-def build(planned: Sequence[Plan], out: Path, view: progress.View) -> list[Built]:
+def build(planned: Sequence[Plan], out: Path, view: progress.View, *, jobs: int = 0) -> list[Built]:
     """Make the bundles of all plans in the folder `out`.
+
+    Args:
+        planned: what to build.
+        out: the folder for the bundles.
+        view: shows the stages as they run.
+        jobs: how many stages may run at a time; 0 for what pays and fits in memory.
 
     Raises:
         BudgetError: a bundle broke its budget, and repair did not help.
@@ -83,7 +90,9 @@ def build(planned: Sequence[Plan], out: Path, view: progress.View) -> list[Built
     cache = StageCache()
     sweep(cache.root)
     sweep(out, "edgepack")  # nothing else of the user's folder
-    made = [_gated(plan, cache, view) for plan in planned]
+    jobs = jobs or max((fitting_jobs(plan.model.source.path) for plan in planned), default=1)
+    with Workers(cache, view, jobs) as workers:
+        made = [_gated(plan, workers) for plan in planned]
     with work_folder(out) as work:  # where no bundle looks finished
         built = [
             _unchanged(plan, folders, bundle_path(plan, out))
@@ -93,21 +102,22 @@ def build(planned: Sequence[Plan], out: Path, view: progress.View) -> list[Built
         return [_publish(item, out) for item in built]
 
 
-def _gated(plan: Plan, cache: StageCache, view: progress.View) -> tuple[Plan, Folders]:
+def _gated(plan: Plan, workers: Workers) -> tuple[Plan, Folders]:
     """Run the stages; while a variant lost too much, free its most sensitive layers and repeat."""
     folders: Folders = {}
-    _run_stages(plan, plan.stages(), folders, cache, view)
+    log = _log(plan, workers.cache)
+    workers.run(plan.stages(), folders, log)
     while drops := gate.lost(plan, folders):
         kept: dict[str, tuple[str, ...]] = {}
         if gate.repairable(plan, folders):
-            _run_stages(plan, plan.ranking(), folders, cache, view)
+            workers.run(plan.ranking(), folders, log)
             kept = gate.next_repair(plan, read_ranking(folders[plan.sensitivity.key]), drops)
         if not kept:
             manifest = _manifest(plan, folders, _content(plan, folders))
             table = staged.measure_forms(plan, folders, manifest)
             _refuse(plan, gate.lost_message(plan, folders, drops), table)
         plan = make_plan(plan.recipe, plan.model, plan.target, kept=kept, kit=plan.kit)
-        _run_stages(plan, plan.stages(), folders, cache, view)
+        workers.run(plan.stages(), folders, log)
     return plan, folders
 
 
@@ -167,33 +177,8 @@ def _baseline(plan: Plan, folders: Folders) -> int:
     return sum(path.stat().st_size for path in folders[plan.export.key].glob("model.onnx"))
 
 
-def _run_stages(
-    plan: Plan, stages: Iterable[Stage], folders: Folders, cache: StageCache, view: progress.View
-) -> None:
-    """Run or look up the stages that are not in `folders` yet, and add them."""
-    log = cache.root.parent / "logs" / f"{plan.key[:16]}.log"
-    for stage in stages:
-        if stage.key in folders:
-            continue
-        found = cache.lookup(stage)
-        with view.stage(stage.label, cached=found is not None):
-            folders[stage.key] = found or _run_stage(stage, _inputs(stage, folders), cache, log)
-
-
-def _run_stage(stage: Stage, inputs: Folders, cache: StageCache, log: Path) -> Path:
-    try:
-        with progress.silenced(log):
-            return cache.run(stage, inputs)
-    except EdgepackError:
-        raise
-    except Exception as exc:  # the one place where every library's errors arrive
-        progress.log_error(log)
-        reason = str(exc).strip().partition("\n")[0] or type(exc).__name__
-        raise EdgepackError(f"stage {stage.label!r} failed: {reason}; details in {log}") from exc
-
-
-def _inputs(stage: Stage, folders: Folders) -> Folders:
-    return {name: folder_of(needed, folders) for name, needed in stage.inputs.items()}
+def _log(plan: Plan, cache: StageCache) -> Path:
+    return cache.root.parent / "logs" / f"{plan.key[:16]}.log"
 
 
 def bundle_path(plan: Plan, out: Path) -> Path:

@@ -65,6 +65,9 @@ def main() -> None:
     type=click.Path(path_type=Path),
     help="Folder of wheels for the kit, looked at first.",
 )
+@click.option(
+    "--jobs", type=click.IntRange(1), help="Stages at a time (default: 2 if it pays and fits)."
+)
 @click.option("--offline", is_flag=True, help="Use the local hub cache only.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, build nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -80,6 +83,7 @@ def build(  # noqa: PLR0913, PLR0917 (one parameter an option, as click has it)
     layout: str,
     kit_python: str,
     wheels: Path | None,
+    jobs: int | None,
     *,
     kit: bool,
     offline: bool,
@@ -113,7 +117,7 @@ def build(  # noqa: PLR0913, PLR0917 (one parameter an option, as click has it)
     if dry_run:
         _show_plans(planned, as_json=as_json)
         return
-    _build(planned, output, as_json=as_json)
+    _build(planned, output, jobs or 0, as_json=as_json)
     for plan in planned if kit else []:
         target = with_python(plan.target, kit_python)
         made = write_kit(target, kits[target.name], bundle_path(plan, output))
@@ -145,7 +149,7 @@ def _check(recipe: Recipe) -> None:
             raise InputError(f"{option} must be one of {', '.join(known)}, not {value!r}")
 
 
-def _build(planned: list[Plan], output: Path, *, as_json: bool) -> None:
+def _build(planned: list[Plan], output: Path, jobs: int, *, as_json: bool) -> None:
     from rich.console import Console
 
     from edgepack import report
@@ -153,8 +157,9 @@ def _build(planned: list[Plan], output: Path, *, as_json: bool) -> None:
     from edgepack.progress import make_view
 
     total = sum(len(list(plan.stages())) + 2 for plan in planned)
-    with make_view(Console(stderr=True), total, quiet=as_json) as view:
-        built = run(planned, output, view)
+    # The stream itself: what a stage does to sys.stderr meanwhile is not the view's.
+    with make_view(Console(file=sys.stderr), total, quiet=as_json) as view:
+        built = run(planned, output, view, jobs=jobs)
     if as_json:
         click.echo(json.dumps(report.as_json(built), indent=1, ensure_ascii=False))
         return

@@ -46,7 +46,7 @@ class Quiet:
 
 
 class Live(Quiet):
-    """A bar over all stages, a spinner for the one that runs, a line for each that is done."""
+    """A bar over all stages, with the names of those that run; a line for each that is done."""
 
     def __init__(self, console: Console, total: int) -> None:
         from rich.progress import (
@@ -71,6 +71,7 @@ class Live(Quiet):
             redirect_stderr=False,
         )
         self._task = self._progress.add_task("starting", total=total)
+        self._running: list[str] = []
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -82,7 +83,8 @@ class Live(Quiet):
     @contextlib.contextmanager
     def stage(self, label: str, *, cached: bool) -> Iterator[None]:
         """Show one stage, then leave a line for it."""
-        self._progress.update(self._task, description=label)
+        self._running.append(label)
+        self._describe()
         start = time.perf_counter()
         inner = self._progress.add_task(label, total=None, visible=False)
 
@@ -94,10 +96,17 @@ class Live(Quiet):
             yield
         finally:
             _steps.reset(token)
+            self._running.remove(label)
+            self._describe()
             self._progress.remove_task(inner)
         took = "cached" if cached else f"{time.perf_counter() - start:.1f} s"
         self._console.print(f"[green]✓[/green] {label:<56} [dim]{took:>8}[/dim]", highlight=False)
         self._progress.advance(self._task)
+
+    def _describe(self) -> None:
+        """Name what runs now; the last ones stand until something else does."""
+        if self._running:
+            self._progress.update(self._task, description=" · ".join(self._running))
 
 
 @contextlib.contextmanager

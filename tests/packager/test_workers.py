@@ -1,0 +1,185 @@
+"""Stages side by side: who runs what and when, and what a helper's end looks like."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from edgepack import data
+from edgepack.cache import Source, Stage, StageCache, file_source
+from edgepack.golden import NoSettings
+from edgepack.helper import Helper, run_stage
+from edgepack.progress import Quiet
+from edgepack.workers import Folders, Schedule, Workers, fitting_jobs
+from edgepack_runtime import EdgepackError, InputError
+
+
+def _nothing(settings: NoSettings, inputs: Mapping[str, Path], out: Path) -> None:
+    """Do nothing."""
+
+
+def _stage(label: str, *needs: Stage, resumes: bool = False) -> Stage:
+    inputs: dict[str, Stage | Source] = {need.label: need for need in needs}
+    inputs["name"] = Source(Path(label), label)
+    return Stage(label, _nothing, NoSettings(), inputs, resumes=resumes)
+
+
+def test_a_stage_is_handed_out_when_its_inputs_are_there() -> None:
+    """Two that need nothing run side by side; the third waits for both."""
+    first, second = _stage("first"), _stage("second")
+    last = _stage("last", first, second)
+    folders: Folders = {}
+    schedule = Schedule([first, second, last], folders)
+    assert schedule.take(here=True) is first
+    assert schedule.take(here=False) is second
+    got: list[Stage | None] = []
+    waiting = Thread(target=lambda: got.append(schedule.take(here=False)))
+    waiting.start()
+    schedule.finish(first, Path("1"))
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    schedule.finish(second, Path("2"))
+    waiting.join(5)
+    assert got == [last]
+    assert schedule.inputs(last)["first"] == Path("1")
+    schedule.finish(last, Path("3"))
+    schedule.wait()
+    assert schedule.take(here=True) is None
+    assert list(folders.values()) == [Path("1"), Path("2"), Path("3")]
+
+
+def test_training_has_the_machine_to_itself() -> None:
+    """It is for the building process, runs beside nothing, and nothing runs beside it."""
+    training, other, rest = _stage("training", resumes=True), _stage("other"), _stage("rest")
+    schedule = Schedule([training, other, rest], {})
+    assert schedule.take(here=False) is other
+    got: list[Stage | None] = []
+    here = Thread(target=lambda: got.append(schedule.take(here=True)))
+    here.start()
+    here.join(5)
+    assert got == [rest]  # not the training, which comes first
+    schedule.finish(rest, Path("rest"))
+    schedule.finish(other, Path("other"))
+    assert schedule.take(here=True) is training
+
+
+def test_the_first_failure_ends_it() -> None:
+    """Nothing more is handed out, and the reason is raised where the build waits."""
+    first, second = _stage("first"), _stage("second")
+    schedule = Schedule([first, second], {})
+    schedule.take(here=True)
+    schedule.fail(InputError("this"))
+    schedule.fail(InputError("not that"))
+    assert schedule.take(here=False) is None
+    with pytest.raises(InputError, match="this"):
+        schedule.wait()
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Stage:
+    """A real stage that takes no library's import."""
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\n" + "".join(f"this is row {i},a\n" for i in range(99)))
+    settings = data.Settings("text-classification")
+    return Stage("texts", data.collect, settings, {"data": file_source(rows)}, data.TOOLS)
+
+
+@pytest.fixture
+def helper() -> Iterator[Helper]:
+    """A helper that is killed after the test."""
+    made = Helper()
+    yield made
+    made.close()
+
+
+def _inputs(stage: Stage) -> Folders:
+    return {name: item.path for name, item in stage.inputs.items() if isinstance(item, Source)}
+
+
+def test_a_helper_makes_the_same(texts: Stage, helper: Helper, tmp_path: Path) -> None:
+    """What it leaves in the cache is what this process makes, byte for byte."""
+    made = [
+        run(texts, _inputs(texts), StageCache(tmp_path / name), tmp_path / "log")
+        for name, run in (("here", run_stage), ("there", helper.run))
+    ]
+    here, there = ((folder / "texts.json").read_bytes() for folder in made)
+    assert here == there
+    assert len(here) > 100
+
+
+def test_an_error_comes_back_whole(texts: Stage, helper: Helper, tmp_path: Path) -> None:
+    """Its family, and so its exit code, and its words; the helper goes on."""
+    store, log = StageCache(tmp_path / "cache"), tmp_path / "log"
+    greedy = replace(texts, settings=data.Settings("text-classification", samples=1000))
+    with pytest.raises(InputError, match=r"holds 51 texts to calibrate with .* asks for 1000"):
+        helper.run(greedy, _inputs(greedy), store, log)
+    assert helper.run(texts, _inputs(texts), store, log).is_dir()
+
+
+def test_a_helper_that_dies_is_one_clear_error(
+    texts: Stage, helper: Helper, tmp_path: Path
+) -> None:
+    """As when the kernel kills it for its memory; the next stage gets a new one."""
+    store, log = StageCache(tmp_path / "cache"), tmp_path / "log"
+    helper.run(texts, _inputs(texts), store, log)
+    assert helper._process is not None
+    os.kill(helper._process.pid, signal.SIGKILL)
+    other = replace(texts, settings=data.Settings("text-classification", seed=1))
+    with pytest.raises(EdgepackError, match=r"'texts' failed: its process died \(-9\).*--jobs 1"):
+        helper.run(other, _inputs(other), store, log)
+    assert helper.run(other, _inputs(other), store, log).is_dir()
+
+
+def test_workers_share_stages(texts: Stage, tmp_path: Path) -> None:
+    """Every stage is run by somebody, once."""
+    store = StageCache(tmp_path / "cache")
+    stages = [
+        replace(texts, settings=data.Settings("text-classification", seed=seed))
+        for seed in range(8)
+    ]
+    folders: Folders = {}
+    with Workers(store, Quiet(), jobs=3) as workers:
+        workers.run(stages, folders, tmp_path / "log")
+    assert set(folders) == {stage.key for stage in stages}
+    assert all((folder / "texts.json").is_file() for folder in folders.values())
+    assert not list(store.root.glob(".*"))
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from edgepack.helper import _start
+process = _start()
+print(process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks a process up in /proc")
+def test_a_helper_never_outlives_its_parent() -> None:
+    """However that ends."""
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    with parent:
+        assert parent.stdout
+        child = Path("/proc", parent.stdout.readline().strip())
+        assert child.exists()
+        parent.kill()
+    end = time.monotonic() + 30
+    while child.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not child.exists()
+
+
+def test_small_models_are_built_in_one_process(tmp_path: Path) -> None:
+    """A helper's imports take longer than it saves."""
+    (tmp_path / "model.safetensors").write_bytes(b"0" * 1000)
+    assert fitting_jobs(tmp_path) == 1
