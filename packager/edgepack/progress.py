@@ -46,32 +46,25 @@ class Quiet:
 
 
 class Live(Quiet):
-    """A bar over all stages, with the names of those that run; a line for each that is done."""
+    """A bar over all stages, a line for each that runs, and one that stays for each done."""
 
     def __init__(self, console: Console, total: int) -> None:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            SpinnerColumn,
-            TextColumn,
-            TimeElapsedColumn,
-        )
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         self._console = console
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
             console=console,
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._task = self._progress.add_task("starting", total=total)
-        self._running: list[str] = []
+        self._total = total
+        self._all = self._progress.add_task("all stages", total=total, count="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -82,31 +75,24 @@ class Live(Quiet):
 
     @contextlib.contextmanager
     def stage(self, label: str, *, cached: bool) -> Iterator[None]:
-        """Show one stage, then leave a line for it."""
-        self._running.append(label)
-        self._describe()
+        """Show one stage, then leave a line for it.  Several threads may show one each."""
         start = time.perf_counter()
-        inner = self._progress.add_task(label, total=None, visible=False)
+        running = self._progress.add_task(label, total=None, count="")
 
         def show(done: int, total: int) -> None:
-            self._progress.update(inner, completed=done, total=total, visible=True)
+            self._progress.update(running, completed=done, total=total, count=f"{done}/{total}")
 
         token = _steps.set(show)
         try:
             yield
         finally:
             _steps.reset(token)
-            self._running.remove(label)
-            self._describe()
-            self._progress.remove_task(inner)
+            self._progress.remove_task(running)
         took = "cached" if cached else f"{time.perf_counter() - start:.1f} s"
         self._console.print(f"[green]✓[/green] {label:<56} [dim]{took:>8}[/dim]", highlight=False)
-        self._progress.advance(self._task)
-
-    def _describe(self) -> None:
-        """Name what runs now; the last ones stand until something else does."""
-        if self._running:
-            self._progress.update(self._task, description=" · ".join(self._running))
+        self._progress.advance(self._all)
+        done = self._progress.tasks[0].completed
+        self._progress.update(self._all, count=f"{done:.0f}/{self._total}")
 
 
 @contextlib.contextmanager

@@ -52,6 +52,31 @@ def test_int8_embeddings_are_near_and_a_quarter_the_size() -> None:
     assert size == ROWS * (WIDTH + 4)
 
 
+def test_float16_embeddings_are_near_and_half_the_size() -> None:
+    """Eleven bits of each value are left; what comes out is float32 under the old name."""
+    ids = np.arange(ROWS, dtype=np.int64)[None]
+    wanted = _run(_embedding(), ids)[0]
+    model = _embedding()
+    graph.halve_embeddings(model)
+    got = _run(model, ids)[0]
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, wanted, rtol=2**-11, atol=2**-24)
+    assert sum(len(tensor.raw_data) for tensor in model.graph.initializer) == ROWS * WIDTH * 2
+
+
+def test_a_table_that_is_read_otherwise_or_does_not_fit_stays_float32() -> None:
+    """One that a product reads too, and one with a value beyond float16."""
+    shared, wide = _embedding(), _embedding()
+    shared.graph.node.append(helper.make_node("Shape", ["table_0"], ["shape"]))
+    table = numpy_helper.to_array(wide.graph.initializer[0]).copy()
+    table[0, 0] = 1e6
+    wide.graph.initializer[0].CopyFrom(numpy_helper.from_array(table, "table_0"))
+    for model in (shared, wide):
+        before = model.SerializeToString(deterministic=True)
+        graph.halve_embeddings(model)
+        assert model.SerializeToString(deterministic=True) == before
+
+
 def test_equal_weights_are_stored_once_and_answer_alike() -> None:
     """Two tables of equal content become one, and both outputs stay what they were."""
     model = _embedding(copies=2)

@@ -161,6 +161,47 @@ def quantize_embeddings(model: Any) -> Any:
     return model
 
 
+def halve_embeddings(model: Any) -> None:
+    """Store large float embedding tables as float16; the rows that a text needs become float32.
+
+    It is the smallest form that TensorRT gathers: it takes int8 from pairs alone.  Standard
+    operators, and the Cast is explicit, as a strongly typed network needs it.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    halves = _half_tables(model)
+    nodes = []
+    for node in model.graph.node:
+        nodes.append(node)
+        if node.op_type == "Gather" and node.input[0] in halves:
+            output, rows = node.output[0], f"{node.output[0]}_half"
+            node.output[0] = rows
+            cast = helper.make_node("Cast", [rows], [output], f"{rows}_cast", to=TensorProto.FLOAT)
+            nodes.append(cast)
+    for tensor in model.graph.initializer:
+        if tensor.name in halves:
+            tensor.CopyFrom(numpy_helper.from_array(halves[tensor.name], tensor.name))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _half_tables(model: Any) -> dict[str, Any]:
+    """Return large float tables in float16: those that only a Gather reads, and that fit it."""
+    import numpy as np
+    from onnx import TensorProto, numpy_helper
+
+    others = {name for n in model.graph.node if n.op_type != "Gather" for name in n.input}
+    limit = np.finfo(np.float16).max
+    found = {}
+    for tensor in model.graph.initializer:
+        large = len(tensor.dims) == 2 and tensor.dims[0] * tensor.dims[1] >= _LARGE_TABLE
+        if tensor.data_type == TensorProto.FLOAT and large and tensor.name not in others:
+            table = numpy_helper.to_array(tensor)
+            if np.abs(table).max() <= limit:
+                found[tensor.name] = table.astype(np.float16)
+    return found
+
+
 def halve_int8_weights(model: Any) -> Any:
     """Bring quantized weights from eight bits to seven: half the value, twice the scale.
 

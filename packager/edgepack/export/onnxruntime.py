@@ -212,7 +212,7 @@ def _static(
     """Calibrate with NNCF: SmoothQuant, then symmetric int8 Q/DQ pairs, weights per channel.
 
     Symmetric, explicit pairs on an unfused graph are the form that TensorRT reads, and its
-    weights are int8 in the file.  Embeddings stay in float for TensorRT, which gathers no int8.
+    weights are int8 in the file.  TensorRT gathers no int8: its embeddings are float16.
     """
     import logging
 
@@ -239,6 +239,8 @@ def _static(
                 names=[*graph.nodes_of(model, settings.choice.kept), *tables]
             ),
         )
+    if settings.tensorrt:
+        graph.halve_embeddings(quantized)
     graph.save(quantized, out / FILES[0])
     if settings.tensorrt and (breaches := tensorrt.lint(out / FILES[0])):
         first = breaches[0]
