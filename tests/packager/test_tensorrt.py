@@ -190,7 +190,7 @@ def test_a_large_embedding_is_float16_for_tensorrt_alone(tmp_path: Path) -> None
         ).run(None, {"input_ids": ids})[0]
         for folder in (export, strict)
     )
-    assert np.corrcoef(float32.ravel(), int8.ravel())[0, 1] > 0.999
+    assert np.corrcoef(float32.ravel(), int8.ravel())[0, 1] > 0.99
 
 
 def test_the_engine_shapes_cover_what_the_runtime_sends(bundle: Get) -> None:
