@@ -19,7 +19,7 @@ from edgepack_runtime.device import cores, probe
 Folders = dict[str, Path]
 Run = Callable[[Stage, Mapping[str, Path], StageCache, Path], Path]
 # A helper imports libraries for some seconds, and holds a model several times over.
-_LEAST_WEIGHTS = 128 << 20
+_LEAST_WEIGHTS = 32 << 20
 _COPIES = 10
 
 
