@@ -14,13 +14,14 @@ from threading import Thread
 
 import pytest
 
-from edgepack import data
+from edgepack import data, workers
 from edgepack.cache import Source, Stage, StageCache, file_source
 from edgepack.golden import NoSettings
 from edgepack.helper import Helper, run_stage
 from edgepack.progress import Quiet
 from edgepack.workers import Folders, Schedule, Workers, fitting_jobs
 from edgepack_runtime import EdgepackError, InputError
+from edgepack_runtime.device import probe
 
 
 def _nothing(settings: NoSettings, inputs: Mapping[str, Path], out: Path) -> None:
@@ -147,8 +148,8 @@ def test_workers_share_stages(texts: Stage, tmp_path: Path) -> None:
         for seed in range(8)
     ]
     folders: Folders = {}
-    with Workers(store, Quiet(), jobs=3) as workers:
-        workers.run(stages, folders, tmp_path / "log")
+    with Workers(store, Quiet(), jobs=3) as crew:
+        crew.run(stages, folders, tmp_path / "log")
     assert set(folders) == {stage.key for stage in stages}
     assert all((folder / "texts.json").is_file() for folder in folders.values())
     assert not list(store.root.glob(".*"))
@@ -179,7 +180,26 @@ def test_a_helper_never_outlives_its_parent() -> None:
     assert not child.exists()
 
 
-def test_small_models_are_built_in_one_process(tmp_path: Path) -> None:
-    """A helper's imports take longer than it saves."""
-    (tmp_path / "model.safetensors").write_bytes(b"0" * 1000)
-    assert fitting_jobs(tmp_path) == 1
+@pytest.mark.parametrize(
+    ("megabytes", "cores", "memory_mb", "jobs"),
+    [
+        (64, 2, 16_000, 2),
+        (1, 2, 16_000, 1),  # a helper's imports take longer than it saves
+        (64, 1, 16_000, 1),
+        (64, 2, 1000, 1),  # two stages at a time would not fit
+    ],
+)
+def test_two_stages_run_where_it_pays_and_fits(
+    megabytes: int,
+    cores: int,
+    memory_mb: int,
+    jobs: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the size of the model, the cores and the free memory of the host."""
+    with (tmp_path / "model.safetensors").open("wb") as stream:
+        stream.truncate(megabytes << 20)
+    monkeypatch.setattr(workers, "cores", lambda: cores)
+    monkeypatch.setattr(workers, "probe", lambda: replace(probe(), memory_mb=memory_mb))
+    assert fitting_jobs(tmp_path) == jobs

@@ -31,9 +31,17 @@ def test_a_pause_ends_as_it_began(*, enabled: bool) -> None:
     assert gc.isenabled() is enabled
 
 
-def test_a_failed_load_turns_it_on_again(tmp_path: Path) -> None:
-    """An error is no way out of collection."""
+def test_it_rests_while_a_bundle_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And works again when that fails: an error is no way out of collection."""
+    seen: list[bool] = []
+
+    def opens(path: Path) -> er.Bundle:
+        seen.append(gc.isenabled())
+        raise er.InputError(f"no bundle at {path}")
+
     gc.enable()
+    monkeypatch.setattr(er.Bundle, "open", opens)
     with pytest.raises(er.InputError):
-        er.load(tmp_path / "nothing.epk")
+        er.load(Path("nothing.epk"))
+    assert seen == [False]
     assert gc.isenabled()

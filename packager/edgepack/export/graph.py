@@ -161,7 +161,7 @@ def quantize_embeddings(model: Any) -> Any:
     return model
 
 
-def halve_embeddings(model: Any) -> None:
+def embeddings_to_float16(model: Any) -> None:
     """Store large float embedding tables as float16; the rows that a text needs become float32.
 
     It is the smallest form that TensorRT gathers: it takes int8 from pairs alone.  Standard

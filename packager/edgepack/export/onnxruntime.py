@@ -240,7 +240,7 @@ def _static(
             ),
         )
     if settings.tensorrt:
-        graph.halve_embeddings(quantized)
+        graph.embeddings_to_float16(quantized)
     graph.save(quantized, out / FILES[0])
     if settings.tensorrt and (breaches := tensorrt.lint(out / FILES[0])):
         first = breaches[0]
