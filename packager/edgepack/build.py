@@ -68,14 +68,24 @@ def plans(
     return [make_plan(recipe, model, t, kit=(kits or {}).get(t.name)) for t in targets]
 
 
-def build(planned: Sequence[Plan], out: Path, view: progress.View, *, jobs: int = 0) -> list[Built]:
+def build(
+    planned: Sequence[Plan],
+    out: Path,
+    view: progress.View,
+    *,
+    jobs: int = 0,
+    strict: bool = False,
+) -> list[Built]:
     """Make the bundles of all plans in the folder `out`.
+
+    A variant that cannot be made is left out, and the bundle says why.
 
     Args:
         planned: what to build.
         out: the folder for the bundles.
         view: shows the stages as they run.
         jobs: how many stages may run at a time; 0 for what pays and fits in memory.
+        strict: a variant that cannot be made is an error.
 
     Raises:
         BudgetError: a bundle broke its budget, and repair did not help.
@@ -92,7 +102,7 @@ def build(planned: Sequence[Plan], out: Path, view: progress.View, *, jobs: int 
     sweep(out, "edgepack")  # nothing else of the user's folder
     jobs = jobs or max((fitting_jobs(plan.model.source.path) for plan in planned), default=1)
     with Workers(cache, view, jobs) as workers:
-        made = [_gated(plan, workers) for plan in planned]
+        made = [_gated(plan, workers, strict=strict) for plan in planned]
     with work_folder(out) as work:  # where no bundle looks finished
         built = [
             _unchanged(plan, folders, bundle_path(plan, out))
@@ -102,23 +112,61 @@ def build(planned: Sequence[Plan], out: Path, view: progress.View, *, jobs: int 
         return [_publish(item, out) for item in built]
 
 
-def _gated(plan: Plan, workers: Workers) -> tuple[Plan, Folders]:
-    """Run the stages; while a variant lost too much, free its most sensitive layers and repeat."""
+def _gated(plan: Plan, workers: Workers, *, strict: bool) -> tuple[Plan, Folders]:
+    """Run the stages; while a variant lost too much, free its most sensitive layers and repeat.
+
+    Where that does not help, a variant beyond the budget ends the build, and one that merely
+    answers unlike the float model is left out.
+    """
     folders: Folders = {}
-    log = _log(plan, workers.cache)
-    workers.run(plan.stages(), folders, log)
-    while drops := gate.lost(plan, folders):
-        kept: dict[str, tuple[str, ...]] = {}
-        if gate.repairable(plan, folders):
-            workers.run(plan.ranking(), folders, log)
-            kept = gate.next_repair(plan, read_ranking(folders[plan.sensitivity.key]), drops)
-        if not kept:
+    plan = _made(plan, workers, folders, strict=strict)
+    while True:
+        lost, unlike = gate.lost(plan, folders), gate.unlike(plan, folders)
+        if not lost and not unlike:
+            return plan, folders
+        if kept := _repair(plan, workers, folders, {**unlike, **lost}):
+            repaired = make_plan(plan.recipe, plan.model, plan.target, kept=kept, kit=plan.kit)
+            plan = _made(repaired.without(plan.left_out), workers, folders, strict=strict)
+        elif lost:
             manifest = _manifest(plan, folders, _content(plan, folders))
             table = staged.measure_forms(plan, folders, manifest)
-            _refuse(plan, gate.lost_message(plan, folders, drops), table)
-        plan = make_plan(plan.recipe, plan.model, plan.target, kept=kept, kit=plan.kit)
-        workers.run(plan.stages(), folders, log)
-    return plan, folders
+            _refuse(plan, gate.lost_message(plan, folders, lost), table)
+        else:
+            reasons = {name: gate.unlike_message(drop) for name, drop in unlike.items()}
+            plan = _without(plan, reasons, strict=strict)
+
+
+def _made(plan: Plan, workers: Workers, folders: Folders, *, strict: bool) -> Plan:
+    """Run the stages of a plan; return it without the variants that cannot be made."""
+    optional = () if strict else plan.optional()
+    log = _log(plan, workers.cache)
+    failures = workers.run(plan.stages(), folders, log, optional=optional)
+    reasons: dict[str, str] = {}
+    for variant in plan.variants:
+        for stage in variant.stages():
+            if (failure := failures.get(stage.key)) is not None:
+                reasons.setdefault(variant.spec.name, getattr(failure, "reason", str(failure)))
+    return plan.without(reasons) if reasons else plan
+
+
+def _without(plan: Plan, reasons: Mapping[str, str], *, strict: bool) -> Plan:
+    if strict:
+        told = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
+        raise InputError(f"{plan.target.name}: {told}; leave it out with --variant")
+    return plan.without(reasons)
+
+
+def _repair(
+    plan: Plan, workers: Workers, folders: Folders, drops: Mapping[str, float]
+) -> dict[str, tuple[str, ...]]:
+    """Return the layers that variants should have in float next; empty if nothing can help."""
+    if not gate.repairable(plan, folders):
+        return {}
+    ranking = list(plan.ranking())
+    optional = {stage.key for stage in ranking}
+    if workers.run(ranking, folders, _log(plan, workers.cache), optional=optional):
+        return {}
+    return gate.next_repair(plan, read_ranking(folders[plan.sensitivity.key]), drops)
 
 
 def _refuse(plan: Plan, message: str, table: list[dict[str, Any]]) -> NoReturn:
@@ -219,6 +267,7 @@ def _manifest(plan: Plan, folders: Folders, content: Content) -> Manifest:
             "model": plan.model.source.key,
             "plan": plan.key,
             **({"left_in_float": kept} if kept else {}),
+            **({"left_out": dict(plan.left_out)} if plan.left_out else {}),
         },
     )
 

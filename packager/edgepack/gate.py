@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from edgepack.dataset import Columns, read_examples
 from edgepack.evaluate import TORCH_BATCH, Quality, evaluate
 from edgepack.export import open_as_device
+from edgepack.golden import read_assessment
 from edgepack.recipe import Budget
 from edgepack.torch_model import open_torch
 from edgepack_runtime.bundle import Bundle
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 TOOLS = ("edgepack", "torch", "transformers", "onnxruntime", "openvino", "scikit-learn", "seqeval")
 CELL = "16×1"  # what budget.latency_ms means: tokens × rows, as in `latency.CELLS`
+LEAST_LIKENESS = 0.8  # agreement with the float model below which a variant is left out
 _HALF = 2  # repair frees at most one layer in so many
 _DIGITS = 6
 _ROUNDING = 1e-6
@@ -88,14 +90,39 @@ def lost(plan: Plan, folders: Mapping[str, Path]) -> dict[str, float]:
     return drops
 
 
+def unlike(plan: Plan, folders: Mapping[str, Path]) -> dict[str, float]:
+    """Return {variant: share of the float model's answers} of those that are too far from it.
+
+    Evaluation data says it best; without them it is the agreement on the texts to compare with.
+    """
+    final = quality_of(plan.qualities.get(plan.forms[-1].name), folders)
+    found = {}
+    for variant in plan.variants:
+        quality = quality_of(variant.quality, folders)
+        like = read_assessment(folders[variant.assess.key])["agreement"]
+        if final and quality:
+            like = max(like, 1.0 - (final.value - quality.value))
+        if like < LEAST_LIKENESS:
+            found[variant.spec.name] = like
+    return found
+
+
+def unlike_message(likeness: float) -> str:
+    """Say why a variant is left out."""
+    return (
+        f"agrees with the float model in {likeness:.1%} of its answers only (least "
+        f"{LEAST_LIKENESS:.0%})"
+    )
+
+
 def repairable(plan: Plan, folders: Mapping[str, Path]) -> bool:
     """Tell whether int8 is to blame: the float model that was quantized is within the budget."""
-    first, last = (quality_of(plan.qualities[form.name], folders) for form in
+    first, last = (quality_of(plan.qualities.get(form.name), folders) for form in
                    (plan.forms[0], plan.forms[-1]))  # fmt: skip
     limit = plan.recipe.budget.quality_drop
-    assert first  # noqa: S101 (there is evaluation data, else nothing was lost)
-    assert last  # noqa: S101
-    return limit is not None and (first.value - last.value) * 100 <= limit + _ROUNDING
+    if limit is None or first is None or last is None:
+        return True
+    return (first.value - last.value) * 100 <= limit + _ROUNDING
 
 
 def next_repair(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -22,12 +23,33 @@ from edgepack import progress
 from edgepack.cache import Stage, StageCache
 from edgepack_runtime.errors import EdgepackError
 
+_MOST_CHARACTERS = 160  # of a library's message in one of ours
+
+
+class StageError(EdgepackError):
+    """A library could not do what a stage asked of it.
+
+    Args:
+        label: of the stage.
+        reason: one line without folders, the same on every machine.
+        log: where the traceback is.
+
+    """
+
+    def __init__(self, label: str, reason: str, log: Path) -> None:
+        super().__init__(label, reason, log)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        label, reason, log = self.args
+        return f"stage {label!r} failed: {reason}; details in {log}"
+
 
 def run_stage(stage: Stage, inputs: Mapping[str, Path], cache: StageCache, log: Path) -> Path:
     """Run a stage and return its folder; what its libraries print goes to `log`.
 
     Raises:
-        EdgepackError: it failed; whatever a library raised becomes one of the family.
+        EdgepackError: it failed; a `StageError` if a library raised something of its own.
 
     """
     try:
@@ -35,10 +57,22 @@ def run_stage(stage: Stage, inputs: Mapping[str, Path], cache: StageCache, log: 
             return cache.run(stage, inputs)
     except EdgepackError:
         raise
+    except MemoryError as exc:
+        progress.log_error(log)
+        raise EdgepackError(
+            f"stage {stage.label!r} ran out of memory; try --jobs 1, or a host with more"
+        ) from exc
     except Exception as exc:  # the one place where every library's errors arrive
         progress.log_error(log)
-        reason = str(exc).strip().partition("\n")[0] or type(exc).__name__
-        raise EdgepackError(f"stage {stage.label!r} failed: {reason}; details in {log}") from exc
+        raise StageError(stage.label, _one_line(exc), log) from exc
+
+
+def _one_line(exc: Exception) -> str:
+    """Return the first line of an error that says something, without the folders of this host."""
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    told = next((line for line in lines if not line.startswith("Check '")), "")
+    line = re.sub(r"(?<![\w.])/(?:[\w.+-]+/)+", "", " ".join(told.split()) or type(exc).__name__)
+    return f"{line[:_MOST_CHARACTERS]}…" if len(line) > _MOST_CHARACTERS else line
 
 
 class Helper:

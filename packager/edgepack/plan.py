@@ -33,6 +33,10 @@ class VariantPlan:
     quality: Stage | None = None
     kept: tuple[str, ...] = ()
 
+    def stages(self) -> list[Stage]:
+        """Return its last stages."""
+        return [stage for stage in (self.make, self.assess, self.quality) if stage is not None]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -41,6 +45,7 @@ class Plan:
     forms: the torch model after each step, the teacher first; qualities: the stages that judge
     them, by form. sensitivity: the stage that ranks layers by what int8 costs them.
     kit: {wheel: sha256} of what is carried to the device beside the bundle.
+    left_out: {variant: why it cannot be made}.
     """
 
     recipe: Recipe
@@ -55,17 +60,39 @@ class Plan:
     forms: tuple[Form, ...]
     qualities: Mapping[str, Stage] = field(default_factory=dict)
     kit: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def stages(self) -> Iterator[Stage]:
         """Yield every stage, each after those that it needs."""
         seen: set[str] = set()
+        yield from self._common(seen)
+        for variant in self.variants:
+            for last in variant.stages():
+                yield from _with_inputs(last, seen)
+
+    def optional(self) -> set[str]:
+        """Return the keys of the stages without which a bundle still has other variants."""
+        return {stage.key for stage in self.stages()} - {s.key for s in self._common(set())}
+
+    def _common(self, seen: set[str]) -> Iterator[Stage]:
+        """Yield the stages that every variant is compared with."""
         first = (self.tokenizer, self.texts, self.export, self.golden)
         for stage in (*first, *self.qualities.values()):
             yield from _with_inputs(stage, seen)
-        for variant in self.variants:
-            for last in (variant.make, variant.assess, variant.quality):
-                if last is not None:
-                    yield from _with_inputs(last, seen)
+
+    def without(self, reasons: Mapping[str, str]) -> Plan:
+        """Return the plan without some variants, by name, each with the reason.
+
+        Raises:
+            InputError: no variant is left.
+
+        """
+        left_out = {**self.left_out, **reasons}
+        variants = tuple(v for v in self.variants if v.spec.name not in left_out)
+        if not variants:
+            told = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+            raise InputError(f"no variant of {self.target.name} can be made: {told}")
+        return replace(self, variants=variants, left_out=left_out)
 
     def ranking(self) -> Iterator[Stage]:
         """Yield the stages that rank layers, which only a repair needs."""
@@ -103,6 +130,7 @@ class Plan:
                 for v in self.variants
             ],
             **({"kit": dict(self.kit)} if self.kit else {}),
+            **({"left_out": dict(self.left_out)} if self.left_out else {}),
             "stages": [{"label": stage.label, "key": stage.key} for stage in self.stages()],
         }
 

@@ -28,6 +28,7 @@ def as_json(built: Sequence[Built]) -> list[dict[str, Any]]:
             "default_here": fastest(item),
             "stages": item.stages,
             "left_in_float": item.bundle.manifest.provenance.get("left_in_float", {}),
+            "left_out": item.bundle.manifest.provenance.get("left_out", {}),
             "variants": [_variant(item, variant) for variant in item.bundle.manifest.variants],
         }
         for item in built
@@ -102,6 +103,8 @@ def summary(item: Built) -> str:
     repaired = "".join(
         f"\nrepaired: {name} keeps {', '.join(layers)} in float" for name, layers in kept.items()
     )
+    left_out = item.bundle.manifest.provenance.get("left_out", {})
+    repaired += "".join(f"\nleft out: {name}: {why}" for name, why in left_out.items())
     here = f"picked on this machine: {best}" if best else "its variants are measured on the device"
     size = sum({f.sha256: f.size for f in item.bundle.manifest.files}.values())
     return f"{item.path}  {_megabytes(size)} MB  {item.bundle.digest[:19]}…  {here}{repaired}"

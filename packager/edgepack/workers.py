@@ -6,18 +6,22 @@ machine to itself, and stays in the building process, which shows how far it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from threading import Condition, Thread
 from typing import Self
 
 from edgepack import progress
 from edgepack.cache import Stage, StageCache, folder_of
-from edgepack.helper import Helper, run_stage
+from edgepack.helper import Helper, StageError, run_stage
 from edgepack_runtime.device import cores, probe
+from edgepack_runtime.errors import DeviceError, InputError
 
 Folders = dict[str, Path]
+Reason = InputError | DeviceError | StageError
+Failures = dict[str, Reason]
 Run = Callable[[Stage, Mapping[str, Path], StageCache, Path], Path]
+_NATURE = (InputError, DeviceError, StageError)  # of the model: trying again does not help
 # A helper imports libraries for some seconds, and holds a model several times over.
 _LEAST_WEIGHTS = 32 << 20
 _COPIES = 10
@@ -45,14 +49,30 @@ class Workers:
         for helper in self._helpers:
             helper.close()
 
-    def run(self, stages: Iterable[Stage], folders: Folders, log: Path) -> None:
+    def run(
+        self,
+        stages: Iterable[Stage],
+        folders: Folders,
+        log: Path,
+        *,
+        optional: Collection[str] = (),
+    ) -> Failures:
         """Run or look up the stages that are not in `folders` yet, and add them.
+
+        Args:
+            stages: each after those that it needs.
+            folders: where each finished stage lies, by key; it grows.
+            log: where libraries print to.
+            optional: keys of stages that the build can do without.
+
+        Returns:
+            Why optional stages cannot be made, by key; those that need one of them included.
 
         Raises:
             EdgepackError: a stage failed; the others that ran are kept.
 
         """
-        schedule = Schedule(stages, folders)
+        schedule = Schedule(stages, folders, optional)
         threads = [
             Thread(target=self._work, args=(schedule, helper.run, log), daemon=True)
             for helper in self._helpers
@@ -60,7 +80,7 @@ class Workers:
         for thread in threads:
             thread.start()
         self._work(schedule, run_stage, log, here=True)
-        schedule.wait()
+        return schedule.wait()
 
     def _work(self, schedule: Schedule, run: Run, log: Path, *, here: bool = False) -> None:
         while (stage := schedule.take(here=here)) is not None:
@@ -70,7 +90,7 @@ class Workers:
                 with self.view.stage(stage.label, cached=found is not None):
                     found = found or run(stage, inputs, self.cache, log)
             except BaseException as exc:  # noqa: BLE001 (it is raised where the build waits)
-                schedule.fail(exc)
+                schedule.fail(stage, exc)
             else:
                 schedule.finish(stage, found)
 
@@ -78,9 +98,13 @@ class Workers:
 class Schedule:
     """Hands out stages in their order, each when its inputs are there.  Safe for threads."""
 
-    def __init__(self, stages: Iterable[Stage], folders: Folders) -> None:
+    def __init__(
+        self, stages: Iterable[Stage], folders: Folders, optional: Collection[str] = ()
+    ) -> None:
         self._waiting = [stage for stage in stages if stage.key not in folders]
         self._folders = folders
+        self._optional = optional
+        self._left_out: Failures = {}
         self._running: list[Stage] = []
         self._failure: BaseException | None = None
         self._changed = Condition()
@@ -122,19 +146,36 @@ class Schedule:
             self._running.remove(stage)
             self._changed.notify_all()
 
-    def fail(self, reason: BaseException) -> None:
-        """Hand out nothing more; the first reason counts."""
+    def fail(self, stage: Stage, reason: BaseException) -> None:
+        """Leave out an optional stage that cannot be made; else hand out nothing more.
+
+        The first reason counts.  A full disk or a process that died is no trait of the model, so
+        it ends the build whatever the stage.
+        """
         with self._changed:
-            self._failure = self._failure or reason
+            if stage.key in self._optional and isinstance(reason, _NATURE):
+                self._running.remove(stage)
+                self._leave_out(stage, reason)
+            else:
+                self._failure = self._failure or reason
             self._changed.notify_all()
 
-    def wait(self) -> None:
-        """Wait for the stages that still run, and raise what made one fail."""
+    def _leave_out(self, stage: Stage, reason: Reason) -> None:
+        """Leave out a stage and those that wait for it."""
+        self._left_out[stage.key] = reason
+        for waiting in list(self._waiting):  # each stands after those that it needs
+            if any(needed.key in self._left_out for needed in waiting.inputs.values()):
+                self._waiting.remove(waiting)
+                self._left_out[waiting.key] = reason
+
+    def wait(self) -> Failures:
+        """Wait for the stages that still run; raise what ended the build, return what it lacks."""
         with self._changed:
             while self._running and self._failure is None:
                 self._changed.wait()
             if self._failure is not None:
                 raise self._failure
+            return self._left_out
 
 
 def fitting_jobs(model: Path) -> int:

@@ -7,7 +7,7 @@ have no static form and TensorRT reads none of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 from edgepack.artifact import calibration_feeds
 from edgepack.cache import Source, Stage
 from edgepack.export import Choice, graph, optimum_task, tensorrt
+from edgepack.export.folding import decide_branches, fold_products
 from edgepack.export.keep import keep_scales
 from edgepack.export.search import Trial, parameters, quantize_best
 from edgepack.target import VariantSpec
@@ -30,13 +31,14 @@ _USUAL, _ROWS = (
     32,
     8,
 )  # tokens that an engine is tuned for; rows of a batch, as the runtime makes them
+_ROUNDS = 4  # of calibration, each with more products left in float
 _EXPORT_TOOLS = ("edgepack", "torch", "transformers", "optimum", "optimum-onnx", "onnx")
 _TOOLS = ("edgepack", "onnx", "onnxruntime", "nncf")
 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """task: as the runtime names it."""
+    """task: as Optimum names it."""
 
     task: str
     opset: int = OPSET
@@ -59,7 +61,7 @@ class VariantSettings:
 
 def export_stage(model: Source | Stage, task: str) -> Stage:
     """Return the stage that exports the float32 graph."""
-    settings = ExportSettings(task)
+    settings = ExportSettings(optimum_task(task))
     return Stage("export to ONNX", export, settings, {"model": model}, _EXPORT_TOOLS)
 
 
@@ -100,7 +102,7 @@ def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> N
         main_export(
             inputs["model"],
             out,
-            task=optimum_task(settings.task),
+            task=settings.task,
             opset=settings.opset,
             library_name="transformers",
             do_validation=False,
@@ -116,6 +118,8 @@ def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> N
         )
     for path in out.iterdir():
         path.unlink()
+    decide_branches(model)
+    fold_products(model)
     graph.save(model, out / FILES[0])
 
 
@@ -209,10 +213,37 @@ def _fuse(source: Path) -> Any:
 def _static(
     source: Path, inputs: Mapping[str, Path], settings: VariantSettings, trial: Trial, out: Path
 ) -> None:
+    """Calibrate; for TensorRT, leave the products that it would refuse in float and do it again."""
+    final = out / FILES[0]
+    left = set(graph.nodes_of(graph.load(source), settings.choice.kept))
+    for _ in range(_ROUNDS):
+        graph.save(_calibrated(source, inputs, settings, trial, (out, left)), final)
+        breaches = tensorrt.lint(final) if settings.tensorrt else []
+        if not breaches:
+            return
+        refused = tensorrt.products_at(final, breaches) - left
+        if not refused:
+            break
+        left |= refused
+    first = breaches[0]
+    raise InputError(
+        f"the int8 graph has {len(breaches)} faults that TensorRT refuses, the first at "
+        f"{first.node}: {first.why} ({first.rule})"
+    )
+
+
+def _calibrated(
+    source: Path,
+    inputs: Mapping[str, Path],
+    settings: VariantSettings,
+    trial: Trial,
+    where: tuple[Path, Collection[str]],
+) -> Any:
     """Calibrate with NNCF: SmoothQuant, then symmetric int8 Q/DQ pairs, weights per channel.
 
     Symmetric, explicit pairs on an unfused graph are the form that TensorRT reads, and its
     weights are int8 in the file.  TensorRT gathers no int8: its embeddings are float16.
+    `where`: a folder to work in, and the nodes that stay in float.
     """
     import logging
 
@@ -226,6 +257,7 @@ def _static(
     names = [item.name for item in model.graph.input]
     feeds = [{name: feed[name] for name in names} for feed in calibration_feeds(inputs)]
     advanced = parameters(trial, tied=graph.has_tied_weights(model))
+    out, left = where
     with TemporaryDirectory(dir=out) as name:
         advanced.backend_params[BackendParameters.EXTERNAL_DATA_DIR] = str(Path(name).absolute())
         quantized = nncf.quantize(
@@ -235,17 +267,9 @@ def _static(
             preset=nncf.QuantizationPreset.PERFORMANCE,
             subset_size=len(feeds),
             advanced_parameters=advanced,
-            ignored_scope=nncf.IgnoredScope(
-                names=[*graph.nodes_of(model, settings.choice.kept), *tables]
-            ),
+            ignored_scope=nncf.IgnoredScope(names=[*sorted(left), *tables]),
         )
     if settings.tensorrt:
         graph.embeddings_to_float16(quantized)
-    graph.save(quantized, out / FILES[0])
-    if settings.tensorrt and (breaches := tensorrt.lint(out / FILES[0])):
-        first = breaches[0]
-        raise InputError(
-            f"the int8 graph has {len(breaches)} faults that TensorRT refuses, the first at "
-            f"{first.node}: {first.why} ({first.rule}); leave the static variants out "
-            "(build.variants)"
-        )
+        tensorrt.make_signed(quantized)
+    return quantized

@@ -30,7 +30,7 @@ _SMALL_MODEL = 64 << 20  # bytes of weights below which a second, static plan pa
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """task: as the runtime names it."""
+    """task: as Optimum names it."""
 
     task: str
 
@@ -50,7 +50,7 @@ class VariantSettings:
 
 def export_stage(model: Source | Stage, task: str) -> Stage:
     """Return the stage that exports the float32 IR."""
-    settings = ExportSettings(task)
+    settings = ExportSettings(optimum_task(task))
     return Stage("export to OpenVINO", export, settings, {"model": model}, _EXPORT_TOOLS)
 
 
@@ -97,7 +97,7 @@ def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> N
         main_export(
             inputs["model"],
             work,
-            task=optimum_task(settings.task),
+            task=settings.task,
             library_name="transformers",
             convert_tokenizer=False,
             local_files_only=True,

@@ -42,12 +42,16 @@ def parameters(trial: Trial, *, tied: bool) -> Any:
     """Return NNCF's advanced settings for a trial.
 
     Tied weights are never smoothed: each use would be scaled its own way, and stored apart.
+    Activations have one scale: NNCF would give those of a depthwise convolution one for each
+    channel, and share it with a layer norm whose second axis is the tokens.
     """
     import nncf
+    from nncf.quantization.advanced_parameters import QuantizationParameters
 
     alpha = -1 if tied else trial.alpha
     found = nncf.AdvancedQuantizationParameters(
-        smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=alpha)
+        smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=alpha),
+        activations_quantization_params=QuantizationParameters(per_channel=False),
     )
     if trial.ranges:
         found.activations_range_estimator_params = _ranges(trial.ranges)

@@ -8,7 +8,7 @@ shows it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,60 @@ def lint(path: Path) -> list[Breach]:
         for rule in RULES
         for node, why in rule(graph)
     ]
+
+
+def make_signed(model: Any) -> None:
+    """Make the unsigned pairs of a graph signed; they quantize what is never negative.
+
+    NNCF gives activations after a ReLU the range 0…255; TensorRT has −128…127 alone, so the scale
+    grows by 255 ÷ 127.
+    """
+    import numpy as np
+    from onnx import TensorProto, numpy_helper
+
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    del model.graph.value_info[:]  # it would promise the types of before
+    for node in model.graph.node:
+        zero = weights.get(node.input[2]) if _is_pair(node) else None
+        if zero is None or zero.data_type != TensorProto.UINT8:
+            continue
+        if numpy_helper.to_array(zero).any():
+            continue  # asymmetric: the lint says so
+        names = [f"{node.input[1]}_signed", f"{node.input[2]}_signed"]
+        if names[0] not in weights:
+            scale = numpy_helper.to_array(weights[node.input[1]])
+            made = (scale * np.float32(255 / 127), np.zeros(zero.dims, np.int8))
+            tensors = [numpy_helper.from_array(*pair) for pair in zip(made, names, strict=True)]
+            weights |= {tensor.name: tensor for tensor in tensors}
+            model.graph.initializer.extend(tensors)
+        node.input[1:3] = names
+
+
+def _is_pair(node: Any) -> bool:
+    return node.op_type in (QUANTIZE, DEQUANTIZE) and len(node.input) > 2
+
+
+def products_at(path: Path, breaches: Sequence[Breach]) -> set[str]:
+    """Name the products that have to stay in float so that the breaches go away.
+
+    Those are the products themselves, or what reads the pair that breaks a rule.
+    """
+    import onnx
+
+    graph = _Graph(onnx.load(str(path)))
+    nodes = {node.name: node for node in graph.nodes}
+    waiting = [nodes[breach.node] for breach in breaches if breach.node in nodes]
+    found: set[str] = set()
+    seen: set[str] = set()
+    while waiting:
+        node = waiting.pop()
+        if node.op_type in _PRODUCTS:  # and those that share an input: it has one form
+            sharing = (reader for name in node.input for reader in graph.readers[name])
+            found |= {node.name, *(n.name for n in sharing if n.op_type in _PRODUCTS)}
+        elif node.name not in seen:
+            seen.add(node.name)
+            waiting.extend(reader for name in node.output for reader in graph.readers.get(name, []))
+    return found
 
 
 Found = Iterator[tuple[str, str]]
