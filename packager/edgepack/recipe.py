@@ -140,7 +140,8 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _data(table: Table, path: Path) -> Data:
-    columns = Columns(table.text("text"), table.text("pair"), table.text("label"))
+    names = ("text", "pair", "label", "encoding", "delimiter")
+    columns = Columns(**{name: table.text(name) for name in names})
     files = {key: table.text(key) for key in ("train", "evaluation", "unlabelled")}
     table.done()
     return Data(columns=columns, **{key: _beside(path, name) for key, name in files.items()})
