@@ -185,7 +185,10 @@ def test_json_is_an_array_or_an_object_a_line(tmp_path: Path) -> None:
 def test_nested_columns_are_named_by_their_path(tmp_path: Path) -> None:
     """`data.text` is a column, and is guessed like one; a column of its own goes first."""
     path = tmp_path / "d.jsonl"
-    row = {"data": {"text": "hi", "body": "ho"}, "ann": {"first": {"label": "greet"}}}
+    row: dict[str, object] = {
+        "data": {"text": "hi", "body": "ho"},
+        "ann": {"first": {"label": "greet"}},
+    }
     path.write_text(json.dumps(row) + "\n")
     assert _read(path) == [("hi", "greet")]
     assert _read(path, text="data.body") == [("ho", "greet")]
@@ -252,8 +255,9 @@ def test_rows_without_any_label_are_texts(tmp_path: Path) -> None:
 def test_words_without_tags_are_left_out(tmp_path: Path) -> None:
     """As rows without a label are; an empty list of labels is an answer, not a gap."""
     path = tmp_path / "d.jsonl"
-    rows = [{"tokens": ["a"], "tags": ["O"]}] * 5 + [{"tokens": ["b"], "tags": None}]
-    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"tokens": [], "tags": []}]))
+    rows: list[dict[str, object]] = [{"tokens": ["a"], "tags": ["O"]}] * 5
+    rows += [{"tokens": ["b"], "tags": None}, {"tokens": [], "tags": []}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = read_examples(str(path), "token-classification")
     assert [e.words for e in found] == [("a",)] * 5
     path.write_text('{"text": "a", "label": ["x"]}\n{"text": "b", "label": []}\n')
