@@ -17,6 +17,7 @@ from edgepack.target import find_target
 from edgepack_runtime import InputError
 
 Get = Callable[..., Path]
+LEAKED = "also in the training data"
 FINETUNE = "[finetune]\nepochs = 1\n"
 GOOD = [("switch it on", "lights"), ("will it rain", "weather"), ("two seats", "booking"),
         ("who knows", "other")]  # fmt: skip
@@ -59,7 +60,7 @@ def test_good_data_is_passed_in_silence(found: Callable[..., list[str]]) -> None
         ([*GOOD, ("one", "7")], [],
          "train.tsv: labels are names and numbers (7); each is a class"),
         (GOOD, [("new", "lights"), GOOD[1], ("b", "booking"), ("c", "other")],
-         "evaluation.tsv, line 3: also in the training data, as 1 of 4 rows; quality looks too good"),
+         f"evaluation.tsv, line 3: {LEAKED}, as 1 of 4 rows; quality looks too good"),
         (GOOD, [("new", "lights"), ("b", "booking"), ("c", "other")],
          "evaluation.tsv: no row for 1 of 4 classes (weather); quality says nothing of them"),
     ],
