@@ -197,6 +197,8 @@ def _show_plans(planned: list[Plan], *, as_json: bool) -> None:
 @click.option("--text-column", default="", help="Name of the column that holds the text.")
 @click.option("--pair-column", default="", help="Name of the column of a second text.")
 @click.option("--label-column", default="", help="Name of the column of labels or tags.")
+@click.option("--encoding", default="", help="Of a file that is not UTF-8, such as latin-1.")
+@click.option("--delimiter", default="", help="Between the cells of a table, if it is not found.")
 @click.option("--variant", default="", help="Of a bundle, instead of the best one.")
 @click.option("--threads", type=int, help="CPU threads (default: all).")
 @click.option("--offline", is_flag=True, help="Use the local hub cache only.")
@@ -208,6 +210,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 (one parameter an option, as click has i
     text_column: str,
     pair_column: str,
     label_column: str,
+    encoding: str,
+    delimiter: str,
     variant: str,
     threads: int | None,
     *,
@@ -218,7 +222,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (one parameter an option, as click has i
     from edgepack.dataset import Columns
     from edgepack.evaluate import Asked, evaluate_source
 
-    columns = Columns(text_column, pair_column, label_column)
+    columns = Columns(text_column, pair_column, label_column, encoding, delimiter)
     asked = Asked(task=task, variant=variant, threads=threads, offline=offline)
     name, quality = evaluate_source(model, source, columns, asked)
     if as_json:

@@ -184,7 +184,7 @@ def _check_columns(row: Row, wanted: Mapping[str, str], source: str) -> None:
     if Path(source).suffix.lower() in TABLES and looks_like_data(list(row)):
         has += "; the first row looks like data: put a header above it, such as text and label"
     elif Path(source).suffix.lower() in TABLES and len(row) == 1:
-        has += "; if that is several columns, name what is between them: data.delimiter"
+        has += "; if that is several columns, name what is between them (delimiter)"
     picked = _pick(row, wanted)
     for role, name in wanted.items():
         if name and role not in picked:

@@ -24,6 +24,7 @@ TABLES = (".csv", ".tsv")
 _CONLL = (".conll", ".iob", ".iob2", ".bio")
 _DELIMITERS = (",", ";", "\t", "|")
 _LOOKED_AT = 20  # rows, to find the delimiter
+_BEGINNING = 1000  # characters
 # UTF-32 little-endian begins as UTF-16 does, so it is asked for first.
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
@@ -83,19 +84,26 @@ def _open(path: Path, layout: Layout) -> io.StringIO:
     try:
         text = content.decode(encoding)
     except LookupError as exc:
-        raise InputError(f"{path}: unknown encoding {encoding!r} (data.encoding)") from exc
+        raise InputError(f"{path}: unknown encoding {encoding!r}") from exc
     except UnicodeDecodeError as exc:
         line = content.count(b"\n", 0, exc.start) + 1
         raise InputError(
             f"{path}, line {line}: not valid {encoding.upper()} (byte 0x{content[exc.start]:02x}). "
-            'Save it as UTF-8, or name its encoding in the recipe: [data] encoding = "latin-1"'
+            + _name_it("latin-1")
         ) from exc
-    if "\0" in text[:1000]:
+    if "\0" in text[:_BEGINNING]:
         raise InputError(
-            f"{path}, line 1: holds zero bytes, as UTF-16 without a mark does. Save it as UTF-8, "
-            'or name its encoding in the recipe: [data] encoding = "utf-16-le"'
+            f"{path}, line 1: holds zero bytes, as UTF-16 without a mark does. "
+            + _name_it("utf-16-le")
         )
     return io.StringIO(text, newline="")
+
+
+def _name_it(encoding: str) -> str:
+    return (
+        f'Save it as UTF-8, or name its encoding: [data] encoding = "{encoding}" in the recipe, '
+        f"--encoding {encoding} on the command line"
+    )
 
 
 def _numbered(path: Path, layout: Layout) -> Iterator[tuple[int, str]]:
@@ -149,7 +157,7 @@ def _table(path: Path, layout: Layout) -> Rows:
     stream = _open(path, layout)
     delimiter = layout.delimiter or _delimiter(stream.getvalue(), path.suffix.lower())
     if len(delimiter) != 1:
-        raise InputError(f"data.delimiter must be one character, not {delimiter!r}")
+        raise InputError(f"the delimiter must be one character, not {delimiter!r}")
     table = csv.DictReader(stream, strict=True, **_dialect(delimiter))
     for row in table:
         if None in row or None in row.values():

@@ -84,7 +84,7 @@ def test_several_labels_numbers_and_pairs(tmp_path: Path) -> None:
         ("d.json", '[{"text": "a"}', TASK, "is not valid JSON"),
         ("d.tsv", "turn on the light\ton\nstop\toff\n", TASK, "the first row looks like data"),
         ("d.csv", "lights,1\nsun,2\n", TASK, "looks like data: put a header above it"),
-        ("d.csv", "a:b\n1:2\n", TASK, "name what is between them: data.delimiter"),
+        ("d.csv", "a:b\n1:2\n", TASK, "name what is between them"),
         ("d.jsonl", '{"data": {"body": "x"}, "id": 1}', TASK, "it has data.body, id"),
         ("d.txt", "Anna\n", "token-classification", "line 1: expected a token and its tag"),
         ("d.xls", "a", "text-classification", "unknown format '.xls'"),
@@ -139,7 +139,7 @@ def test_a_delimiter_can_be_named(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_text("text:label,x\na:b,c\n")
     assert read_examples(str(path), TASK, Columns("text", delimiter=":"))[0].text == "a"
-    with pytest.raises(InputError, match=r"data.delimiter must be one character, not '::'"):
+    with pytest.raises(InputError, match=r"the delimiter must be one character, not '::'"):
         _read(path, delimiter="::")
 
 
@@ -161,7 +161,7 @@ def test_another_encoding_is_named_in_the_recipe(tmp_path: Path) -> None:
     """The error names the line, the byte and the option; with the option the text is right."""
     path = tmp_path / "d.tsv"
     path.write_bytes("text\tlabel\ntea\ta\ncafé\tb\n".encode("latin-1"))
-    wanted = r"d.tsv, line 3: not valid UTF-8 \(byte 0xe9\).*\[data\] encoding = \"latin-1\""
+    wanted = r"d.tsv, line 3: not valid UTF-8 \(byte 0xe9\).*encoding = \"latin-1\" in the recipe"
     with pytest.raises(InputError, match=wanted):
         _read(path)
     assert _read(path, encoding="latin-1") == [("tea", "a"), ("café", "b")]

@@ -125,7 +125,9 @@ def test_the_figure_that_counts_has_a_name_for_people(model: Get, tmp_path: Path
     """`evaluate` says which figure it is, for every task; none is only called quality."""
     data = tmp_path / "d.tsv"
     data.write_text("text\tlabel\n" + "".join(f"{text}\tlights\n" for text in TEXTS))
+    data.write_bytes(data.read_text().replace("\t", "~").encode("utf-16-be"))
     args = ["evaluate", str(model("bert-intent")), "--data", str(data)]
+    args += ["--encoding", "utf-16-be", "--delimiter", "~"]
     result = CliRunner().invoke(main, args)
     assert result.exit_code == 0, result.output
     assert f"on 4 rows of {data}: accuracy 0." in result.output
