@@ -22,6 +22,7 @@ EVALUATION = 48
 GOLDEN = 8
 SAMPLES = 64
 _SHORT = 4  # one short text, made of their words, for so many texts of a user
+_MARKS = (".", "?", "...")
 _GOLDEN_WORDS = 40
 _FIRST_CHARACTERS = 12  # at most 14 tokens, special ones included, in any script
 _LEAST_CHARACTERS = 4
@@ -93,13 +94,18 @@ def _item(example: Example) -> Item:
 
 
 def _shortened(items: Sequence[Item], seed: int) -> list[Item]:
-    """Return texts of one to three words of every fourth item, pairs of such for pairs."""
+    """Return texts of one to three words of every fourth item, pairs of such for pairs.
+
+    Bare punctuation is the shortest text that a device may get, so it is among them.
+    """
     rng = random.Random(seed)  # noqa: S311 (a choice, not a secret)
-    return [
+    short: list[Item] = [
         _few_words(item, rng) if isinstance(item, str)
         else (_few_words(item[0], rng), _few_words(item[1], rng))
         for item in items[::_SHORT]
     ]  # fmt: skip
+    alone = isinstance(items[0], str)
+    return short + [mark if alone else (mark, mark) for mark in _MARKS]
 
 
 def _few_words(text: str, rng: random.Random) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,8 +147,7 @@ def _calibration(recipe: Recipe, train: Sequence[Example]) -> Iterator[str]:
     """Warn of fewer texts than `calibration.samples`."""
     count, source = len(train), recipe.data.train
     if recipe.calibration is not None:
-        columns = replace(recipe.data.columns, text=recipe.column, pair="", label="")
-        source = str(recipe.calibration)
+        source, columns = str(recipe.calibration), recipe.calibration_columns
         count = len(read_examples(source, "text-classification", columns, labelled=False))
     if source and count < recipe.samples:
         wanted = f"calibration.samples asks for {recipe.samples}"

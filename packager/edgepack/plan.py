@@ -184,8 +184,7 @@ def _texts(recipe: Recipe, task: str, tokenizer: Stage, train: Needed | None) ->
         if not path.is_file():
             raise InputError(f"no calibration file at {path}")
         inputs["data"] = file_source(path)
-        columns = replace(columns, text=recipe.column, pair="", label="")
-        task = "text-classification"
+        columns, task = recipe.calibration_columns, "text-classification"
     elif train is not None:
         inputs["data"] = train
     settings = data.Settings(task, columns, samples=recipe.samples)

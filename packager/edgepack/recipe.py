@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,11 @@ class Recipe:
     targets: tuple[str, ...] = ()
     precision: str = "target"
     layout: str = "epk"
+
+    @property
+    def calibration_columns(self) -> Columns:
+        """Return how the calibration file is read: written as the data is, with its own columns."""
+        return replace(self.data.columns, text=self.column, pair="", label="")
 
 
 def read_recipe(path: Path) -> Recipe:

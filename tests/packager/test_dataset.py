@@ -194,6 +194,11 @@ def test_nested_columns_are_named_by_their_path(tmp_path: Path) -> None:
     assert _read(path, text="data.body") == [("ho", "greet")]
     path.write_text(json.dumps({**row, "sentence": "own"}) + "\n")
     assert _read(path) == [("own", "greet")]
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(pa.Table.from_pylist([row]), tmp_path / "d.parquet")
+    assert _read(tmp_path / "d.parquet") == [("hi", "greet")]
 
 
 def test_conll_in_a_text_file_is_read_as_such(tmp_path: Path) -> None:
@@ -272,3 +277,24 @@ def test_numbers_among_names_are_one_clear_error(tmp_path: Path) -> None:
         InputError, match=r"line 2: the label is a number, 0.5, but a name, 'greet'"
     ):
         _read(path)
+
+
+def test_labels_that_are_not_a_number_are_gaps(tmp_path: Path) -> None:
+    """A table that went through floats has not-a-number where nothing stood."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    labels = [1.0, 2.0, 1.0, 2.0, float("nan")]
+    table = pa.table({"text": [f"text {i}" for i in range(5)], "label": labels})
+    parquet.write_table(table, tmp_path / "d.parquet")
+    assert [label for _, label in _read(tmp_path / "d.parquet")] == ["1", "2", "1", "2"]
+
+
+def test_quotation_marks_hold_lines_together_but_not_between_tabs(tmp_path: Path) -> None:
+    """Of commas a quoted cell may have several lines, and counts from its first; of tabs none."""
+    commas, tabs = tmp_path / "d.csv", tmp_path / "d.tsv"
+    commas.write_text('text,label\n"two\nlines",a\nb,y\n"one\n\nmore",c\n')
+    found = read_examples(str(commas), TASK)
+    assert [(e.text, e.line) for e in found] == [("two\nlines", 2), ("b", 4), ("one\n\nmore", 5)]
+    tabs.write_text('text\tlabel\n"hello\ta\n"bye"\tb\n')
+    assert _read(tabs) == [('"hello', "a"), ('"bye"', "b")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from edgepack.build import plans
-from edgepack.fetch import fetch
+from edgepack.cache import Source
+from edgepack.compress import finetune
+from edgepack.fetch import ModelInfo, fetch
 from edgepack.lint import lint
-from edgepack.recipe import read_recipe
+from edgepack.recipe import Compression, Data, Recipe, read_recipe
 from edgepack.target import find_target
 from edgepack_runtime import InputError
 
@@ -115,12 +118,69 @@ def test_what_cannot_work_is_refused(
         found(more, **files, **({"evaluation": evaluation} if evaluation else {}))
 
 
+def _lint(folder: Path, task: str, finetuned: str, train: object, judged: object = ()) -> list[str]:
+    """Examine rows for a model whose config lies in the folder."""
+    files: dict[str, str] = {}
+    for name, rows in (("train", train), ("evaluation", judged)):
+        assert isinstance(rows, (list, tuple))
+        path = folder / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        files |= {name: str(path)} if rows else {}
+    steps = Compression(finetune=finetune.Settings("")) if finetuned else Compression()
+    info = ModelInfo(Source(folder, "key"), "tiny", task, "bert")
+    found = lint(
+        Recipe(
+            source="",
+            data=Data(files.get("train", ""), files.get("evaluation", "")),
+            compression=steps,
+        ),
+        info,
+    )
+    return [line.removeprefix(f"{folder}/") for line in found]
+
+
+def test_scores_and_tags_are_examined_as_what_they_are(tmp_path: Path) -> None:
+    """Scores are no classes, whoever learned them; a rare tag is no rare class; pairs are pairs."""
+    scores = [{"text": f"text {i}", "label": i / 3} for i in range(7)]
+    (tmp_path / "config.json").write_text(
+        '{"id2label": {"0": "a", "1": "b"}, "problem_type": "regression"}'
+    )
+    for finetuned in ("", "yes"):
+        judged = [{"text": f"other {i}", "label": i / 7} for i in range(5)]
+        assert _lint(tmp_path, "text-classification", finetuned, scores, judged) == []
+    tags = [{"tokens": [f"w{i}", "and"] * 30, "tags": ["B-X", "O"] + ["O"] * 58} for i in range(5)]
+    (tmp_path / "config.json").write_text('{"id2label": {"0": "O", "1": "B-X"}}')
+    assert _lint(tmp_path, "token-classification", "yes", tags) == []
+    again = [*tags, tags[1], {**tags[0], "tags": ["O"] * 60}]
+    assert _lint(tmp_path, "token-classification", "yes", again) == [
+        "train.jsonl, line 6: this row is there before; 1 of 7 rows repeat one",
+        "train.jsonl, line 7: another label than at line 1; 1 texts have two labels",
+    ]
+    pairs = [{"text": "same", "text_pair": f"other {i}", "label": i / 3} for i in range(4)]
+    assert _lint(tmp_path, "sentence-similarity", "", pairs[:2], pairs[2:]) == []
+    named = [{"text": f"text {i}", "label": f"topic {i % 2}"} for i in range(4)]
+    assert _lint(tmp_path, "sentence-similarity", "", named[:2], named[2:]) == []
+
+
+def test_an_adapter_says_nothing_of_its_labels(model: Get, tmp_path: Path) -> None:
+    """Its folder has no config of a model; whatever the evaluation data has may be right."""
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"")
+    base = {"base_model_name_or_path": str(model("bert-intent")), "task_type": "SEQ_CLS"}
+    (adapter / "adapter_config.json").write_text(json.dumps(base))
+    (tmp_path / "d.tsv").write_text("text\tlabel\na\tnew\n")
+    recipe = Recipe(source=str(adapter), data=Data(evaluation=str(tmp_path / "d.tsv")))
+    assert lint(recipe, fetch(recipe)) == []
+
+
 def test_fewer_texts_than_asked_for_are_said(
     found: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     """Of the training data and of a calibration file alike; as many as asked for pass."""
     (tmp_path / "lines.txt").write_text("a\nb\nc\n")
-    named = '[calibration]\nfile = "lines.txt"\nsamples = '
+    # What the columns of [data] are called says nothing of this file.
+    named = 'pair = "other"\nlabel = "topic"\n[calibration]\nfile = "lines.txt"\nsamples = '
     assert found(f"{named}3\n") == []
     wanted = "calibration.samples asks for 500; all of them calibrate"
     assert found(f"{named}500\n") == [f"lines.txt: 3 texts, {wanted}"]

@@ -88,8 +88,9 @@ def test_a_users_texts_calibrate_with_short_ones_of_their_words(tmp_path: Path) 
     texts = _collect(tmp_path, "\n".join(rows), name="t.txt", samples=40)
     whole = [text for text in texts["calibration"] if text in rows]
     short = [text for text in texts["calibration"] if text not in rows]
-    assert (len(whole), len(short)) == (40, 10)
-    assert all(_is_short(text) and any(text in row for row in rows) for text in short)
+    assert (len(whole), len(short)) == (40, 13)
+    assert short[10:] == [".", "?", "..."]
+    assert all(_is_short(text) and any(text in row for row in rows) for text in short[:10])
     assert set(texts["evaluation"]) - set(rows) == {texts["golden"][0]}
     assert texts["generated"] is False
 
