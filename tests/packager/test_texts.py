@@ -104,6 +104,30 @@ def test_a_file_of_few_texts_calibrates_with_all_of_them(tmp_path: Path) -> None
         assert len([text for text in texts["evaluation"] if text in rows]) == EVALUATION
 
 
+def test_a_word_proves_a_loaded_model_and_a_full_stop_does_not(tmp_path: Path) -> None:
+    """The first golden text is the shortest that says something."""
+    texts = _collect(tmp_path, "a longer sentence\n.\nstop\nturn it off\n", name="t.txt")
+    assert texts["golden"][0] == "stop"
+
+
+def test_texts_that_calibrate_need_no_label(tmp_path: Path) -> None:
+    """A column of labels that is mostly empty leaves no text out."""
+    rows = "".join(f"text {i},{'x' if i == 0 else ''}\n" for i in range(10))
+    texts = _collect(tmp_path, f"text,label\n{rows}", name="t.csv")
+    assert len(texts["calibration"]) >= 10
+    assert {f"text {i}" for i in range(10)} <= set(texts["evaluation"])
+
+
+def test_no_text_is_made_of_words_that_stand_for_none(tokenizer: Path, tmp_path: Path) -> None:
+    """A vocabulary's `[unused7]` says nothing, so no generated text has it."""
+    content = json.loads((tokenizer / "tokenizer.json").read_text())
+    content["model"]["vocab"] |= {f"[unused{i}]": 400 + i for i in range(400)}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    (tmp_path / "task.json").write_bytes((tokenizer / "task.json").read_bytes())
+    collect(Settings(TASK), {"tokenizer": tmp_path}, tmp_path)
+    assert "unused" not in (tmp_path / "texts.json").read_text()
+
+
 def test_pairs_calibrate_and_compare_as_pairs(tokenizer: Path, tmp_path: Path) -> None:
     """Both texts reach the graph, as two segments; golden texts stay single."""
     rows = [{"text": f"is it {i}", "text_pair": f"it is not {i}"} for i in range(80)]
