@@ -13,6 +13,8 @@ import pytest
 from edgepack.build import plans
 from edgepack.cache import Source
 from edgepack.compress import finetune
+from edgepack.compress.examples import read_training
+from edgepack.dataset import Columns
 from edgepack.fetch import ModelInfo, fetch
 from edgepack.lint import lint
 from edgepack.recipe import Compression, Data, Recipe, read_recipe
@@ -116,6 +118,18 @@ def test_what_cannot_work_is_refused(
     files = {"train": train} if train else {}
     with pytest.raises(InputError, match=message):
         found(more, **files, **({"evaluation": evaluation} if evaluation else {}))
+
+
+def test_unlabelled_texts_are_written_as_the_data_is(model: Get, tmp_path: Path) -> None:
+    """The encoding that the recipe names holds for them too, and so does its text column."""
+    path = tmp_path / "more.csv"
+    path.write_bytes("body;label\ncafé;\ntea;x\n".encode("latin-1"))
+    recipe = Recipe(source=str(model("bert-intent")), data=Data(unlabelled=str(path)))
+    with pytest.raises(InputError, match="more.csv, line 2: not valid UTF-8"):
+        lint(recipe, fetch(recipe))
+    columns = Columns("body", pair="second", encoding="latin-1", delimiter=";")
+    found = read_training({"unlabelled": path}, "text-classification", columns)
+    assert [(e.text, e.label) for e in found] == [("café", None), ("tea", None)]
 
 
 def _lint(folder: Path, task: str, finetuned: str, train: object, judged: object = ()) -> list[str]:
