@@ -125,7 +125,7 @@ def test_unlabelled_texts_are_written_as_the_data_is(model: Get, tmp_path: Path)
     path = tmp_path / "more.csv"
     path.write_bytes("body;label\ncafé;\ntea;x\n".encode("latin-1"))
     recipe = Recipe(source=str(model("bert-intent")), data=Data(unlabelled=str(path)))
-    with pytest.raises(InputError, match="more.csv, line 2: not valid UTF-8"):
+    with pytest.raises(InputError, match=r"more.csv, line 2: not valid UTF-8"):
         lint(recipe, fetch(recipe))
     columns = Columns("body", pair="second", encoding="latin-1", delimiter=";")
     found = read_training({"unlabelled": path}, "text-classification", columns)
