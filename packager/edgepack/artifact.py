@@ -25,17 +25,31 @@ def read_encoder(tokenizer: Path) -> TextEncoder:
     return TextEncoder((tokenizer / "tokenizer.json").read_bytes(), read_task(tokenizer).text)
 
 
-def read_texts(texts: Path, kind: str) -> list[str]:
-    """Read one of the lists of the collect stage: calibration, evaluation or golden."""
-    found: list[str] = json.loads((texts / "texts.json").read_text())[kind]
-    return found
+def read_texts(texts: Path, kind: str) -> list[str | tuple[str, str]]:
+    """Read one of the lists of the collect stage: calibration, evaluation or golden.
+
+    An item is a text, or a pair of texts; golden ones are all texts.
+    """
+    found = json.loads((texts / "texts.json").read_text())[kind]
+    return [item if isinstance(item, str) else (item[0], item[1]) for item in found]
+
+
+def read_golden_texts(texts: Path) -> list[str]:
+    """Read the golden texts of the collect stage."""
+    return [item for item in read_texts(texts, "golden") if isinstance(item, str)]
+
+
+def are_generated(texts: Path) -> bool:
+    """Tell whether the texts of the collect stage were made up, not read from a file."""
+    return bool(json.loads((texts / "texts.json").read_text())["generated"])
 
 
 def calibration_feeds(inputs: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
-    """Tokenize the calibration texts one by one, as int64 arrays [1, tokens]."""
+    """Tokenize the calibration texts or pairs one by one, as int64 arrays [1, tokens]."""
     encoder = read_encoder(inputs["tokenizer"])
-    for text in read_texts(inputs["texts"], "calibration"):
-        row = encoder.encode(text).first
+    for item in read_texts(inputs["texts"], "calibration"):
+        text, pair = (item, None) if isinstance(item, str) else item
+        row = encoder.encode(text, pair).first
         yield encoder.batch([row], len(row.ids))
 
 

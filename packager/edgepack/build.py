@@ -11,6 +11,7 @@ not wait for each other run side by side (`workers.py`).
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from edgepack.cache import StageCache, sweep, work_folder
 from edgepack.export import find
 from edgepack.fetch import fetch
 from edgepack.golden import read_assessment
+from edgepack.lint import lint
 from edgepack.measure import measure
 from edgepack.pack import Content, refuse_foreign, replace_bundle, write_bundle
 from edgepack.plan import Plan, VariantPlan, make_plan
@@ -34,6 +36,7 @@ from edgepack_runtime.errors import BudgetError, EdgepackError, InputError
 from edgepack_runtime.manifest import FORMAT, Manifest, Task, Tolerance, Variant
 from edgepack_runtime.paths import cache_folder, write_whole
 
+_logger = logging.getLogger(__name__)
 Latencies = dict[str, dict[str, float]]
 # What loading takes at the least: the weights twice, while an engine packs them, and the engine.
 _COPIES = 2
@@ -63,9 +66,15 @@ def plans(
     offline: bool = False,
     kits: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[Plan]:
-    """Find the model and plan a bundle for each target; `kits`: wheels by target, see `kit.py`."""
+    """Find the model and plan a bundle for each target; `kits`: wheels by target, see `kit.py`.
+
+    The data is examined here: what is wrong with it is an error, what misleads is logged.
+    """
     model = fetch(recipe, offline=offline)
-    return [make_plan(recipe, model, t, kit=(kits or {}).get(t.name)) for t in targets]
+    planned = [make_plan(recipe, model, t, kit=(kits or {}).get(t.name)) for t in targets]
+    for line in lint(recipe, model):
+        _logger.warning("%s", line)
+    return planned
 
 
 def build(

@@ -197,6 +197,8 @@ def _show_plans(planned: list[Plan], *, as_json: bool) -> None:
 @click.option("--text-column", default="", help="Name of the column that holds the text.")
 @click.option("--pair-column", default="", help="Name of the column of a second text.")
 @click.option("--label-column", default="", help="Name of the column of labels or tags.")
+@click.option("--encoding", default="", help="Of a file that is not UTF-8, such as latin-1.")
+@click.option("--delimiter", default="", help="Between the cells of a table, if it is not found.")
 @click.option("--variant", default="", help="Of a bundle, instead of the best one.")
 @click.option("--threads", type=int, help="CPU threads (default: all).")
 @click.option("--offline", is_flag=True, help="Use the local hub cache only.")
@@ -208,6 +210,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 (one parameter an option, as click has i
     text_column: str,
     pair_column: str,
     label_column: str,
+    encoding: str,
+    delimiter: str,
     variant: str,
     threads: int | None,
     *,
@@ -218,25 +222,32 @@ def evaluate(  # noqa: PLR0913, PLR0917 (one parameter an option, as click has i
     from edgepack.dataset import Columns
     from edgepack.evaluate import Asked, evaluate_source
 
-    columns = Columns(text_column, pair_column, label_column)
+    columns = Columns(text_column, pair_column, label_column, encoding, delimiter)
     asked = Asked(task=task, variant=variant, threads=threads, offline=offline)
     name, quality = evaluate_source(model, source, columns, asked)
     if as_json:
         click.echo(json.dumps({"model": name, "main": quality.main, "rows": quality.rows,
                                "figures": dict(quality.figures)}, indent=1))  # fmt: skip
         return
-    click.echo(f"{name} on {quality.rows} rows of {source}")
+    result = f"{quality.name} {quality.value:.4f}"
+    click.echo(f"{name} on {quality.rows} rows of {source}: {result}")
     for figure, value in quality.figures.items():
         click.echo(f"  {figure:<18} {value:.4f}{'  ←' if figure == quality.main else ''}")
 
 
 @main.command()
-@click.option("--example", "name", required=True, help="Which example to copy; `list` lists them.")
+@click.option("--example", "name", help="Copy this example instead; `list` lists them.")
+@click.option("--model", default="", help="What to build: a hub id, a folder, package:NAME/path.")
 @click.argument("folder", type=click.Path(path_type=Path), required=False)
-def init(name: str, folder: Path | None) -> None:
-    """Copy an example recipe into FOLDER (by default one of its name)."""
-    from edgepack.examples import copy_example, list_examples
+def init(name: str | None, model: str, folder: Path | None) -> None:
+    """Write a recipe with every key explained into FOLDER (by default this one)."""
+    from edgepack.examples import copy_example, list_examples, write_recipe
 
+    if name is None:
+        click.echo(f"{write_recipe(folder or Path(), model)}: edit it, then run edgepack build")
+        return
+    if model:
+        raise InputError("--model goes into a recipe of your own; an example names its model")
     if name == "list":
         for found, summary in list_examples().items():
             click.echo(f"{found:<14} {summary}")

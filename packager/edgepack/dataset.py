@@ -1,22 +1,22 @@
-"""Read labelled data: JSONL, CSV, TSV, Parquet, CoNLL, plain text, or a `datasets` id.
+"""Labelled data as examples, whatever file it came from (`formats.py`).
 
-Column names are guessed from what the field usually calls them, and can be named.  Every
-fault names the file, the line and the remedy.
+Column names are guessed from what the field usually calls them, and can be named.  Rows
+without a text or a label are left out, and said so.  Every fault names the file, the line
+and the remedy.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from edgepack.formats import TABLES, Layout, Row, Rows, looks_like_data, read_file, read_hub
 from edgepack_runtime.errors import InputError
 
-Row = Mapping[str, Any]
-Rows = Iterator[tuple[int, Row]]
+_log = logging.getLogger(__name__)
+_MOST_LEFT_OUT = 0.2  # more than this share of rows is a fault of the file
 _GUESSES = {
     "text": ("text", "sentence", "utterance", "query", "sentence1", "sentence_A", "premise",
              "question", "content", "review", "tweet"),
@@ -26,17 +26,20 @@ _GUESSES = {
     "words": ("tokens", "words"),
     "tags": ("tags", "ner_tags", "labels", "slots"),
 }  # fmt: skip
-PLAIN = (".txt", ".text", "")
-_CONLL = (".conll", ".iob", ".iob2", ".bio")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns are called; an empty name is guessed."""
+    """What the columns are called, and how files are written; what is empty is found out.
+
+    encoding: of files that are not UTF-8 and have no byte order mark; delimiter: of tables.
+    """
 
     text: str = ""
     pair: str = ""
     label: str = ""
+    encoding: str = ""
+    delimiter: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,33 +61,66 @@ class Example:
     tags: tuple[str, ...] = ()
 
 
-def read_examples(source: str, task: str, columns: Columns | None = None) -> list[Example]:
+def read_examples(
+    source: str, task: str, columns: Columns | None = None, *, labelled: bool = True
+) -> list[Example]:
     """Read every row of a file, or of `datasets:NAME[@REVISION][:SPLIT]`.
 
     Args:
         source: the file, or the id.
         task: as the runtime names it; token classification needs words and tags.
         columns: what they are called where the usual names do not say.
+        labelled: read labels too; a row without one is left out if others have one.
 
     Raises:
-        InputError: no such file, not in its format, a missing column, or no rows.
+        InputError: no such file, not in its format, a missing column, no rows, or too many
+            rows without a text or a label.
 
     """
     columns = columns or Columns()
-    make = _tagged if task == "token-classification" else _plain
+    tagged = task == "token-classification"
+    wanted = _wanted(columns, tagged=tagged, labelled=labelled)
     found: list[Example] = []
+    empty: list[int] = []
     names: tuple[str, ...] | None = None
     picked: Mapping[str, str] = {}
-    for line, row in read_rows(source):
+    make = _tagged if tagged else _plain
+    for line, row in read_rows(source, Layout(columns.encoding, columns.delimiter, tagged)):
+        if names is None:
+            _check_columns(row, wanted, source)
         if names != tuple(row):
-            names, picked = tuple(row), _pick(row, columns, task, source)
-        found.append(make(row, picked, line, source))
-    if not found:
+            names, picked = tuple(row), _pick(row, wanted)
+        if _is_blank(row.get(picked.get("words" if tagged else "text", ""))):
+            empty.append(line)
+        else:
+            found.append(make(row, picked, line, source))
+    if not found and not empty:
         raise InputError(f"{source} holds no rows")
-    return _with_numbers(found)
+    _leave_out(empty, len(found) + len(empty), "text", source)
+    return _with_numbers(_with_labels(found, source), source)
 
 
-def _with_numbers(examples: list[Example]) -> list[Example]:
+def _with_labels(examples: list[Example], source: str) -> list[Example]:
+    """Leave out the rows without a label, unless there is none at all."""
+    bare = [e.line for e in examples if e.label is None and not e.tags]
+    if len(bare) == len(examples):
+        return examples
+    _leave_out(bare, len(examples), "label", source)
+    return [e for e in examples if e.label is not None or e.tags]
+
+
+def _leave_out(lines: Sequence[int], count: int, what: str, source: str) -> None:
+    """Warn of the rows, out of `count`, that are left out; refuse a file that has many of them."""
+    if not lines:
+        return
+    said = f"{source}, line {lines[0]}: no {what}, as in {len(lines)} of {count} rows"
+    if len(lines) > _MOST_LEFT_OUT * count:
+        more = "; texts without labels go into data.unlabelled" if what == "label" else ""
+        raise InputError(f"{said}. Fill them in or remove them, or name another column{more}")
+    _log.warning("%s; they are left out", said)
+
+
+def _with_numbers(examples: list[Example], source: str) -> list[Example]:
     """Turn labels into numbers where all are numbers and not all are whole: scores, not classes.
 
     Whole floats, as tables of classes have them after a detour, become names of classes.
@@ -92,6 +128,14 @@ def _with_numbers(examples: list[Example]) -> list[Example]:
     labels = [example.label for example in examples]
     numbers = [_number(label) for label in labels]
     if any(number is None for number in numbers):
+        score = next((e for e in examples if isinstance(e.label, float)), None)
+        name = next((e for e in examples if isinstance(e.label, str) and _number(e.label) is None),
+                    None)  # fmt: skip
+        if score and name:
+            raise InputError(
+                f"{source}, line {score.line}: the label is a number, {score.label!r}, but a name, "
+                f"{name.label!r}, at line {name.line}; labels are all names or all numbers"
+            )
         return examples
     if all(number is not None and number.is_integer() for number in numbers):
         whole = [str(int(n)) if isinstance(e.label, float) and n is not None else e.label
@@ -107,162 +151,57 @@ def _number(label: object) -> float | None:
         return None
 
 
-def read_rows(source: str) -> Rows:
-    """Yield (line, {column: value}) of a file of any known format."""
+def read_rows(source: str, layout: Layout | None = None) -> Rows:
+    """Yield (line, {column: value}) of a file of any known format, or of a `datasets:` id."""
     if source.startswith("datasets:"):
-        yield from _hub_rows(source)
-        return
-    path = Path(source)
-    if not path.is_file():
-        raise InputError(f"no data file at {path}; give a file, or datasets:NAME[:SPLIT]")
-    reader = _reader(path)
-    try:
-        yield from reader(path)
-    except OSError as exc:
-        raise InputError(f"cannot read {path}: {exc.strerror}") from exc
-    except (ValueError, csv.Error) as exc:
-        raise InputError(f"{path} is not valid UTF-8 {path.suffix.lstrip('.')}: {exc}") from exc
+        yield from read_hub(source)
+    else:
+        yield from read_file(Path(source), layout or Layout())
 
 
-def _reader(path: Path) -> Callable[[Path], Rows]:
-    kinds: dict[tuple[str, ...], Callable[[Path], Rows]] = {
-        (".jsonl", ".ndjson"): _json_rows, (".csv", ".tsv"): _table_rows,
-        (".parquet",): _parquet_rows, _CONLL: _conll_rows, PLAIN: _line_rows,
-    }  # fmt: skip
-    for suffixes, reader in kinds.items():
-        if path.suffix.lower() in suffixes:
-            return reader
-    known = ", ".join(suffix for suffixes in kinds for suffix in suffixes if suffix)
-    raise InputError(f"{path}: unknown format {path.suffix!r}; known: {known}")
+def _wanted(columns: Columns, *, tagged: bool, labelled: bool) -> dict[str, str]:
+    """Return {role: name of its column, empty to guess it}."""
+    wanted = {"words": columns.text} if tagged else {"text": columns.text, "pair": columns.pair}
+    return wanted | ({"tags" if tagged else "label": columns.label} if labelled else {})
 
 
-def _json_rows(path: Path) -> Rows:
-    with path.open(encoding="utf-8-sig") as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as exc:
-                raise InputError(f"{path}, line {number}: not valid JSON: {exc}") from exc
-            if not isinstance(row, dict):
-                raise InputError(f"{path}, line {number}: expected a JSON object")
-            yield number, row
-
-
-def _table_rows(path: Path) -> Rows:
-    tabs = path.suffix.lower() == ".tsv"  # in which a quotation mark is only a character
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        table = csv.DictReader(
-            stream,
-            delimiter="\t" if tabs else ",",
-            quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
-            strict=True,
-        )
-        for number, row in enumerate(table, 2):
-            if None in row or None in row.values():
-                raise InputError(f"{path}, line {number}: not as many cells as the header has")
-            yield number, row
-
-
-def _parquet_rows(path: Path) -> Rows:
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as exc:
-        raise InputError(f"{path}: needs the extra `data`: pip install edgepack[data]") from exc
-    try:
-        yield from enumerate(parquet.read_table(path).to_pylist(), 1)
-    except pa.ArrowException as exc:
-        raise InputError(f"{path} is not valid Parquet: {exc}") from exc
-
-
-def _line_rows(path: Path) -> Rows:
-    with path.open(encoding="utf-8-sig") as stream:
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                yield number, {"text": line.rstrip("\r\n")}
-
-
-def _conll_rows(path: Path) -> Rows:
-    """Read sentences of one token a line, its tag last, an empty line between sentences."""
-    words: list[str] = []
-    tags: list[str] = []
-    start = number = 0
-    with path.open(encoding="utf-8-sig") as stream:
-        for number, line in enumerate(stream, 1):
-            cells = line.rstrip("\r\n").split("\t" if "\t" in line else None)
-            if line.startswith(("# ", "-DOCSTART-")):
-                continue
-            if line.strip() and len(cells) < 2:
-                raise InputError(f"{path}, line {number}: expected a token and its tag")
-            if line.strip():
-                start = start or number
-                words.append(cells[0])
-                tags.append(cells[-1].strip())
-            elif words:
-                yield start, {"tokens": words, "tags": tags}
-                words, tags, start = [], [], 0
-    if words:
-        yield start or number, {"tokens": words, "tags": tags}
-
-
-def _hub_rows(source: str) -> Rows:
-    """Load a data set through the `datasets` library; class numbers become names."""
-    try:
-        from datasets import load_dataset
-        from datasets.exceptions import DatasetNotFoundError
-    except ImportError as exc:
-        raise InputError(f"{source}: needs the extra `data`: pip install edgepack[data]") from exc
-
-    name, _, split = source.removeprefix("datasets:").partition(":")
-    name, _, revision = name.partition("@")
-    try:
-        found = load_dataset(name, split=split or "train", revision=revision or None)
-    except (DatasetNotFoundError, FileNotFoundError, ConnectionError, ValueError, OSError) as exc:
-        reason = str(exc).partition("\n")[0]
-        raise InputError(f"{source}: {reason}. A local file works without network") from exc
-    names = {}
-    for column, feature in found.features.items():
-        inner = getattr(feature, "feature", feature)
-        if hasattr(inner, "names"):
-            names[column] = list(inner.names)
-    for number, row in enumerate(found, 1):
-        named = {column: _named(row[column], known) for column, known in names.items()}
-        yield number, {**row, **named}
-
-
-def _named(value: Any, names: Sequence[str]) -> Any:
-    """Replace class numbers by names; below 0, as hidden labels are, by None."""
-    if isinstance(value, list):
-        return [_named(item, names) for item in value]
-    return None if value is None or value < 0 else names[value]
-
-
-def _pick(row: Row, columns: Columns, task: str, source: str) -> Mapping[str, str]:
+def _pick(row: Row, wanted: Mapping[str, str]) -> dict[str, str]:
     """Decide which column is which: the named one, else the first of the usual names."""
-    tagged = task == "token-classification"
-    wanted = {
-        "words" if tagged else "text": columns.text,
-        "tags" if tagged else "label": columns.label,
-        **({} if tagged else {"pair": columns.pair}),
-    }
-    picked = {}
+    found = {role: name or _guess(role, row) for role, name in wanted.items()}
+    return {role: name for role, name in found.items() if name in row}
+
+
+def _guess(role: str, row: Row) -> str:
+    """Return the usual name that a row has, its own before that of a nested value."""
+    nested = {name.rpartition(".")[2]: name for name in row if "." in name}
+    own = [guess for guess in _GUESSES[role] if guess in row]
+    return next(iter(own + [nested[guess] for guess in _GUESSES[role] if guess in nested]), "")
+
+
+def _check_columns(row: Row, wanted: Mapping[str, str], source: str) -> None:
+    """Refuse a first row without a column that is named or needed."""
+    has = f"it has {', '.join(map(str, row))}"
+    if Path(source).suffix.lower() in TABLES and looks_like_data(list(row)):
+        has += "; the first row looks like data: put a header above it, such as text and label"
+    elif Path(source).suffix.lower() in TABLES and len(row) == 1:
+        has += "; if that is several columns, name what is between them (delimiter)"
+    picked = _pick(row, wanted)
     for role, name in wanted.items():
-        if name and name not in row:
-            raise InputError(f"{source}: no column {name!r}; it has {', '.join(map(str, row))}")
-        guess = next((guess for guess in _GUESSES[role] if guess in row), "")
-        if name or guess:
-            picked[role] = name or guess
-    needed = ("words", "tags") if tagged else ("text",)
-    for role in needed:
-        if role not in picked:
+        if name and role not in picked:
+            raise InputError(f"{source}: no column {name!r}; {has}")
+        if role in ("text", "words", "tags") and role not in picked:
+            option = "label" if role == "tags" else "text"
             raise InputError(
-                f"{source}: no column for the {role}; it has {', '.join(map(str, row))}. "
-                f"Name it: data.{'label' if role == 'tags' else 'text'} in the recipe, "
-                f"--{'label' if role == 'tags' else 'text'}-column on the command line"
+                f"{source}: no column for the {role}; {has}. Name it: data.{option} in the recipe, "
+                f"--{option}-column on the command line"
             )
-    return picked
+
+
+def _is_blank(value: object) -> bool:
+    """Tell whether a cell says nothing: none at all, no words, blanks, or not-a-number."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or value == [] or value != value  # noqa: PLR0124 (so is not-a-number)
 
 
 def _plain(row: Row, picked: Mapping[str, str], line: int, source: str) -> Example:
@@ -287,7 +226,9 @@ def _valid(text: str, source: str, line: int) -> None:
 def _label(value: object, source: str, line: int) -> str | float | tuple[str, ...] | None:
     if isinstance(value, list):
         return tuple(str(item) for item in value)
-    if value is None or isinstance(value, str):
+    if _is_blank(value):
+        return None
+    if isinstance(value, str):
         return value
     if isinstance(value, (int, float)):
         return str(value) if isinstance(value, (bool, int)) else value
@@ -295,12 +236,12 @@ def _label(value: object, source: str, line: int) -> str | float | tuple[str, ..
 
 
 def _tagged(row: Row, picked: Mapping[str, str], line: int, source: str) -> Example:
-    words, tags = (row[picked[role]] for role in ("words", "tags"))
-    for role, value in (("words", words), ("tags", tags)):
+    words, tags = row[picked["words"]], row.get(picked.get("tags", ""))
+    for role, value in (("words", words), ("tags", [] if tags is None else tags)):
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise InputError(f"{source}, line {line}: the {role} are not a list of texts")
-    if len(words) != len(tags):
+    if tags is not None and len(words) != len(tags):
         raise InputError(
             f"{source}, line {line}: {len(words)} words but {len(tags)} tags; each needs one"
         )
-    return Example(text=" ".join(words), line=line, words=tuple(words), tags=tuple(tags))
+    return Example(text=" ".join(words), line=line, words=tuple(words), tags=tuple(tags or ()))

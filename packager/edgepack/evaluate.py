@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from edgepack_runtime.model import Model
 
 GENERATION = "text-generation"
+METRICS = {
+    "accuracy": "accuracy", "micro_f1": "micro-F1", "entity_f1": "entity F1",
+    "spearman": "Spearman", "nearest_accuracy": "nearest-neighbour accuracy",
+    "perplexity": "perplexity",
+}  # fmt: skip
 _THRESHOLD = 0.5
 TORCH_BATCH = 32  # padding changes nothing in float
 
@@ -38,6 +43,11 @@ class Quality:
     def value(self) -> float:
         """Return the figure that counts."""
         return self.figures[self.main]
+
+    @property
+    def name(self) -> str:
+        """Return what the figure that counts is called, for people."""
+        return METRICS[self.main]
 
 
 @dataclass(frozen=True)

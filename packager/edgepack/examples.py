@@ -1,7 +1,8 @@
-"""The examples that `edgepack init` copies: folders of `examples/`, shipped with the package."""
+"""What `edgepack init` writes: a recipe with every key explained, or a folder of `examples/`."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from difflib import get_close_matches
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from edgepack_runtime.errors import InputError
 
 _RECIPE = "edgepack.toml"
+_MODEL = '"org/name"'
 _LEFT_OUT = ("dist", "data", "__pycache__", "*.epk")
 
 
@@ -38,6 +40,33 @@ def copy_example(name: str, folder: Path) -> Path:
     except OSError as exc:
         raise InputError(f"cannot write {folder}: {exc}") from exc
     return folder
+
+
+def write_recipe(folder: Path, model: str = "") -> Path:
+    """Write a recipe with every key explained to `folder`; return its path.
+
+    Args:
+        folder: made if it is not there; it must not hold a recipe.
+        model: what to build; empty for a name to fill in.
+
+    Raises:
+        InputError: there is a recipe, or the folder cannot be written.
+
+    """
+    path = folder / _RECIPE
+    if path.exists():
+        raise InputError(f"{path} exists; name another folder")
+    text = (Path(__file__).parent / "template.toml").read_text(encoding="utf-8")
+    if model and Path(model).is_dir():  # the recipe would look for it beside itself
+        model = str(Path(model).resolve())
+    if model:
+        text = text.replace(_MODEL, json.dumps(model, ensure_ascii=False), 1)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise InputError(f"cannot write {path}: {exc.strerror}") from exc
+    return path
 
 
 def _summary(folder: Path) -> str:

@@ -31,7 +31,7 @@ def perplexity(folder: Path, data: str) -> Quality:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (ValueError, KeyError, OSError) as exc:
         raise InputError(f"{folder}: not a causal language model: {exc}") from exc
-    examples = read_examples(data, "text-classification")
+    examples = read_examples(data, "text-classification", labelled=False)
     text = "\n".join(example.text for example in examples)
     tokens = tokenizer(text, return_tensors="pt", verbose=False)["input_ids"]
     if tokens.shape[1] < 2:

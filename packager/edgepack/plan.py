@@ -10,7 +10,6 @@ from typing import Any
 from edgepack import data, describe, gate, golden, rank
 from edgepack.cache import Stage, file_source
 from edgepack.chain import Form, Needed, data_sources, make_forms
-from edgepack.dataset import Columns
 from edgepack.export import Choice, find
 from edgepack.export.keep import names_variant
 from edgepack.fetch import ModelInfo
@@ -213,7 +212,7 @@ def _texts(recipe: Recipe, task: str, tokenizer: Stage, train: Needed | None) ->
         if not path.is_file():
             raise InputError(f"no calibration file at {path}")
         inputs["data"] = file_source(path)
-        columns, task = Columns(text=recipe.column), "text-classification"
+        columns, task = recipe.calibration_columns, "text-classification"
     elif train is not None:
         inputs["data"] = train
     settings = data.Settings(task, columns, samples=recipe.samples)

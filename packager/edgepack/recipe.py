@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,11 @@ class Recipe:
     precision: str = "target"
     layout: str = "epk"
 
+    @property
+    def calibration_columns(self) -> Columns:
+        """Return how the calibration file is read: written as the data is, with its own columns."""
+        return replace(self.data.columns, text=self.column, pair="", label="")
+
 
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe; relative paths in it are relative to its folder.
@@ -140,7 +145,8 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _data(table: Table, path: Path) -> Data:
-    columns = Columns(table.text("text"), table.text("pair"), table.text("label"))
+    names = ("text", "pair", "label", "encoding", "delimiter")
+    columns = Columns(**{name: table.text(name) for name in names})
     files = {key: table.text(key) for key in ("train", "evaluation", "unlabelled")}
     table.done()
     return Data(columns=columns, **{key: _beside(path, name) for key, name in files.items()})

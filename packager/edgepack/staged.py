@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgepack.artifact import open_model, read_texts
+from edgepack.artifact import open_model, read_golden_texts
 from edgepack.cache import Stage, folder_of
 from edgepack.export import find, open_as_device
 from edgepack.gate import CELL, quality_of
@@ -59,7 +59,7 @@ def measure_forms(
     try:
         models = {name: open_torch(path, plan.model.task) for name, path in forms.items()}
         models |= _graphs(plan, folders, manifest)
-        texts = read_texts(folders[plan.texts.key], "golden")
+        texts = read_golden_texts(folders[plan.texts.key])
         times = latency.measure(models, texts, cells=((16, 1),), seconds=_SECONDS)
     finally:
         torch.set_num_threads(threads)

@@ -91,12 +91,13 @@ class Model:
         ]
         return self._rules.wrap(answers, inputs, chosen)
 
-    def raw(self, texts: Sequence[str]) -> list[Array]:
-        """Return what the graph gives for each text on its own: [labels] or [tokens, width].
+    def raw(self, texts: Sequence[str | tuple[str, str]]) -> list[Array]:
+        """Return what the graph gives for each text or pair: [labels] or [tokens, width].
 
-        A text beyond `max_length` is cut to its first window.
+        Each runs on its own; what is beyond `max_length` is cut to its first window.
         """
-        return [self._infer([self.encoder.encode(text).first], 1)[0] for text in texts]
+        items = [(text, None) if isinstance(text, str) else text for text in texts]
+        return [self._infer([self.encoder.encode(*item).first], 1)[0] for item in items]
 
     def take_over(self, other: Model) -> None:
         """Answer from now on as `other`, a model of the same bundle; calls under way go on."""

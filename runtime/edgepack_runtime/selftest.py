@@ -90,7 +90,7 @@ def compare(task: Task, wanted: Sequence[Array], got: Sequence[Array]) -> Agreem
         if a.shape != b.shape:
             total += 1
             continue
-        same = _decisions(task, a) == _decisions(task, b)
+        same = decisions(task, a) == decisions(task, b)
         equal, total = equal + int(same.sum()), total + same.size
     return Agreement(min(cosines), mean, equal / total)
 
@@ -129,10 +129,11 @@ def _likeness(a: Array, b: Array) -> float:
     return value if math.isfinite(value) else -1.0
 
 
-def _decisions(task: Task, output: Array) -> Any:
+def decisions(task: Task, output: Array) -> Any:
+    """Return what logits decide: the best label's place, or yes or no of each label."""
     if task.problem_type == "multi_label_classification" or output.shape[-1] == 1:
         return output > 0
     return output.argmax(axis=-1)
 
 
-__all__ = ["Agreement", "Golden", "compare", "read_golden", "reference", "selftest"]
+__all__ = ["Agreement", "Golden", "compare", "decisions", "read_golden", "reference", "selftest"]

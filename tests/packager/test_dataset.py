@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from edgepack.dataset import Columns, read_examples
 from edgepack_runtime import InputError
 
 ROWS = [("turn on the light", "on"), ('say "off"', "off")]
+TASK = "text-classification"
 
 
 def _write(path: Path) -> Path:
@@ -78,6 +80,13 @@ def test_several_labels_numbers_and_pairs(tmp_path: Path) -> None:
         ("d.conll", "Anna\n", "token-classification", "line 1: expected a token and its tag"),
         ("d.jsonl", '{"tokens": ["a"], "tags": []}', "token-classification", "1 words but 0 tags"),
         ("d.jsonl", '{"text": "a"}', "token-classification", "no column for the words"),
+        ("d.json", "[1]", TASK, "item 1: expected a JSON object"),
+        ("d.json", '[{"text": "a"}', TASK, "is not valid JSON"),
+        ("d.tsv", "turn on the light\ton\nstop\toff\n", TASK, "the first row looks like data"),
+        ("d.csv", "lights,1\nsun,2\n", TASK, "looks like data: put a header above it"),
+        ("d.csv", "a:b\n1:2\n", TASK, "name what is between them"),
+        ("d.jsonl", '{"data": {"body": "x"}, "id": 1}', TASK, "it has data.body, id"),
+        ("d.txt", "Anna\n", "token-classification", "line 1: expected a token and its tag"),
         ("d.xls", "a", "text-classification", "unknown format '.xls'"),
         ("d.parquet", "no", "text-classification", "not valid Parquet"),
     ],
@@ -107,3 +116,185 @@ def test_scores_of_a_table_are_numbers_and_classes_are_not(tmp_path: Path) -> No
     found = [read_examples(str(path), "text-classification") for path in (scores, classes)]
     assert [example.label for example in found[0]] == [3.8, 5.0]
     assert [example.label for example in found[1]] == ["0", "1"]
+
+
+def _read(path: Path, **columns: str) -> list[tuple[str, object]]:
+    return [(e.text, e.label) for e in read_examples(str(path), TASK, Columns(**columns))]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_delimiter_of_a_table_is_found(delimiter: str, suffix: str, tmp_path: Path) -> None:
+    """Whatever the suffix says, and whatever else stands in the texts."""
+    path = tmp_path / f"d{suffix}"
+    rows = [("well: turn it on", "on"), ("say off", "off"), ("a, b; c | d", "abc")]
+    quote = "" if delimiter == "\t" else '"'
+    lines = [f"{quote}{text}{quote}{delimiter}{label}" for text, label in rows]
+    path.write_text("\n".join([f"text{delimiter}label", *lines]) + "\n")
+    assert _read(path) == rows
+
+
+def test_a_delimiter_can_be_named(tmp_path: Path) -> None:
+    """Where none of the usual ones is meant, or another one would fit too."""
+    path = tmp_path / "d.csv"
+    path.write_text("text:label,x\na:b,c\n")
+    assert read_examples(str(path), TASK, Columns("text", delimiter=":"))[0].text == "a"
+    with pytest.raises(InputError, match=r"the delimiter must be one character, not '::'"):
+        _read(path, delimiter="::")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("name", ["d.csv", "d.jsonl", "d.json", "d.txt", "d.conll"])
+def test_a_byte_order_mark_says_the_encoding(name: str, encoding: str, tmp_path: Path) -> None:
+    """Every text format is read in the encoding that its first bytes name."""
+    path, tagged = tmp_path / name, name.endswith(".conll")
+    content = {
+        "d.csv": "text\ncafé\n", "d.jsonl": '{"text": "café"}\n', "d.json": '[{"text": "café"}]',
+        "d.txt": "café\r\n", "d.conll": "café\tO\n",
+    }  # fmt: skip
+    path.write_bytes(content[name].encode(encoding))
+    task = "token-classification" if tagged else TASK
+    assert [example.text for example in read_examples(str(path), task)] == ["café"]
+
+
+def test_another_encoding_is_named_in_the_recipe(tmp_path: Path) -> None:
+    """The error names the line, the byte and the option; with the option the text is right."""
+    path = tmp_path / "d.tsv"
+    path.write_bytes("text\tlabel\ntea\ta\ncafé\tb\n".encode("latin-1"))
+    wanted = r"d.tsv, line 3: not valid UTF-8 \(byte 0xe9\).*encoding = \"latin-1\" in the recipe"
+    with pytest.raises(InputError, match=wanted):
+        _read(path)
+    assert _read(path, encoding="latin-1") == [("tea", "a"), ("café", "b")]
+    with pytest.raises(InputError, match="unknown encoding 'latin-one'"):
+        _read(path, encoding="latin-one")
+    path.write_bytes("text\tlabel\ntea\ta\n".encode("utf-16-le"))
+    with pytest.raises(InputError, match=r"line 1: holds zero bytes, as UTF-16 without a mark"):
+        _read(path)
+    assert _read(path, encoding="utf-16-le") == [("tea", "a")]
+
+
+def test_json_is_an_array_or_an_object_a_line(tmp_path: Path) -> None:
+    """Both are found under the suffix .json."""
+    path = tmp_path / "d.json"
+    rows = [{"text": text, "label": label} for text, label in ROWS]
+    for content in (json.dumps(rows, indent=1), "\n".join(map(json.dumps, rows))):
+        path.write_text(content)
+        assert _read(path) == ROWS
+
+
+def test_nested_columns_are_named_by_their_path(tmp_path: Path) -> None:
+    """`data.text` is a column, and is guessed like one; a column of its own goes first."""
+    path = tmp_path / "d.jsonl"
+    row: dict[str, object] = {
+        "data": {"text": "hi", "body": "ho"},
+        "ann": {"first": {"label": "greet"}},
+    }
+    path.write_text(json.dumps(row) + "\n")
+    assert _read(path) == [("hi", "greet")]
+    assert _read(path, text="data.body") == [("ho", "greet")]
+    path.write_text(json.dumps({**row, "sentence": "own"}) + "\n")
+    assert _read(path) == [("own", "greet")]
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(pa.Table.from_pylist([row]), tmp_path / "d.parquet")
+    assert _read(tmp_path / "d.parquet") == [("hi", "greet")]
+
+
+def test_conll_in_a_text_file_is_read_as_such(tmp_path: Path) -> None:
+    """For token classification a .txt holds tokens and tags; for anything else it holds lines."""
+    path = tmp_path / "d.txt"
+    path.write_text("-DOCSTART- -X- O O\n\nAnna NNP B-NP B-PER\nsleeps VB I-VP O\n")
+    found = read_examples(str(path), "token-classification")
+    assert [(e.words, e.tags) for e in found] == [(("Anna", "sleeps"), ("B-PER", "O"))]
+    assert len(read_examples(str(path), TASK)) == 3
+
+
+GAPS = [("a", ""), ("", "x"), *[(f"text {i}", "xy"[i % 2]) for i in range(10)]]
+
+
+@pytest.mark.parametrize("name", ["d.csv", "d.jsonl", "d.parquet"])
+def test_rows_without_text_or_label_are_left_out(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They become no class '' and are not learned from; a line says how many, and where."""
+    path = tmp_path / name
+    cells = [{"text": text or None, "label": label or None} for text, label in GAPS]
+    if name == "d.csv":
+        path.write_text("text,label\n" + "".join(f"{t},{c}\n" for t, c in GAPS))
+    elif name == "d.jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in cells))
+    else:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        parquet.write_table(pa.Table.from_pylist(cells), path)
+    assert _read(path) == GAPS[2:]
+    first = 2 if name == "d.csv" else 1
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert said == [
+        f"{path}, line {first + 1}: no text, as in 1 of 12 rows; they are left out",
+        f"{path}, line {first}: no label, as in 1 of 11 rows; they are left out",
+    ]
+
+
+def test_a_file_of_many_gaps_is_refused(tmp_path: Path) -> None:
+    """When more than a fifth of the rows lack something, the file or a column is wrong."""
+    path = tmp_path / "d.csv"
+    for what, row in (("text", ",x"), ("label", "a,")):
+        path.write_text("text,label\n" + "b,y\n" * 3 + f"{row}\n")
+        with pytest.raises(InputError, match=f"line 5: no {what}, as in 1 of 4 rows. Fill them in"):
+            _read(path)
+
+
+def test_rows_without_any_label_are_texts(tmp_path: Path) -> None:
+    """Unlabelled data is whole, and where labels are not asked for they may be missing."""
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"text": "a", "label": null}\n{"text": "b"}\n')
+    assert _read(path) == [("a", None), ("b", None)]
+    path.write_text('{"text": "a", "label": "x"}\n{"text": "b"}\n')
+    found = read_examples(str(path), TASK, labelled=False)
+    assert [(e.text, e.label) for e in found] == [("a", None), ("b", None)]
+
+
+def test_words_without_tags_are_left_out(tmp_path: Path) -> None:
+    """As rows without a label are; an empty list of labels is an answer, not a gap."""
+    path = tmp_path / "d.jsonl"
+    rows: list[dict[str, object]] = [{"tokens": ["a"], "tags": ["O"]}] * 5
+    rows += [{"tokens": ["b"], "tags": None}, {"tokens": [], "tags": []}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read_examples(str(path), "token-classification")
+    assert [e.words for e in found] == [("a",)] * 5
+    path.write_text('{"text": "a", "label": ["x"]}\n{"text": "b", "label": []}\n')
+    assert _read(path) == [("a", ("x",)), ("b", ())]
+
+
+def test_numbers_among_names_are_one_clear_error(tmp_path: Path) -> None:
+    """A file whose labels are scores here and names there says nothing that can be learned."""
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"text": "a", "label": "greet"}\n{"text": "b", "label": 0.5}\n')
+    with pytest.raises(
+        InputError, match=r"line 2: the label is a number, 0.5, but a name, 'greet'"
+    ):
+        _read(path)
+
+
+def test_labels_that_are_not_a_number_are_gaps(tmp_path: Path) -> None:
+    """A table that went through floats has not-a-number where nothing stood."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    labels = [1.0, 2.0, 1.0, 2.0, float("nan")]
+    table = pa.table({"text": [f"text {i}" for i in range(5)], "label": labels})
+    parquet.write_table(table, tmp_path / "d.parquet")
+    assert [label for _, label in _read(tmp_path / "d.parquet")] == ["1", "2", "1", "2"]
+
+
+def test_quotation_marks_hold_lines_together_but_not_between_tabs(tmp_path: Path) -> None:
+    """Of commas a quoted cell may have several lines, and counts from its first; of tabs none."""
+    commas, tabs = tmp_path / "d.csv", tmp_path / "d.tsv"
+    commas.write_text('text,label\n"two\nlines",a\nb,y\n"one\n\nmore",c\n')
+    found = read_examples(str(commas), TASK)
+    assert [(e.text, e.line) for e in found] == [("two\nlines", 2), ("b", 4), ("one\n\nmore", 5)]
+    tabs.write_text('text\tlabel\n"hello\ta\n"bye"\tb\n')
+    assert _read(tabs) == [('"hello', "a"), ('"bye"', "b")]

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from edgepack.cli import main
 from edgepack.dataset import Example, read_examples
 from edgepack.evaluate import Quality, evaluate
 from edgepack.torch_model import open_torch
@@ -117,3 +119,18 @@ def test_perplexity_is_that_of_the_whole_text(tmp_path: Path, model: Get) -> Non
         str(tmp_path / "lm"), str(tmp_path / "text.txt"), Columns(), Asked(task="text-generation")
     )
     assert found.value == pytest.approx(len(tokenizer), rel=1e-4)
+
+
+def test_the_figure_that_counts_has_a_name_for_people(model: Get, tmp_path: Path) -> None:
+    """`evaluate` says which figure it is, for every task; none is only called quality."""
+    data = tmp_path / "d.tsv"
+    data.write_text("text\tlabel\n" + "".join(f"{text}\tlights\n" for text in TEXTS))
+    data.write_bytes(data.read_text().replace("\t", "~").encode("utf-16-be"))
+    args = ["evaluate", str(model("bert-intent")), "--data", str(data)]
+    args += ["--encoding", "utf-16-be", "--delimiter", "~"]
+    result = CliRunner().invoke(main, args)
+    assert result.exit_code == 0, result.output
+    assert f"on 4 rows of {data}: accuracy 0." in result.output
+    names = {"accuracy": "accuracy", "micro_f1": "micro-F1", "entity_f1": "entity F1",
+             "spearman": "Spearman"}  # fmt: skip
+    assert {key: Quality(key, {}, 1).name for key in names} == names

@@ -163,7 +163,6 @@ def test_the_table_by_stage_is_printed_and_kept(work: Path, folder: Path) -> Non
         ("[distill]\nreport_to = ['wandbb']\n", "unknown value 'wandbb'; did you mean 'wandb'?"),
         ("[distill]\nhard = 2\n", "distill.hard: must be from 0 to 1, not 2"),
         ("[budget]\nquality = 1\n", "budget.quality: unknown key"),
-        ("[calibration]\nsamples = 500\n", "calibration.samples asks for 500"),
     ],
 )
 def test_a_fault_of_a_compression_recipe_is_one_clear_error(

@@ -125,7 +125,7 @@ def test_an_output_that_cannot_be_written(model: Get, tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("t.txt", b"\n\n", "holds no rows"),
-        ("t.txt", b"\xff\xfe broken", "not valid UTF-8"),
+        ("t.txt", b"fine\n\xff broken", "line 2: not valid UTF-8"),
         ("t.jsonl", b'{"body": "x"}\n', "no column for the text; it has body"),
         ("t.jsonl", b"not json\n", "line 1: not valid JSON"),
         ("t.csv", b"intent,body\na,b\n", "no column for the text; it has intent, body"),

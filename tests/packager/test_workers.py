@@ -16,6 +16,7 @@ import pytest
 
 from edgepack import data, workers
 from edgepack.cache import Source, Stage, StageCache, file_source
+from edgepack.dataset import Columns
 from edgepack.golden import NoSettings
 from edgepack.helper import Helper, run_stage
 from edgepack.progress import Quiet
@@ -120,9 +121,9 @@ def test_a_helper_makes_the_same(texts: Stage, helper: Helper, tmp_path: Path) -
 def test_an_error_comes_back_whole(texts: Stage, helper: Helper, tmp_path: Path) -> None:
     """Its family, and so its exit code, and its words; the helper goes on."""
     store, log = StageCache(tmp_path / "cache"), tmp_path / "log"
-    greedy = replace(texts, settings=data.Settings("text-classification", samples=1000))
-    with pytest.raises(InputError, match=r"holds 51 texts to calibrate with .* asks for 1000"):
-        helper.run(greedy, _inputs(greedy), store, log)
+    named = replace(texts, settings=data.Settings("text-classification", Columns("body")))
+    with pytest.raises(InputError, match=r"no column 'body'; it has text"):
+        helper.run(named, _inputs(named), store, log)
     assert helper.run(texts, _inputs(texts), store, log).is_dir()
 
 

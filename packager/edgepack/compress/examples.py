@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgepack.dataset import PLAIN, Columns, Example, read_examples
+from edgepack.dataset import Columns, Example, read_examples
 from edgepack.describe import positions_of
 from edgepack.evaluate import labels_of
+from edgepack.formats import PLAIN
 from edgepack_runtime.errors import InputError
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
@@ -44,8 +45,8 @@ def read_training(
     if "unlabelled" in inputs:
         path = inputs["unlabelled"]
         named = columns.text if path.suffix not in PLAIN and not task.startswith("token") else ""
-        found = read_examples(str(path), "text-classification", Columns(text=named))
-        examples += [replace(example, label=None) for example in found]
+        plain = replace(columns, text=named, pair="")
+        examples += read_examples(str(path), "text-classification", plain, labelled=False)
     if not examples:
         raise InputError("training needs data: set data.train or data.unlabelled in the recipe")
     step = max(1, -(-len(examples) // most)) if most else 1

@@ -7,7 +7,7 @@ nearest to the float model's is kept.  The first trial is NNCF's own choice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -119,7 +119,11 @@ def quantize_best(
 
 
 def _outputs(
-    tokenizer: Path, folder: Path, engine: str, texts: list[str], precision: str
+    tokenizer: Path,
+    folder: Path,
+    engine: str,
+    texts: Sequence[str | tuple[str, str]],
+    precision: str,
 ) -> tuple[Any, list[Any]]:
     model = open_as_device(tokenizer, folder, engine, precision)
     return model.task, reference(model.task, model.raw(texts))
