@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from edgepack_runtime import engines, tasks, tuned
+from edgepack_runtime.batching import runs
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.collector import collector_paused
 from edgepack_runtime.device import Device, cores, probe
@@ -18,7 +19,7 @@ from edgepack_runtime.fit import unmet, why_not
 from edgepack_runtime.manifest import Task, Variant
 from edgepack_runtime.prepare import compiled_folder, needs_preparing, prepared
 from edgepack_runtime.selftest import selftest
-from edgepack_runtime.text import INPUTS, TextEncoder, Tokens, batches
+from edgepack_runtime.text import INPUTS, TextEncoder, Tokens
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -151,14 +152,12 @@ class Model:
     def _infer(self, rows: Sequence[Encoding], batch_size: int) -> list[Array]:
         if type(batch_size) is not int or batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
-        most = self.variant.options.get("max_rows")  # what the engine was compiled for
-        batch_size = min(batch_size, most) if type(most) is int and most > 0 else batch_size
-        session = self._session  # one for the whole call: `take_over` may put in another
+        session, variant = self._session, self.variant  # `take_over` may put in others
+        lengths = [max(1, len(row.ids)) for row in rows]
         outputs: list[Array] = [None] * len(rows)  # type: ignore[list-item]
-        for group in batches([len(row.ids) for row in rows], batch_size):
+        for group, width in runs(variant, session, lengths, batch_size):
             picked = [rows[i] for i in group]
-            longest = max(1, *(len(row.ids) for row in picked))
-            feeds = self.encoder.batch(picked, session.width(len(picked), longest))
+            feeds = self.encoder.batch(picked, width)
             output = session.run(feeds)[0]
             for at, i in enumerate(group):
                 row = output[at] if output.ndim == 2 else self.encoder.unpad(output, rows[i], at)

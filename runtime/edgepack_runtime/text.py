@@ -6,7 +6,7 @@ padding is only added by `batch`, never stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -136,10 +136,3 @@ def _words(text: object) -> list[str]:
     if not isinstance(text, (list, tuple)):
         raise InputError(f"expected text, found {type(text).__name__}; decode bytes to str first")
     return [_string(word) for word in text]
-
-
-def batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Group row numbers by length, so that a batch holds little padding."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
