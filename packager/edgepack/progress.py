@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,6 +96,24 @@ class Live(Quiet):
         self._progress.update(self._all, count=f"{done:.0f}/{self._total}")
 
 
+class _Diverted:
+    """Stands for `sys.stdout` or `sys.stderr`: writes to a log, and when that ends to the stream.
+
+    Libraries that are imported meanwhile make log handlers, and those keep it for good.
+    """
+
+    def __init__(self, name: str, log: TextIO) -> None:
+        self._name = name
+        self._log: TextIO | None = log
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log or getattr(sys, self._name), name)
+
+    def end(self) -> None:
+        """Write to the stream from now on."""
+        self._log = None
+
+
 @contextlib.contextmanager
 def silenced(log: Path) -> Iterator[None]:
     """Send what libraries print, warn and log below this context to a file."""
@@ -106,10 +125,13 @@ def silenced(log: Path) -> Iterator[None]:
         warnings.simplefilter("ignore")
         before = logging.root.manager.disable
         logging.disable(logging.WARNING)
+        out, err = _Diverted("stdout", stream), _Diverted("stderr", stream)
         try:
-            with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 yield
         finally:
+            out.end()
+            err.end()
             logging.disable(before)
 
 

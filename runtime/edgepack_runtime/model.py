@@ -67,6 +67,7 @@ class Model:
         self.encoder = encoder
         self._session = session
         self._rules = tasks.find(task.name)
+        self._said_cut = False
 
     def __call__(self, inputs: object, *, batch_size: int = BATCH_SIZE, **options: object) -> Any:
         """Answer one input or a list of them, as `transformers.pipeline` does.
@@ -142,11 +143,14 @@ class Model:
         return [[[next(flat) for _ in text] for text in item] for item in kept]
 
     def _warn_if_cut(self, texts: list[Tokens]) -> None:
+        if self._said_cut:
+            return
         cut = sum(len(text.windows) > 1 for text in texts)
         if cut:
+            self._said_cut = True
             _log.warning(
-                "%d of %d texts are longer than %d tokens; only their beginning was read",
-                cut, len(texts), self.task.text.max_length,
+                "%d of %d texts are longer than %d tokens; only their beginning was read "
+                "(said once, whatever follows)", cut, len(texts), self.task.text.max_length,
             )  # fmt: skip
 
     def _infer(self, rows: Sequence[Encoding], batch_size: int) -> list[Array]:

@@ -20,6 +20,7 @@ from edgepack_runtime import (
     tuned,
 )
 from edgepack_runtime.device import probe
+from edgepack_runtime.latency import measure, text_of
 from edgepack_runtime.manifest import Requires
 from edgepack_runtime.model import open_variant, rank
 from edgepack_runtime.selftest import selftest
@@ -74,6 +75,26 @@ def test_a_megabyte_of_text_is_cut_with_a_warning(
         answer = load(path)(["turn on " * 131_072, "turn on"])
     assert len(answer) == 2
     assert "1 of 2 texts are longer than 16 tokens" in caplog.text
+
+
+def test_texts_that_are_cut_are_reported_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Fifty long texts, one call each, give one warning for the model, not fifty."""
+    model = load(path)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(50):
+            model("turn on " * 100)
+    assert len(caplog.records) == 1
+
+
+def test_measuring_makes_texts_that_fit(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Texts for measuring are as long as asked and are not cut, so that nothing warns of them."""
+    model = load(path)
+    text = text_of(model.encoder, ["turn on"], 16)
+    assert len(model.encoder.encode(text).windows) == 1
+    assert len(model.encoder.encode(text).first.ids) == 16
+    with caplog.at_level(logging.WARNING):
+        assert measure({"it": model}, ["turn on the-lights"], seconds=0)["it"]["16×1"] > 0
+    assert not caplog.records
 
 
 def test_a_long_text_of_ner_is_not_cut(tmp_path: Path) -> None:
