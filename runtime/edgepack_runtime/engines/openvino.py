@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -107,6 +108,7 @@ class OpenVinoSession:
         # A plan of fixed shape takes one row.  A batch of short texts runs on it text by text
         # where the dynamic plan would answer otherwise.
         self._by_row = self._static_only or not mixes(variant)
+        self._process = os.getpid()
         self._lock = Lock()
         self.provider = _device(self._core, variant)
         first = self._static[0] if self._static else _DYNAMIC
@@ -130,6 +132,7 @@ class OpenVinoSession:
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """Run int64 arrays [rows, width]."""
+        self._refuse_after_fork()
         rows, width = feeds["input_ids"].shape
         if rows > 1 and self._by_row and width in self._static:
             return self._run_by_row(feeds)
@@ -143,6 +146,15 @@ class OpenVinoSession:
                 return self._plans[tokens].run(feeds)
             except RuntimeError as exc:
                 raise DeviceError(f"openvino fails on {rows}×{width} tokens: {exc}") from exc
+
+    def _refuse_after_fork(self) -> None:
+        """Say so instead of waiting for ever: a fork does not copy OpenVINO's threads."""
+        if os.getpid() != self._process:
+            raise DeviceError(
+                "this process was forked after the model was loaded, and OpenVINO's threads stayed "
+                "behind: load the model in each worker (gunicorn without --preload, "
+                "multiprocessing with the spawn method), or pick a variant of onnxruntime"
+            )
 
     def _run_by_row(self, feeds: Mapping[str, Array]) -> list[Array]:
         import numpy as np
