@@ -158,7 +158,7 @@ def _build(planned: list[Plan], output: Path, jobs: int, *, as_json: bool) -> No
 
     total = sum(len(list(plan.stages())) + 2 for plan in planned)
     # The stream itself: what a stage does to sys.stderr meanwhile is not the view's.
-    with make_view(Console(file=sys.stderr), total, quiet=as_json) as view:
+    with make_view(Console(file=sys.stderr), total, plain=as_json) as view:
         built = run(planned, output, view, jobs=jobs)
     if as_json:
         click.echo(json.dumps(report.as_json(built), indent=1, ensure_ascii=False))
