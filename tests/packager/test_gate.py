@@ -73,7 +73,7 @@ def _build(folder: Path, recipe: str, *options: str) -> tuple[int, str]:
     done = CliRunner().invoke(
         main, ["build", str(folder / "edgepack.toml"), "-o", str(folder / "dist"), *options]
     )
-    return done.exit_code, done.output
+    return done.exit_code, done.stdout or done.output
 
 
 def test_a_layer_that_int8_breaks_is_left_in_float(work: Path, folder: Path) -> None:
