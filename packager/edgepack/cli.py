@@ -1,7 +1,7 @@
 """`edgepack`: build, evaluate, init, targets, inspect, verify, sign, unpack and diff, on the host.
 
 Exit codes: 0 done, 1 unexpected, 2 wrong input, 3 budget broken, 4 device does not fit,
-5 bundle not trusted, 6 self-test failed, 7 nothing to do.  Only this module and
+5 bundle not trusted, 6 self-test failed, 7 nothing to do.  Only this module, `cache_command` and
 `channel_commands` print.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgepack import __version__, channel_commands
+from edgepack import __version__, cache_command, channel_commands
 from edgepack_runtime.errors import EdgepackError, InputError
 
 if TYPE_CHECKING:
@@ -343,6 +343,7 @@ def diff(old: str, new: str, *, as_json: bool) -> None:
     click.echo(f"{new:.1f} MB of blobs are new, {shared:.1f} MB shared")
 
 
+main.add_command(cache_command.cache_group)
 main.add_command(channel_commands.keys_group)
 main.add_command(channel_commands.publish)
 main.add_command(channel_commands.channel_group)
