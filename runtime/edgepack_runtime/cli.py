@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +48,6 @@ def main(argv: list[str] | None = None) -> int:
         _complain(f"{'nothing done' if isinstance(exc, NothingToDoError) else 'error'}: {exc}")
         return exc.exit_code
     except BrokenPipeError:
-        _let_go_of_stdout()
         return 1
     except KeyboardInterrupt:
         return 130
@@ -286,11 +284,6 @@ def _print(text: str) -> None:
 def _complain(text: str) -> None:
     if sys.stderr is not None:
         sys.stderr.write(text + "\n")
-
-
-def _let_go_of_stdout() -> None:
-    """Whoever read it is gone: let the interpreter flush what is left to nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":
