@@ -26,8 +26,9 @@ from edgepack_runtime.manifest import canonical_json
 from edgepack_runtime.paths import cache_folder
 
 Run = Callable[[Any, Mapping[str, Path], Path], None]
-_MARK = "artifact.json"
-_RESUMES = "resumes"
+MARK = "artifact.json"
+RESUMES = "resumes"
+_held: dict[Path, int] = {}  # the open locks of the caches that this process uses
 _MONTH = 30 * 86_400  # seconds
 _LEAST_FREE = 32 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -84,9 +85,13 @@ class StageCache:
         """Return the folder of a finished stage, if it is there and whole."""
         folder = self.root / stage.key
         try:
-            sizes = json.loads((folder / _MARK).read_text())
+            _hold(self.root)
+            sizes = json.loads((folder / MARK).read_text())["files"]
             whole = all((folder / name).stat().st_size == size for name, size in sizes.items())
-        except (OSError, ValueError):
+            if whole:
+                with contextlib.suppress(OSError):  # a cache that is read-only
+                    os.utime(folder / MARK)  # when it was last used
+        except (OSError, ValueError, KeyError, TypeError):
             return None
         return folder if whole else None
 
@@ -99,9 +104,11 @@ class StageCache:
         """
         final = self.root / stage.key
         with _disk_errors(self.root), self._work(stage) as work:
+            _hold(self.root)
             if self.lookup(stage) is None:  # another build may have been faster
                 stage.run(stage.settings, inputs, work)
-                (work / _MARK).write_text(json.dumps(_sizes(work)))
+                mark = {"label": stage.label, "files": _sizes(work)}
+                (work / MARK).write_text(json.dumps(mark))
                 self._publish(stage, work, final)
         return final
 
@@ -109,7 +116,7 @@ class StageCache:
     def _work(self, stage: Stage) -> Iterator[Path]:
         """Give the folder in which a stage works; that of a killed, resuming one as it was left."""
         if stage.resumes:
-            work = self.root / f".{stage.key[:16]}.{_RESUMES}"
+            work = self.root / f".{stage.key[:16]}.{RESUMES}"
             with _locked(work.with_suffix(".lock")):
                 work.mkdir(parents=True, exist_ok=True)
                 yield work
@@ -128,6 +135,23 @@ class StageCache:
         except OSError as exc:
             if exc.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
+
+
+def _hold(root: Path) -> None:
+    """Mark the cache as in use until this process ends, so that nobody prunes it meanwhile."""
+    import fcntl
+
+    if root in _held:
+        return
+    with contextlib.suppress(OSError):  # not there yet, or read-only: nobody can remove anything
+        lock = os.open(lock_of(root), os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(lock, fcntl.LOCK_SH)  # waits for a prune
+        _held[root] = lock
+
+
+def lock_of(root: Path) -> Path:
+    """Name the lock that builds share and that a prune has for itself."""
+    return root.with_suffix(".lock")
 
 
 def folder_of(needed: Stage | Source, folders: Mapping[str, Path]) -> Path:
@@ -157,7 +181,7 @@ def sweep(root: Path, name: str = "*") -> None:
 
     What a training left behind, to resume from, goes when nobody came back for a month.
     """
-    for work in root.glob(f".{name}.{_RESUMES}"):
+    for work in root.glob(f".{name}.{RESUMES}"):
         if time.time() - work.stat().st_mtime > _MONTH:
             shutil.rmtree(work, ignore_errors=True)
     for work in root.glob(f".{name}.*"):

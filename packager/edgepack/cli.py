@@ -1,7 +1,7 @@
 """`edgepack`: build, evaluate, init, targets, inspect, verify, sign, unpack and diff, on the host.
 
 Exit codes: 0 done, 1 unexpected, 2 wrong input, 3 budget broken, 4 device does not fit,
-5 bundle not trusted, 6 self-test failed, 7 nothing to do.  Only this module and
+5 bundle not trusted, 6 self-test failed, 7 nothing to do.  Only this module, `cache_command` and
 `channel_commands` print.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgepack import __version__, channel_commands
+from edgepack import __version__, cache_command, channel_commands
 from edgepack_runtime.errors import EdgepackError, InputError
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _build(planned: list[Plan], output: Path, jobs: int, *, as_json: bool) -> No
 
     total = sum(len(list(plan.stages())) + 2 for plan in planned)
     # The stream itself: what a stage does to sys.stderr meanwhile is not the view's.
-    with make_view(Console(file=sys.stderr), total, quiet=as_json) as view:
+    with make_view(Console(file=sys.stderr), total, plain=as_json) as view:
         built = run(planned, output, view, jobs=jobs)
     if as_json:
         click.echo(json.dumps(report.as_json(built), indent=1, ensure_ascii=False))
@@ -354,6 +354,7 @@ def diff(old: str, new: str, *, as_json: bool) -> None:
     click.echo(f"{new:.1f} MB of blobs are new, {shared:.1f} MB shared")
 
 
+main.add_command(cache_command.cache_group)
 main.add_command(channel_commands.keys_group)
 main.add_command(channel_commands.publish)
 main.add_command(channel_commands.channel_group)

@@ -1,4 +1,4 @@
-"""The live view of a build: one line a stage, with what was found in the cache.
+"""The view of a build: live on a terminal, plain lines elsewhere; a stage that ended leaves one.
 
 Stages import noisy libraries; what they print goes to a log file, shown only on failure.
 """
@@ -8,16 +8,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from threading import Event, Lock, Thread
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+_MINUTE = 60.0  # seconds between two lines of a stage that runs
 
 
 class View(Protocol):
@@ -95,6 +100,80 @@ class Live(Quiet):
         self._progress.update(self._all, count=f"{done:.0f}/{self._total}")
 
 
+class _Running:
+    """A stage that runs: what a plain line says of it."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self._start = time.perf_counter()
+        self._count = ""
+
+    def step(self, done: int, total: int) -> None:
+        """Note how far it is."""
+        self._count = f"{done}/{total}, "
+
+    def took(self) -> str:
+        """Return the seconds so far."""
+        return f"{time.perf_counter() - self._start:.1f} s"
+
+    def __str__(self) -> str:
+        return f"{self.label}: {self._count}running for {self.took()}"
+
+
+class Lines(Quiet):
+    """Plain lines, for logs: one for a stage that ended, one a minute for each that runs."""
+
+    def __init__(self, stream: IO[str], total: int) -> None:
+        self._stream = stream
+        self._total = total
+        self._done = 0
+        self._lock = Lock()
+
+    @contextlib.contextmanager
+    def stage(self, label: str, *, cached: bool) -> Iterator[None]:
+        """Show one stage.  Several threads may show one each."""
+        running, ended = _Running(label), Event()
+        if not cached:
+            Thread(target=self._remind, args=(running, ended), daemon=True).start()
+        token = _steps.set(running.step)
+        try:
+            yield
+        finally:
+            _steps.reset(token)
+            ended.set()
+        with self._lock:
+            self._done += 1
+            self._say(f"{label}: {'cached' if cached else running.took()}")
+
+    def _remind(self, running: _Running, ended: Event) -> None:
+        while not ended.wait(_MINUTE):
+            with self._lock:
+                self._say(str(running))
+
+    def _say(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            self._stream.write(f"[{self._done}/{self._total}] {text}\n")
+            self._stream.flush()
+
+
+class _Diverted:
+    """Stands for `sys.stdout` or `sys.stderr`: writes to a log, and when that ends to the stream.
+
+    Libraries that are imported meanwhile make log handlers, and those keep it for good.
+    """
+
+    def __init__(self, name: str, log: TextIO) -> None:
+        self._name = name
+        self._log: TextIO | None = log
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log or getattr(sys, self._name), name)
+
+    def end(self) -> None:
+        """Write to the stream from now on."""
+        self._log = None
+
+
 @contextlib.contextmanager
 def silenced(log: Path) -> Iterator[None]:
     """Send what libraries print, warn and log below this context to a file."""
@@ -106,16 +185,23 @@ def silenced(log: Path) -> Iterator[None]:
         warnings.simplefilter("ignore")
         before = logging.root.manager.disable
         logging.disable(logging.WARNING)
+        out, err = _Diverted("stdout", stream), _Diverted("stderr", stream)
         try:
-            with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 yield
         finally:
+            out.end()
+            err.end()
             logging.disable(before)
 
 
-def make_view(console: Any, total: int, *, quiet: bool) -> Live | contextlib.nullcontext[Quiet]:
-    """Return a context that gives the view: live on a console, else quiet."""
-    return contextlib.nullcontext(Quiet()) if quiet else Live(console, total)
+def make_view(
+    console: Console, total: int, *, plain: bool
+) -> contextlib.AbstractContextManager[Quiet]:
+    """Return a context that gives the view: live on a terminal, else (or if `plain`) lines."""
+    if plain or console.is_dumb_terminal or not console.file.isatty():
+        return contextlib.nullcontext(Lines(console.file, total))
+    return Live(console, total)
 
 
 def log_error(log: Path) -> None:

@@ -11,15 +11,30 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from edgepack_runtime import __version__
+from edgepack_runtime import __version__, run_command
 from edgepack_runtime.errors import DeviceError, EdgepackError, InputError, NothingToDoError
 
 if TYPE_CHECKING:
     from edgepack_runtime.bundle import Bundle
     from edgepack_runtime.doctor.facts import System
+
+
+class _Parser(argparse.ArgumentParser):
+    """Takes options before, between and behind the positional arguments."""
+
+    _within = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as `parse_intermixed_args` does, which itself calls this."""
+        if self._within:
+            return super().parse_known_args(args, namespace)
+        self._within = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._within = False
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,8 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args.action(args)
     except EdgepackError as exc:
-        word = "nothing done" if isinstance(exc, NothingToDoError) else "error"
-        sys.stderr.write(f"{word}: {exc}\n")
+        _complain(f"{'nothing done' if isinstance(exc, NothingToDoError) else 'error'}: {exc}")
         return exc.exit_code
     except BrokenPipeError:
         return 1
@@ -39,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except OSError as exc:
         where = f"{exc.filename}: " if exc.filename else ""
-        sys.stderr.write(f"error: {where}{exc.strerror or exc}; mend that and try again\n")
+        _complain(f"error: {where}{exc.strerror or exc}; put that right and try again")
         return 1
     return 0
 
@@ -48,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="edgepack-runtime", description="Run edgepack bundles.")
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("-v", "--verbose", action="count", default=0, help="say what happens")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     for name, action, text in (
         ("run", _run, "answer texts (arguments, or one per line of standard input)"),
         ("inspect", _inspect, "show what a bundle says of itself"),
@@ -73,18 +87,12 @@ def _parser() -> argparse.ArgumentParser:
         if name == "tune":
             command.add_argument("--seconds", type=float, default=1.0, help="a variant and length")
         if name == "run":
-            command.add_argument("text", nargs="*", help="texts; none: lines of standard input")
-            command.add_argument(
-                "-o",
-                "--option",
-                action="append",
-                default=[],
-                metavar="NAME=VALUE",
-                help="an option of the task, for instance top_k=3",
-            )
+            run_command.add_arguments(command)
     from edgepack_runtime.update_commands import add_commands
 
     add_commands(commands, _report)
+    for command in commands.choices.values():
+        command.add_argument("-v", "--verbose", action="count", default=argparse.SUPPRESS)
     return parser
 
 
@@ -113,31 +121,7 @@ def _load(args: argparse.Namespace) -> tuple[Bundle, Any]:
 
 
 def _run(args: argparse.Namespace) -> None:
-    options = dict(_option(item) for item in args.option)
-    _, model = _load(args)
-    for text in args.text or _lines():
-        answer = model(text, **options)
-        _print(json.dumps(answer, ensure_ascii=False, default=lambda array: array.tolist()))
-
-
-def _option(item: str) -> tuple[str, object]:
-    name, sign, value = item.partition("=")
-    if not sign:
-        raise InputError(f"--option takes NAME=VALUE, not {item!r}")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
-
-
-def _lines() -> Iterator[str]:
-    for number, line in enumerate(sys.stdin.buffer, 1):
-        try:
-            yield line.decode().rstrip("\r\n")
-        except UnicodeDecodeError as exc:
-            raise InputError(
-                f"standard input, line {number}: not UTF-8 at byte {exc.start}"
-            ) from exc
+    run_command.run(args, lambda: _load(args)[1], _print, _complain)
 
 
 def _inspect(args: argparse.Namespace) -> None:
@@ -262,14 +246,10 @@ def _fit(path: str, system: System, report: dict[str, Any]) -> list[str]:
     from pathlib import Path
 
     from edgepack_runtime.bundle import Bundle
-    from edgepack_runtime.fit import misfits, unmet, why_not
+    from edgepack_runtime.fit import misfits, why_not_each
 
     manifest, device = Bundle.open(path).manifest, system.device
-    live = device.root == Path("/")
-    reasons = {
-        v.name: why_not(v, device) if live else "; ".join(unmet(v.requires, device))
-        for v in manifest.variants
-    }
+    reasons = why_not_each(manifest, device, captured=device.root != Path("/"))
     report["variants"] = {name: why or "fits" for name, why in reasons.items()}
     lacking = misfits(manifest, device)
     if all(reasons.values()) and not lacking:
@@ -295,8 +275,15 @@ def _report(args: argparse.Namespace, report: dict[str, Any]) -> None:
 
 
 def _print(text: str) -> None:
+    if sys.stdout is None:
+        raise EdgepackError("standard output is closed: there is nowhere to write to")
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def _complain(text: str) -> None:
+    if sys.stderr is not None:
+        sys.stderr.write(text + "\n")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgepack_runtime import cpu
+from edgepack_runtime.errors import InputError
 
+_MOST_THREADS = 256  # thousands bring a small machine to a stop
 _LARGEST_32_BIT = 2**31 - 1
 _ISA = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 # Jetson Linux release → JetPack (jetson-containers l4t_version.py).
@@ -68,6 +70,16 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def check_threads(threads: object) -> None:
+    """Raise an `InputError` unless `threads` is None or a number that a process can start."""
+    most = max(_MOST_THREADS, os.cpu_count() or 1)
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= most):
+        raise InputError(
+            f"threads must be a whole number from 1 to {most} (this process may use {cores()} "
+            f"processors), not {threads!r}; leave it out for all of them"
+        )
 
 
 def jetson_release(root: Path = Path("/")) -> str:

@@ -71,9 +71,7 @@ def misfits(manifest: Manifest, device: Device, *, folder: Path | None = None) -
         folder: where it will be stored, to ask for room; None if it is there already.
 
     """
-    found = unmet(manifest.requires, device)
-    if manifest.arch not in (device.arch, "any"):
-        found.insert(0, f"needs {manifest.arch}, this is {device.arch}")
+    found = _of_all(manifest, device)
     needed = sum({file.sha256: file.size for file in manifest.files}.values())
     if folder is not None and (free := _free(folder)) < needed:
         found.append(f"needs {needed / 1e6:.0f} MB of disk, {free / 1e6:.0f} MB are free")
@@ -81,6 +79,31 @@ def misfits(manifest: Manifest, device: Device, *, folder: Path | None = None) -
     if all(reasons.values()):
         found += [f"{name}: {'; '.join(lacking)}" for name, lacking in reasons.items()]
     return found
+
+
+def why_not_each(manifest: Manifest, device: Device, *, captured: bool = False) -> dict[str, str]:
+    """Say of each variant why `device` cannot run it; an empty string for one that it can.
+
+    Args:
+        manifest: of the bundle.
+        device: where the variants should run.
+        captured: it is a file tree, of which this machine's engines say nothing.
+
+    """
+    whole = "; ".join(_of_all(manifest, device))
+    return {
+        v.name: whole or ("; ".join(unmet(v.requires, device)) if captured else why_not(v, device))
+        for v in manifest.variants
+    }
+
+
+def _of_all(manifest: Manifest, device: Device) -> list[str]:
+    """List what keeps every variant of a bundle from a device."""
+    other = [] if manifest.arch in (device.arch, "any") else [manifest.arch]
+    return [
+        *(f"needs {arch}, this is {device.arch}" for arch in other),
+        *unmet(manifest.requires, device),
+    ]
 
 
 def unmet(requires: Requires, device: Device) -> list[str]:

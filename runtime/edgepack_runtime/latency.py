@@ -92,8 +92,9 @@ def text_of(encoder: TextEncoder, texts: Sequence[str], tokens: int) -> str:
     tried = 0
     while tried < len(words):
         word = words[(len(picked) + tried) % len(words)]
-        size = len(encoder.encode(" ".join([*picked, word])).first.ids)
-        if size > tokens:
+        encoded = encoder.encode(" ".join([*picked, word]))
+        size = len(encoded.first.ids)
+        if size > tokens or len(encoded.windows) > 1:  # cut: it would be longer
             tried += 1
             continue
         picked, tried = [*picked, word], 0

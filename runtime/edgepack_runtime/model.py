@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime import engines, tasks, tuned
+from edgepack_runtime.batching import runs
 from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.calls import Cutting, listed, read_options
 from edgepack_runtime.collector import collector_paused
-from edgepack_runtime.device import Device, cores, probe
+from edgepack_runtime.device import check_threads, cores, probe
 from edgepack_runtime.errors import DeviceError, InputError
-from edgepack_runtime.fit import unmet, why_not
+from edgepack_runtime.fit import unmet
 from edgepack_runtime.manifest import Task, Variant
-from edgepack_runtime.prepare import compiled_folder, needs_preparing, prepared
+from edgepack_runtime.prepare import compiled_folder
+from edgepack_runtime.ranking import Choice, named, rank
 from edgepack_runtime.selftest import selftest
-from edgepack_runtime.text import INPUTS, TextEncoder, Tokens, batches
+from edgepack_runtime.text import INPUTS, TextEncoder, Tokens
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
+    from typing_extensions import Self
 
     from edgepack_runtime.numeric import Array
 
 BATCH_SIZE = 8
 _log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Choice:
-    """The variant that was picked, why, and why the others were not: {name: reason}."""
-
-    variant: Variant
-    reason: str
-    rejected: Mapping[str, str]
+__all__ = ["BATCH_SIZE", "Choice", "Model", "load", "open_variant", "rank"]
 
 
 class Model:
@@ -64,14 +60,16 @@ class Model:
         self.placement = session.placement
         self.choice = choice
         self.encoder = encoder
-        self._session = session
+        self._session: engines.Session | None = session
         self._rules = tasks.find(task.name)
+        self._said_cut = False
 
     def __call__(self, inputs: object, *, batch_size: int = BATCH_SIZE, **options: object) -> Any:
         """Answer one input or a list of them, as `transformers.pipeline` does.
 
         Args:
-            inputs: what the task takes; a list is run in batches of texts of like length.
+            inputs: what the task takes; a list, or any other iterable of texts, is run in
+                batches of texts of like length.
             batch_size: rows in one run of the graph.
             options: the task's own, see `Options` in `edgepack_runtime.tasks`.
 
@@ -79,17 +77,22 @@ class Model:
             InputError: not text, text that is not valid Unicode, or an unknown option.
 
         """
-        chosen = self._options(options)
+        chosen = self.options(**options)
+        inputs = listed(inputs)
         items = self._rules.items(inputs, chosen)
         if not items:
             return []
         tokens = [self._rules.prepare(self.encoder, item, chosen) for item in items]
-        outputs = self._outputs(tokens, batch_size)
+        outputs = self._outputs(tokens, batch_size, chosen)
         answers = [
             self._rules.finish(tasks.Call(self.task, self.encoder, *row), chosen)
             for row in zip(items, tokens, outputs, strict=True)
         ]
         return self._rules.wrap(answers, inputs, chosen)
+
+    def options(self, **given: object) -> Any:
+        """Return the task's options as a call would read them; an `InputError` if it would not."""
+        return read_options(self.task.name, self._rules.Options, given)
 
     def raw(self, texts: Sequence[str | tuple[str, str]]) -> list[Array]:
         """Return what the graph gives for each text or pair: [labels] or [tokens, width].
@@ -99,67 +102,74 @@ class Model:
         items = [(text, None) if isinstance(text, str) else text for text in texts]
         return [self._infer([self.encoder.encode(*item).first], 1)[0] for item in items]
 
+    def close(self) -> None:
+        """Let go of the graph and its memory; calls under way go on, later ones are refused."""
+        self._session = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise InputError(
+            "a loaded model cannot be pickled or copied: pass the path of its bundle and load it "
+            "where it is used"
+        )
+
     def take_over(self, other: Model) -> None:
         """Answer from now on as `other`, a model of the same bundle; calls under way go on."""
+        if self._session is None:
+            return
         self._session, self.variant = other._session, other.variant
         self.provider, self.placement = other.provider, other.placement
         self.choice = other.choice or self.choice
 
     def compile_all(self) -> None:
         """Compile every shape that the session may be asked for, where it compiles at all."""
-        self._session.compile_all()
+        self._open_session().compile_all()
 
-    def _options(self, options: Mapping[str, object]) -> Any:
-        if not options:
-            return self._rules.Options()
-        known = [f.name for f in fields(self._rules.Options)]
-        for name in options:
-            if name not in known:
-                from difflib import get_close_matches
+    def _open_session(self) -> engines.Session:
+        if self._session is None:
+            raise InputError("the model was closed; load it again")
+        return self._session
 
-                near = get_close_matches(name, known, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}"
-                raise InputError(f"{self.task.name} has no option {name!r}{hint}")
-        hints = get_type_hints(self._rules.Options)
-        for name, value in options.items():
-            kinds = tuple(
-                get_origin(kind) or kind for kind in get_args(hints[name]) or (hints[name],)
-            )
-            if type(value) not in kinds:
-                wanted = " or ".join(kind.__name__ for kind in kinds)
-                raise InputError(f"{name} must be {wanted}, not {value!r}")
-        return self._rules.Options(**options)
-
-    def _outputs(self, tokens: list[list[Tokens]], batch_size: int) -> list[list[list[Array]]]:
+    def _outputs(
+        self, tokens: list[list[Tokens]], batch_size: int, options: Any
+    ) -> list[list[list[Array]]]:
         """Run every window that counts; outputs[item][text][window]."""
         if self._rules.windowed():
             kept = [[text.windows for text in item] for item in tokens]
         else:
-            self._warn_if_cut([text for item in tokens for text in item])
+            self._check_length([text for item in tokens for text in item], options)
             kept = [[text.windows[:1] for text in item] for item in tokens]
         rows = [window for item in kept for text in item for window in text]
         flat = iter(self._infer(rows, batch_size))
         return [[[next(flat) for _ in text] for text in item] for item in kept]
 
-    def _warn_if_cut(self, texts: list[Tokens]) -> None:
+    def _check_length(self, texts: list[Tokens], options: Cutting) -> None:
+        """Say once that texts are cut, or refuse them, as the options want it."""
+        if options.when_long == "cut" or (options.when_long == "warn" and self._said_cut):
+            return
         cut = sum(len(text.windows) > 1 for text in texts)
+        longer = f"{cut} of {len(texts)} texts are longer than "
+        longer += f"{options.max_length or self.task.text.max_length} tokens"
+        if cut and options.when_long == "error":
+            raise InputError(f"{longer}; shorten them, or leave on_long out to have them cut")
         if cut:
-            _log.warning(
-                "%d of %d texts are longer than %d tokens; only their beginning was read",
-                cut, len(texts), self.task.text.max_length,
-            )  # fmt: skip
+            self._said_cut = True
+            _log.warning("%s; only their beginning is read (not said again)", longer)
 
     def _infer(self, rows: Sequence[Encoding], batch_size: int) -> list[Array]:
         if type(batch_size) is not int or batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
-        most = self.variant.options.get("max_rows")  # what the engine was compiled for
-        batch_size = min(batch_size, most) if type(most) is int and most > 0 else batch_size
-        session = self._session  # one for the whole call: `take_over` may put in another
+        session, variant = self._open_session(), self.variant  # `take_over` may put in others
+        lengths = [max(1, len(row.ids)) for row in rows]
         outputs: list[Array] = [None] * len(rows)  # type: ignore[list-item]
-        for group in batches([len(row.ids) for row in rows], batch_size):
+        for group, width in runs(variant, session, lengths, batch_size):
             picked = [rows[i] for i in group]
-            longest = max(1, *(len(row.ids) for row in picked))
-            feeds = self.encoder.batch(picked, session.width(len(picked), longest))
+            feeds = self.encoder.batch(picked, width)
             output = session.run(feeds)[0]
             for at, i in enumerate(group):
                 row = output[at] if output.ndim == 2 else self.encoder.unpad(output, rows[i], at)
@@ -198,6 +208,7 @@ def load(
         SelfTestError: it runs, but strays from the first golden output.
 
     """
+    check_threads(threads)
     bundle = path if isinstance(path, Bundle) else Bundle.open(path)
     device = probe()
     if lacking := [] if any_device else unmet(bundle.manifest.requires, device):
@@ -207,7 +218,7 @@ def load(
     )
     best_threads = tuned.load(bundle.digest, device).threads
     if variant is not None:
-        candidates = [_named(bundle, variant, candidates, rejected)]
+        candidates = [named(bundle, variant, candidates, rejected)]
     for candidate, reason in candidates:
         try:
             model = open_variant(bundle, candidate, threads or best_threads.get(candidate.name))
@@ -233,49 +244,6 @@ def load(
     )
 
 
-def rank(
-    bundle: Bundle, device: Device, *, any_device: bool = False, uncompiled: bool = False
-) -> tuple[list[tuple[Variant, str]], dict[str, str]]:
-    """Order the variants that `device` can run, each with its reason; and say why not the others.
-
-    Args:
-        bundle: whose variants.
-        device: where they should run.
-        any_device: whatever architecture the bundle was built for.
-        uncompiled: also those that need compiling first and were not.
-
-    Raises:
-        DeviceError: the bundle was built for another architecture.
-
-    """
-    manifest = bundle.manifest
-    if manifest.arch not in (device.arch, "any") and not any_device:
-        raise DeviceError(
-            f"{bundle.path} was built for {manifest.target} ({manifest.arch}), "
-            f"this is {device.arch}; build it for this machine (edgepack build --target native), "
-            "or pass any_device=True (--any-device) to try the variants that could run"
-        )
-    rejected = {v.name: why for v in manifest.variants if (why := why_not(v, device))}
-    rejected |= {
-        v.name: f"not compiled here yet (edgepack-runtime prepare {bundle.path})"
-        for v in manifest.variants
-        if v.name not in rejected
-        and not uncompiled
-        and needs_preparing(v)
-        and not prepared(bundle, v, device)
-    }
-    fit = [v for v in manifest.variants if v.name not in rejected]
-    measured = tuned.load(bundle.digest, device).latency_ms
-    if not measured:
-        return [
-            (v, f"first of {manifest.target} that fits, not measured here") for v in fit
-        ], rejected
-    fit.sort(key=lambda v: tuned.score(v.name, measured))
-    return [
-        (v, f"measured here, {tuned.score(v.name, measured):.2f}× the fastest") for v in fit
-    ], rejected
-
-
 def open_variant(bundle: Bundle, variant: Variant, threads: int | None = None) -> Model:
     """Load one variant, whatever the device; every file that is read is hashed first.
 
@@ -284,8 +252,7 @@ def open_variant(bundle: Bundle, variant: Variant, threads: int | None = None) -
         DeviceError: the engine is not installed or cannot load the graph.
 
     """
-    if threads is not None and threads < 1:
-        raise InputError(f"threads must be at least 1, not {threads}")
+    check_threads(threads)
     task = bundle.manifest.task
     content = bytes(bundle.read(task.text.tokenizer))
     files = bundle.files(variant)
@@ -306,15 +273,3 @@ def open_variant(bundle: Bundle, variant: Variant, threads: int | None = None) -
                 f"does not make; it makes {', '.join(INPUTS)}"
             )
         return Model(task, variant, session, encoder.result())
-
-
-def _named(
-    bundle: Bundle, name: str, fit: list[tuple[Variant, str]], rejected: Mapping[str, str]
-) -> tuple[Variant, str]:
-    for candidate, _ in fit:
-        if candidate.name == name:
-            return candidate, "asked for"
-    if name in rejected:
-        raise DeviceError(f"{bundle.path}: variant {name}: {rejected[name]}")
-    names = ", ".join(v.name for v in bundle.manifest.variants)
-    raise InputError(f"{bundle.path} has no variant {name!r}; it has {names}")

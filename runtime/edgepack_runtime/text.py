@@ -6,7 +6,7 @@ padding is only added by `batch`, never stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -52,41 +52,56 @@ class TextEncoder:
             raise TrustError(f"the tokenizer of the bundle cannot be read: {exc}") from exc
         self.tokenizer.no_padding()
         self.spec = spec
-        self._stride = -1
+        self._truncation = (-1, 0)  # stride and length of the windows it makes now
         self._lock = Lock()
 
-    def encode(self, text: object, pair: object = None, *, stride: int = 0) -> Tokens:
-        """Tokenize a string, a pair of strings or a list of words.
+    def encode(
+        self, text: object, pair: object = None, *, stride: int = 0, max_length: int | None = None
+    ) -> Tokens:
+        """Tokenize a string or a pair of strings.
 
         Args:
-            text: a string, or a list of words of a text already split.
+            text: a string.
             pair: a second string for models that take two.
             stride: how many tokens two neighbouring windows of a long text share.
+            max_length: tokens of a window; the bundle's own limit if left out.
 
         Raises:
-            InputError: not text, text that is not valid Unicode, or a stride that is too long.
+            InputError: not text, text that is not valid Unicode, a stride that is too long, or a
+                length that the bundle was not built for.
 
         """
-        split = not isinstance(text, str)
-        checked = _words(text) if split else _string(text)
-        second = None if pair is None else _string(pair)
+        first, second = _string(text), None if pair is None else _string(pair)
         with self._lock:
-            self._truncate(stride)
-            if isinstance(checked, str) and second is not None:
-                checked, second = self._clip(checked), self._clip(second)
-            encoding = self.tokenizer.encode(checked, second, is_pretokenized=split)
+            self._truncate(stride, self.spec.max_length if max_length is None else max_length)
+            if second is not None:
+                first, second = self._clip(first), self._clip(second)
+            encoding = self.tokenizer.encode(first, second)
         return Tokens((encoding, *encoding.overflowing))
 
-    def _truncate(self, stride: int) -> None:
-        if stride == self._stride:
+    def encode_words(self, words: Sequence[object], *, stride: int = 0) -> Tokens:
+        """Tokenize a text that is already split into words, else as `encode`."""
+        checked = [_string(word) for word in words]
+        with self._lock:
+            self._truncate(stride, self.spec.max_length)
+            encoding = self.tokenizer.encode(checked, is_pretokenized=True)
+        return Tokens((encoding, *encoding.overflowing))
+
+    def _truncate(self, stride: int, length: int) -> None:
+        if (stride, length) == self._truncation:
             return
-        room = self.spec.max_length - self.tokenizer.num_special_tokens_to_add(is_pair=False)
-        if not 0 <= stride < room:
-            raise InputError(f"stride must be from 0 to {room - 1} tokens, not {stride}")
-        self.tokenizer.enable_truncation(
-            self.spec.max_length, stride=stride, direction=self.spec.truncation_side
-        )
-        self._stride = stride
+        special = self.tokenizer.num_special_tokens_to_add(is_pair=False)
+        if not special < length <= self.spec.max_length:
+            raise InputError(
+                f"max_length must be from {special + 1} to {self.spec.max_length} tokens, which "
+                f"this bundle was built for, not {length}; a recipe may say more (model.max_length)"
+            )
+        if not 0 <= stride < length - special:
+            raise InputError(
+                f"stride must be from 0 to {length - special - 1} tokens, not {stride}"
+            )
+        self.tokenizer.enable_truncation(length, stride=stride, direction=self.spec.truncation_side)
+        self._truncation = (stride, length)
 
     def _clip(self, text: str) -> str:
         """Cut one text of a pair after two windows: the windows of two long texts multiply."""
@@ -121,7 +136,8 @@ class TextEncoder:
 
 def _string(text: object) -> str:
     if not isinstance(text, str):
-        raise InputError(f"expected text, found {type(text).__name__}; decode bytes to str first")
+        hint = "; decode it to str first" if isinstance(text, (bytes, bytearray)) else ""
+        raise InputError(f"expected text, found {type(text).__name__}{hint}")
     try:
         text.encode()
     except UnicodeEncodeError as exc:
@@ -130,16 +146,3 @@ def _string(text: object) -> str:
             "decode the bytes with errors='replace'"
         ) from exc
     return text
-
-
-def _words(text: object) -> list[str]:
-    if not isinstance(text, (list, tuple)):
-        raise InputError(f"expected text, found {type(text).__name__}; decode bytes to str first")
-    return [_string(word) for word in text]
-
-
-def batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Group row numbers by length, so that a batch holds little padding."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    for start in range(0, len(order), size):
-        yield order[start : start + size]

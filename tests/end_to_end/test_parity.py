@@ -16,7 +16,8 @@ from edgepack_runtime.model import open_variant
 from edgepack_runtime.numeric import cosine
 
 pytestmark = pytest.mark.filterwarnings("default")  # of transformers' pipelines, not ours
-TEXTS = [*tiny.SENTENCES, "", "a", "Zürich", "x" * 40, "two\nlines\tand a tab"]
+TEXTS = [*tiny.SENTENCES, "", "a", "Zürich", "x" * 40, "two\nlines\tand a tab",
+         "a <mask> in the [MASK] text", "<mask>"]  # fmt: skip
 NER = ["bert-ner", "chinese-ner", "roberta-ner"]
 ENGINES = ["openvino-float32", "onnxruntime-float32"]
 Get = Callable[..., Path]
@@ -32,12 +33,21 @@ def test_text_classification_equals_the_pipeline(
     ours = er.load(bundle(kind, precision="float32"), variant=engine)
     for text in TEXTS:
         agreement.same(pipeline(text), ours(text))
-        agreement.same(pipeline(text, top_k=None), ours(text, top_k=None))
+        for top_k in (None, -1, 0, 2):
+            agreement.same(pipeline(text, top_k=top_k), ours(text, top_k=top_k))
     agreement.same(pipeline(TEXTS), ours(TEXTS))
     agreement.same(pipeline(TEXTS, top_k=2), ours(TEXTS, top_k=2, batch_size=3))
     agreement.same(
         pipeline(TEXTS, function_to_apply="sigmoid"), ours(TEXTS, function_to_apply="sigmoid")
     )
+    for all_scores in (True, False):
+        agreement.same(
+            pipeline(TEXTS[0], return_all_scores=all_scores),
+            ours(TEXTS[0], return_all_scores=all_scores),
+        )
+    long = " ".join(TEXTS * 3)
+    cut = {"truncation": True, "max_length": 20, "padding": True}
+    agreement.same(pipeline(long, **cut), ours(long, **cut))
     pair = {"text": "turn on the lights", "text_pair": "what's the weather"}
     agreement.same(pipeline(pair), ours(pair))
 
@@ -111,6 +121,18 @@ def test_sentence_vectors_are_pooled_as_the_model_declares(model: Get, bundle: G
     same, other = ours(asked)
     assert same == pytest.approx(1.0)
     assert other == pytest.approx(cosine(np.array(ours(TEXTS[0])), np.array(ours(TEXTS[1]))))
+
+
+def test_a_comparison_is_of_texts(bundle: Get) -> None:
+    """Words in place of a text, and what is no text at all, are refused by what they are."""
+    ours = er.load(bundle("sentence", precision="float32"))
+    with pytest.raises(er.InputError, match="expected text, found list"):
+        ours({"source_sentence": ["a", "c"], "sentences": ["b"]})
+    for wrong in (b"bytes", None, 3):
+        with pytest.raises(er.InputError, match="expected text, found"):
+            ours(wrong)
+    same, _ = ours({"source_sentence": "a", "sentences": (text for text in ("a", "b"))})
+    assert same == pytest.approx(1.0)
 
 
 def test_clinc150_float_equals_and_int8_agrees(data: Path, tmp_path: Path) -> None:

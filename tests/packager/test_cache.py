@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from edgepack import cache
 from edgepack.cache import Source, Stage, StageCache, sweep
+from edgepack.cache_command import entries, to_remove
+from edgepack.cli import main
 from edgepack_runtime import EdgepackError
 
 
@@ -124,3 +131,101 @@ def test_work_of_dead_builds_is_swept_and_of_living_ones_kept(tmp_path: Path) ->
     sweep(store.root)
     assert not dead.exists()
     assert alive.exists()
+
+
+@pytest.fixture
+def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageCache:
+    """A cache with three stages of 1 kB, used 40, 20 and 0 days ago, that no build is using."""
+    monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path))
+    store = StageCache()
+    (tmp_path / "source").write_text("")
+    inputs = {"source": tmp_path / "source"}
+    for days in (40, 20, 0):
+        source = Source(tmp_path / "source", f"{days}")
+        made = store.run(
+            Stage(f"stage of {days}", write, Settings("x" * 1000), {"source": source}), inputs
+        )
+        then = time.time() - days * 86_400 - 60
+        os.utime(made / "artifact.json", (then, then))
+    os.close(cache._held.pop(store.root))
+    return store
+
+
+def _labels(store: StageCache) -> list[str]:
+    return [entry.label for entry in entries(store.root)]
+
+
+def _call(*arguments: str, code: int = 0) -> str:
+    done = CliRunner().invoke(main, ["cache", *arguments])
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def test_the_cache_is_listed_by_label(filled: StageCache) -> None:
+    """Each stage stands there with what it is called, its size and its age, the newest first."""
+    rows = json.loads(_call("list", "--json"))
+    assert [row["label"] for row in rows] == ["stage of 0", "stage of 20", "stage of 40"]
+    assert [row["days"] for row in rows] == [0.0, 20.0, 40.0]
+    assert all(row["bytes"] > 1000 for row in rows)
+    assert f"3 stages at {filled.root}" in _call("list")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [
+        (["--older", "30d"], ["stage of 0", "stage of 20"]),
+        (["--older", "1w"], ["stage of 0"]),
+        (["--older", "41d"], ["stage of 0", "stage of 20", "stage of 40"]),
+        (["--keep", "0.0025MB"], ["stage of 0", "stage of 20"]),
+        (["--keep", "2GB"], ["stage of 0", "stage of 20", "stage of 40"]),
+        (["--older", "30d", "--keep", "0.0015MB"], ["stage of 0"]),
+        (["--all"], []),
+    ],
+)
+def test_pruning_leaves_what_was_used_last(
+    arguments: list[str], left: list[str], filled: StageCache
+) -> None:
+    """By age, by size, or all; what stays is whole, what goes leaves nothing."""
+    _call("prune", *arguments)
+    assert _labels(filled) == left
+    assert len(list(filled.root.iterdir())) == len(left)
+
+
+def test_pruning_says_what_it_needs(filled: StageCache) -> None:
+    """Without a limit, or with one that is none, nothing goes and the message shows the form."""
+    assert "--older 30d, --keep 2GB or --all" in _call("prune", code=2)
+    assert "for instance 30d" in _call("prune", "--older", "soon", code=2)
+    assert "for instance 2GB" in _call("prune", "--keep", "2", code=2)
+    assert len(_labels(filled)) == 3
+
+
+def test_a_stage_that_is_used_is_young_again(filled: StageCache) -> None:
+    """Looking a stage up counts as its use, so that the next prune by age leaves it."""
+    source = Source(filled.root.parent / "source", "40")
+    old = Stage("stage of 40", write, Settings("x" * 1000), {"source": source})
+    assert filled.lookup(old)
+    assert _labels(filled)[0] == "stage of 40"
+
+
+def test_nothing_is_pruned_under_a_build(filled: StageCache) -> None:
+    """While another process uses the cache, a prune removes nothing and says why."""
+    code = (
+        "import sys; from edgepack import cache; from pathlib import Path\n"
+        "cache._hold(Path(sys.argv[1])); print('in', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(filled.root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as build:
+        assert build.stdout
+        assert build.stdout.readline() == b"in\n"
+        assert "a build is using the cache" in _call("prune", "--all", code=1)
+        build.communicate()
+    assert len(_labels(filled)) == 3
+    assert "3 stages removed" in _call("prune", "--all")
+
+
+def test_a_build_holds_its_cache(stage: Stage, filled: StageCache) -> None:
+    """A stage that was looked up is safe until the process that did so ends."""
+    assert filled.lookup(stage) is None
+    assert "a build is using the cache" in _call("prune", "--all", code=1)
+    os.close(cache._held.pop(filled.root))
+    assert to_remove(entries(filled.root), keep=0)

@@ -20,9 +20,10 @@ from edgepack_runtime import (
     tuned,
 )
 from edgepack_runtime.device import probe
-from edgepack_runtime.manifest import Requires
+from edgepack_runtime.latency import measure, text_of
+from edgepack_runtime.manifest import Requires, Task, Text, Tolerance, canonical_json
 from edgepack_runtime.model import open_variant, rank
-from edgepack_runtime.selftest import selftest
+from edgepack_runtime.selftest import LEAST_AGREEMENT, LEAST_COSINE, least, selftest
 
 
 @pytest.fixture
@@ -74,6 +75,26 @@ def test_a_megabyte_of_text_is_cut_with_a_warning(
         answer = load(path)(["turn on " * 131_072, "turn on"])
     assert len(answer) == 2
     assert "1 of 2 texts are longer than 16 tokens" in caplog.text
+
+
+def test_texts_that_are_cut_are_reported_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Fifty long texts, one call each, give one warning for the model, not fifty."""
+    model = load(path)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(50):
+            model("turn on " * 100)
+    assert len(caplog.records) == 1
+
+
+def test_measuring_makes_texts_that_fit(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Texts for measuring are as long as asked and are not cut, so that nothing warns of them."""
+    model = load(path)
+    text = text_of(model.encoder, ["turn on"], 16)
+    assert len(model.encoder.encode(text).windows) == 1
+    assert len(model.encoder.encode(text).first.ids) == 16
+    with caplog.at_level(logging.WARNING):
+        assert measure({"it": model}, ["turn on the-lights"], seconds=0)["it"]["16×1"] > 0
+    assert not caplog.records
 
 
 def test_a_long_text_of_ner_is_not_cut(tmp_path: Path) -> None:
@@ -171,8 +192,6 @@ def test_a_wrong_golden_output_fails_the_selftest(tmp_path: Path) -> None:
     assert selftest(good, load(good)).agreement == 1.0
     value = handmade.golden()
     value["outputs"][0]["data"].reverse()
-    from edgepack_runtime.manifest import canonical_json
-
     bad = Bundle.open(
         handmade.bundle(tmp_path / "bad.epk", extra={"golden.json": canonical_json(value)})
     )
@@ -180,6 +199,34 @@ def test_a_wrong_golden_output_fails_the_selftest(tmp_path: Path) -> None:
         load(bad)
     with pytest.raises(SelfTestError, match=r"agreement 0\.000"):
         selftest(bad, open_variant(bad, bad.manifest.variants[0]))
+
+
+def test_a_variant_that_tolerates_everything_still_has_a_floor(tmp_path: Path) -> None:
+    """Decisions that are all wrong fail the self-test, though the manifest allows them."""
+    value = handmade.golden()
+    value["outputs"][0]["data"].reverse()
+    anything = [{"tolerance": Tolerance(-1.0, 0.0)}]
+    extra = {"golden.json": canonical_json(value)}
+    path = handmade.bundle(tmp_path / "absurd.epk", variants=anything, extra=extra)
+    bundle = Bundle.open(path)
+    with pytest.raises(SelfTestError, match=r"agreement 0\.000 \(least 0\.500\)"):
+        selftest(bundle, load(bundle))
+
+
+@pytest.mark.parametrize(
+    ("task", "wanted"),
+    [
+        ("text-classification", Tolerance(-1.0, LEAST_AGREEMENT)),
+        ("token-classification", Tolerance(-1.0, LEAST_AGREEMENT)),
+        ("sentence-similarity", Tolerance(LEAST_COSINE, 0.0)),
+        ("feature-extraction", Tolerance(LEAST_COSINE, 0.0)),
+    ],
+)
+def test_each_task_has_its_floor(task: str, wanted: Tolerance) -> None:
+    """A floor holds for what a task gives: decisions or vectors; what is stricter stays."""
+    spec = Task(task, Text("t", 16, 0))
+    assert least(spec, Tolerance(-1.0, 0.0)) == wanted
+    assert least(spec, Tolerance(0.9, 0.8)) == Tolerance(0.9, 0.8)
 
 
 def test_bytes_of_one_character_all_stay_in_a_long_text() -> None:
@@ -199,7 +246,6 @@ def test_scores_of_single_numbers_are_compared_by_value() -> None:
     """A regression or reranker output that moved is not called alike for its sign."""
     import numpy as np
 
-    from edgepack_runtime.manifest import Task, Text
     from edgepack_runtime.selftest import compare
 
     task = Task("text-classification", Text("t", 16, 0), labels=("score",))
@@ -232,7 +278,7 @@ def test_an_option_that_no_bundle_may_have_is_refused(
 ) -> None:
     """A manifest names no library to load, and no length that is not one."""
     from edgepack_runtime import engines
-    from edgepack_runtime.manifest import Tolerance, Variant
+    from edgepack_runtime.manifest import Variant
 
     variant = Variant(
         "x", engine, "CPUExecutionProvider", "int8", "none", ("model.onnx",),
@@ -249,7 +295,7 @@ def test_weights_outside_of_the_graph_are_not_read(tmp_path: Path) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
     from edgepack_runtime import DeviceError, engines
-    from edgepack_runtime.manifest import Tolerance, Variant
+    from edgepack_runtime.manifest import Variant
 
     table = numpy_helper.from_array(np.ones((64, 64), np.float32), "table")
     ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, [None, None])

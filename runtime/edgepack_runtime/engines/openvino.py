@@ -1,10 +1,10 @@
 """OpenVINO on its devices: CPU, GPU and NPU.
 
 Small graphs spend much of a short text on dynamic shapes.  So a variant may name
-`static_tokens`: a single text is padded to the least of these lengths that holds it and
-runs on a plan of fixed shape; everything else runs on the dynamic plan, its widths rounded
-up to `pad_multiple` so that shapes recur.  With `static_only`, as an NPU needs it, there is no
-dynamic plan, and a batch runs text by text.  The first plan is compiled at load, the others on
+`static_tokens`: a text is padded to the least of these lengths that holds it and runs on a plan
+of fixed shape; a longer one, and a batch whose answers do not depend on the plan, runs on the
+dynamic plan, its widths rounded up to `pad_multiple` so that shapes recur.  With `static_only`,
+as an NPU needs it, there is no dynamic plan.  The first plan is compiled at load, the others on
 first use; what was compiled is kept in the cache folder, by OpenVINO version, device and CPU.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime import kept
+from edgepack_runtime.batching import mixes
 from edgepack_runtime.engines import whole_number
 from edgepack_runtime.errors import DeviceError, TrustError
 from edgepack_runtime.manifest import Variant
@@ -103,6 +105,10 @@ class OpenVinoSession:
             raise TrustError(f"variant {variant.name}: static_only needs static_tokens")
         self._multiple = whole_number(variant, "pad_multiple", 1, least=1)
         self._limit = whole_number(variant, "max_tokens", 0, least=0)
+        # A plan of fixed shape takes one row.  A batch of short texts runs on it text by text
+        # where the dynamic plan would answer otherwise.
+        self._by_row = self._static_only or not mixes(variant)
+        self._process = os.getpid()
         self._lock = Lock()
         self.provider = _device(self._core, variant)
         first = self._static[0] if self._static else _DYNAMIC
@@ -110,9 +116,9 @@ class OpenVinoSession:
         self.inputs = self._plans[first].inputs
 
     def width(self, rows: int, tokens: int) -> int:
-        """Return the least static length that holds a single text, else a multiple."""
+        """Return the least static length that holds the text, else a multiple."""
         fit = next((size for size in self._static if tokens <= size), 0)
-        if fit and (rows == 1 or self._static_only):
+        if fit and (rows == 1 or self._by_row):
             return fit
         rounded = -(-tokens // self._multiple) * self._multiple
         return max(tokens, min(rounded, self._limit)) if self._limit else rounded
@@ -126,8 +132,9 @@ class OpenVinoSession:
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """Run int64 arrays [rows, width]."""
+        self._refuse_after_fork()
         rows, width = feeds["input_ids"].shape
-        if self._static_only and rows > 1:
+        if rows > 1 and self._by_row and width in self._static:
             return self._run_by_row(feeds)
         tokens = width if rows == 1 and width in self._static else _DYNAMIC
         if self._static_only and tokens == _DYNAMIC:
@@ -139,6 +146,15 @@ class OpenVinoSession:
                 return self._plans[tokens].run(feeds)
             except RuntimeError as exc:
                 raise DeviceError(f"openvino fails on {rows}×{width} tokens: {exc}") from exc
+
+    def _refuse_after_fork(self) -> None:
+        """Say so instead of waiting for ever: a fork does not copy OpenVINO's threads."""
+        if os.getpid() != self._process:
+            raise DeviceError(
+                "this process was forked after the model was loaded, and OpenVINO's threads stayed "
+                "behind: load the model in each worker (gunicorn without --preload, "
+                "multiprocessing with the spawn method), or pick a variant of onnxruntime"
+            )
 
     def _run_by_row(self, feeds: Mapping[str, Array]) -> list[Array]:
         import numpy as np

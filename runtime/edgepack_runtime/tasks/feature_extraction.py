@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edgepack_runtime.errors import InputError
+from edgepack_runtime.calls import Cutting
 from edgepack_runtime.numeric import pool, unit
 from edgepack_runtime.tasks import Call
 from edgepack_runtime.text import TextEncoder, Tokens
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Cutting):
     """pooling: give one vector per text; return_tensors: give numpy arrays, not lists."""
 
     pooling: bool = False
@@ -28,11 +28,9 @@ def items(inputs: object, options: Options) -> list[Any]:  # noqa: ARG001
     return inputs if isinstance(inputs, list) else [inputs]
 
 
-def prepare(encoder: TextEncoder, item: object, options: Options) -> list[Tokens]:  # noqa: ARG001
+def prepare(encoder: TextEncoder, item: object, options: Options) -> list[Tokens]:
     """Tokenize a text."""
-    if not isinstance(item, str):
-        raise InputError(f"expected text, found {type(item).__name__}")
-    return [encoder.encode(item)]
+    return [encoder.encode(item, max_length=options.max_length)]
 
 
 def windowed() -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from edgepack_runtime.calls import Cutting, listed
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.numeric import cosine
 from edgepack_runtime.tasks import Call
@@ -19,7 +20,7 @@ __all__ = ["Options", "finish", "items", "prepare", "windowed", "wrap"]
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Cutting):
     """return_tensors: give numpy arrays, not lists."""
 
     return_tensors: bool = False
@@ -30,15 +31,17 @@ def items(inputs: object, options: Options) -> list[Any]:  # noqa: ARG001
     return inputs if isinstance(inputs, list) else [inputs]
 
 
-def prepare(encoder: TextEncoder, item: object, options: Options) -> list[Tokens]:  # noqa: ARG001
+def prepare(encoder: TextEncoder, item: object, options: Options) -> list[Tokens]:
     """Tokenize a text, or the source and the sentences of a comparison."""
-    if isinstance(item, str):
-        return [encoder.encode(item)]
-    if not isinstance(item, dict) or set(item) != {"source_sentence", "sentences"}:
+    if not isinstance(item, dict):
+        return [encoder.encode(item, max_length=options.max_length)]
+    if set(item) != {"source_sentence", "sentences"}:
         raise InputError('a comparison is {"source_sentence": "…", "sentences": ["…", …]}')
-    if not isinstance(item["sentences"], list) or not item["sentences"]:
+    sentences = listed(item["sentences"])
+    if not isinstance(sentences, list) or not sentences:
         raise InputError('"sentences" must be a list of at least one text')
-    return [encoder.encode(text) for text in [item["source_sentence"], *item["sentences"]]]
+    texts = [item["source_sentence"], *sentences]
+    return [encoder.encode(text, max_length=options.max_length) for text in texts]
 
 
 def finish(call: Call, options: Options) -> Any:

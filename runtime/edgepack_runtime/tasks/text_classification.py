@@ -8,23 +8,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from edgepack_runtime.calls import Cutting
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.numeric import sigmoid, softmax
 from edgepack_runtime.tasks import Call
 from edgepack_runtime.text import TextEncoder, Tokens
 
+_LEFT_OUT: Any = object()  # None and any number say something
+
 
 @dataclass(frozen=True)
-class Options:
+class Options(Cutting):
     """top_k: how many labels, best first; None for all; left out, the single best one.
 
     function_to_apply: `softmax`, `sigmoid` or `none` instead of what the model declares.
+    return_all_scores: all labels, in the model's order; `top_k=None` is the way of today.
     """
 
-    top_k: int | None = -1
+    top_k: int | None = _LEFT_OUT
     function_to_apply: str | None = None
+    return_all_scores: bool | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.function_to_apply not in (None, "softmax", "sigmoid", "none"):
             raise InputError(
                 "function_to_apply must be softmax, sigmoid or none, "
@@ -37,15 +43,14 @@ def items(inputs: object, options: Options) -> list[Any]:  # noqa: ARG001
     return inputs if isinstance(inputs, list) else [inputs]
 
 
-def prepare(encoder: TextEncoder, item: object, options: Options) -> list[Tokens]:  # noqa: ARG001
+def prepare(encoder: TextEncoder, item: object, options: Options) -> list[Tokens]:
     """Tokenize a string or a {text, text_pair}."""
+    text, pair = item, None
     if isinstance(item, dict):
         if "text" not in item or set(item) - {"text", "text_pair"}:
             raise InputError('a text pair is {"text": …, "text_pair": …}')
-        return [encoder.encode(item["text"], item.get("text_pair"))]
-    if not isinstance(item, str):
-        raise InputError(f"expected text or a text pair, found {type(item).__name__}")
-    return [encoder.encode(item)]
+        text, pair = item["text"], item.get("text_pair")
+    return [encoder.encode(text, pair, max_length=options.max_length)]
 
 
 def windowed() -> bool:
@@ -58,21 +63,23 @@ def finish(call: Call, options: Options) -> Any:
     logits = call.outputs[0][0]
     labels = call.spec.labels
     scores = _activate(logits, options.function_to_apply or _declared(call))
-    if options.top_k == -1:
+    if options.top_k is _LEFT_OUT and not options.return_all_scores:
         best = int(scores.argmax())
         return {"label": labels[best], "score": float(scores[best])}
-    ranked: list[dict[str, Any]] = [
+    entries: list[dict[str, Any]] = [
         {"label": labels[i], "score": float(s)} for i, s in enumerate(scores)
     ]
-    ranked.sort(key=lambda entry: entry["score"], reverse=True)
-    return ranked if options.top_k is None else ranked[: options.top_k]
+    if options.top_k is _LEFT_OUT:
+        return entries
+    entries.sort(key=lambda entry: entry["score"], reverse=True)
+    return entries if options.top_k is None else entries[: options.top_k]
 
 
 def wrap(answers: list[Any], inputs: object, options: Options) -> Any:
-    """One string gives a list of one label, or the ranked list when top_k is given."""
+    """One string gives a list of one answer, or the ranked list when top_k is given."""
     if isinstance(inputs, list):
         return answers
-    return answers if isinstance(inputs, str) and options.top_k == -1 else answers[0]
+    return answers if isinstance(inputs, str) and options.top_k is _LEFT_OUT else answers[0]
 
 
 def _declared(call: Call) -> str:

@@ -30,6 +30,7 @@ class Options:
     ignore_labels: labels left out of the answer.
     stride: tokens that two windows of a long text share; a quarter of the window if not set.
     is_split_into_words: each input is a list of words; `delimiter` joins them for offsets.
+    grouped_entities, ignore_subwords: the old names of `simple` (both: of `first`).
     """
 
     aggregation_strategy: str = "none"
@@ -37,6 +38,17 @@ class Options:
     stride: int | None = None
     is_split_into_words: bool = False
     delimiter: str = " "
+    grouped_entities: bool | None = None
+    ignore_subwords: bool | None = None
+
+    @property
+    def strategy(self) -> str:
+        """Return the strategy; the old names win over the new one, as in transformers."""
+        if self.grouped_entities is None and self.ignore_subwords is None:
+            return self.aggregation_strategy
+        if not self.grouped_entities:
+            return "none"
+        return "first" if self.ignore_subwords else "simple"
 
     def __post_init__(self) -> None:
         if self.aggregation_strategy not in STRATEGIES:
@@ -68,13 +80,14 @@ def items(inputs: object, options: Options) -> list[Any]:
 
 def prepare(encoder: TextEncoder, item: object, options: Options) -> list[Tokens]:
     """Tokenize a text, or a list of words."""
-    if isinstance(item, str) is options.is_split_into_words:
-        wanted = "a list of words" if options.is_split_into_words else "text"
-        raise InputError(f"expected {wanted}, found {type(item).__name__}")
     stride = options.stride
     if stride is None:
         stride = encoder.spec.max_length // 4
-    return [encoder.encode(item, stride=stride)]
+    if not options.is_split_into_words:
+        return [encoder.encode(item, stride=stride)]
+    if not isinstance(item, (list, tuple)):
+        raise InputError(f"expected a list of words, found {type(item).__name__}")
+    return [encoder.encode_words(item, stride=stride)]
 
 
 def windowed() -> bool:
@@ -89,11 +102,11 @@ def finish(call: Call, options: Options) -> list[Entity]:
     found: list[list[Entity]] = []
     for encoding, logits in zip(windows, call.outputs[0], strict=True):
         tokens = list(_tokens(call, encoding, softmax(logits), sentence, shifts))
-        entities = _aggregate(call, tokens, options.aggregation_strategy)
+        entities = _aggregate(call, tokens, options.strategy)
         found.append([e for e in entities if _label(e) not in options.ignore_labels])
     if len(found) == 1:
         return found[0]
-    if options.aggregation_strategy == "none":
+    if options.strategy == "none":
         return _join_tokens(found)
     return _join_entities([entity for window in found for entity in window])
 
@@ -131,7 +144,9 @@ def _tokens(
     for index, row in enumerate(scores):
         if encoding.special_tokens_mask[index]:
             continue
-        word, (start, end) = encoding.tokens[index], encoding.offsets[index]
+        # Of an added token, which takes the space before it, an encoding holds what it read.
+        word = call.encoder.tokenizer.id_to_token(encoding.ids[index])
+        start, end = encoding.offsets[index]
         if shifts is not None and (given := encoding.word_ids[index]) is not None:
             start, end = start + shifts[given], end + shifts[given]
         text = sentence[start:end]

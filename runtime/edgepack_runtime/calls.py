@@ -1,0 +1,85 @@
+"""What a call may hold: its inputs, and options as `transformers.pipeline` takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, get_args, get_origin, get_type_hints
+
+from edgepack_runtime.errors import InputError
+
+_ON_LONG = ("warn", "cut", "error")
+_PADDING = (None, True, False, "longest", "max_length", "do_not_pad")
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """What becomes of a text that is too long: the options of tasks that read one window.
+
+    max_length: tokens that are read; the model's own limit if left out, which is also the most.
+    on_long: `warn` once that a text is cut, `cut` it silently, or refuse it with an `error`.
+    truncation: True asks for what happens anyway, and for no warning.
+    padding: nothing, for answers do not depend on it.
+    """
+
+    max_length: int | None = None
+    on_long: str = "warn"
+    truncation: bool | str | None = None
+    padding: bool | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.on_long not in _ON_LONG:
+            raise InputError(f"on_long must be one of {', '.join(_ON_LONG)}, not {self.on_long!r}")
+        if self.truncation not in (None, True, "longest_first"):
+            raise InputError(
+                f"truncation={self.truncation!r} is not possible: a text that is too long is cut "
+                "at its end. Leave it out, or pass on_long='error' to refuse such texts"
+            )
+        if self.padding not in _PADDING:
+            raise InputError(f"padding={self.padding!r} means nothing; leave it out")
+
+    @property
+    def when_long(self) -> str:
+        """Return `on_long`; who names a length or asks for truncation needs no warning."""
+        asked = self.truncation is not None or self.max_length is not None
+        return "cut" if asked and self.on_long == "warn" else self.on_long
+
+
+def listed(inputs: object) -> object:
+    """Return the inputs of a call, as a list if they are any other iterable of items.
+
+    Raises:
+        InputError: a table or array of more than one dimension.
+
+    """
+    if isinstance(inputs, (str, bytes, bytearray, list, Mapping)):
+        return inputs
+    if getattr(inputs, "ndim", 1) != 1:  # arrays, and tables, which would list their columns
+        raise InputError(f"expected texts, found {type(inputs).__name__} of {inputs.ndim} "  # type: ignore[attr-defined]
+                         "dimensions; pass one column of it")  # fmt: skip
+    return list(inputs) if isinstance(inputs, Iterable) else inputs
+
+
+def read_options(task: str, kind: type[Any], given: Mapping[str, object]) -> Any:
+    """Return the options of a task (a dataclass `kind`) that a call gave.
+
+    Raises:
+        InputError: an unknown option, with the near one; or a value that it cannot have.
+
+    """
+    if not given:
+        return kind()
+    known = [field.name for field in fields(kind)]
+    hints = get_type_hints(kind)
+    for name, value in given.items():
+        if name not in known:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}"
+            raise InputError(f"{task} has no option {name!r}{hint}")
+        kinds = tuple(get_origin(one) or one for one in get_args(hints[name]) or (hints[name],))
+        if type(value) not in kinds:
+            wanted = " or ".join(one.__name__ for one in kinds)
+            raise InputError(f"{name} must be {wanted}, not {value!r}")
+    return kind(**given)
