@@ -8,11 +8,14 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fleet import BIG, NAME, new_device, take_update
+from server import listening
 
 from edgepack_runtime.errors import (
     InputError,
@@ -201,8 +204,26 @@ def test_a_download_goes_on_after_the_power_went(place: Path, server: Server) ->
     assert server.sent - before <= len(BIG) - CHUNK + 10_000
 
 
+def test_a_broken_download_goes_on_where_ranges_are_unknown(place: Path, server: Server) -> None:
+    """Python's own web server answers a range with the whole file: its beginning is dropped."""
+    device = new_device(place, Http(server.url, Link()))
+    server.faults = [_once_on_weights([_cut(2 * CHUNK + 9)])] * 20
+    with pytest.raises(LinkError):
+        device.install(device.check())
+    assert device.store.storage.names(PARTS)
+    asked: list[tuple[str, str]] = []
+
+    class Simple(SimpleHTTPRequestHandler):
+        def log_request(self, code: int | str = "-", _: object = None) -> None:
+            asked.append((self.headers.get("Range", ""), str(int(code))))
+
+    with listening(partial(Simple, directory=str(place / "channel"))) as url:
+        assert take_update(new_device(place, Http(url, Link())))
+    assert (f"bytes={2 * CHUNK}-", "200") in asked
+
+
 def test_a_mirror_takes_over(place: Path, server: Server) -> None:
-    """A bad mirror cannot block a good one."""
+    """A mirror that does not answer cannot block one that does."""
     dead = Http("http://127.0.0.1:9", Link(timeout=1))
     device = new_device(place)
     both = Updater(device.store, [dead, Http(server.url, Link())], device.root, NAME,

@@ -34,7 +34,7 @@ from edgepack_runtime.store import MINIMUM, Store
 from edgepack_runtime.store.layout import BLOBS
 from edgepack_runtime.trial import BrokenOffError, prove
 from edgepack_runtime.update.delta import decode
-from edgepack_runtime.update.source import MissingError, Source
+from edgepack_runtime.update.source import MissingError, Source, without
 from edgepack_runtime.update.trust import Offer, offered
 
 _log = logging.getLogger(__name__)
@@ -327,13 +327,15 @@ class Updater:
 
 def _decoded(packed: memoryview, base: memoryview, size: int, start: int) -> Iterator[bytes]:
     """Yield what a delta makes, from byte `start` on."""
-    from io import BytesIO
+    at = 0
 
-    skip = start
-    for piece in decode(BytesIO(packed).read, base, size):
-        if skip < len(piece):
-            yield piece[skip:]
-        skip = max(0, skip - len(piece))
+    def take(length: int) -> bytes:
+        nonlocal at
+        piece = bytes(packed[at : at + length])
+        at += len(piece)
+        return piece
+
+    return without(start, decode(take, base, size))
 
 
 def read_root(path: Path) -> bytes:
