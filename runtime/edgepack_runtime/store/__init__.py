@@ -29,7 +29,8 @@ from edgepack_runtime.store.storage import Disk, Storage
 
 ATTEMPTS = 3
 LOCK = "lock"
-MINIMUM = "minimum:"  # the floor of this name and NAME/BOARD: no rollback goes below that release
+RELEASE = "release:"  # the floor of this name and NAME/BOARD: no older release is taken
+MINIMUM = "minimum:"  # likewise: no rollback goes below that release
 TIME = "time"  # the floor below which no clock is believed, in seconds since 1970
 _MARGIN = 1 << 20  # bytes left free for the rest of the system
 
@@ -209,7 +210,7 @@ class Store:
         if running is None:
             return  # it does not run any more: anything is better
         name = f"{running.manifest.name}/{running.manifest.target}"
-        least = state.floors.get(f"{MINIMUM}{name}", 0)
+        least = state.floor(f"{MINIMUM}{name}")
         release = before.manifest.release if before is not None else 0
         if release < least:
             before_it = f"release {release}" if release else "the factory's"

@@ -30,7 +30,7 @@ from edgepack_runtime.errors import (
 )
 from edgepack_runtime.fit import misfits
 from edgepack_runtime.manifest import CHUNK, is_digest
-from edgepack_runtime.store import MINIMUM, Store
+from edgepack_runtime.store import MINIMUM, RELEASE, Store
 from edgepack_runtime.store.layout import BLOBS
 from edgepack_runtime.trial import BrokenOffError, prove
 from edgepack_runtime.update.delta import decode
@@ -105,6 +105,7 @@ class Updater:
 
         Raises:
             NothingToDoError: it runs already, failed here, is held back, or is not for this device.
+            InputError: the channel has nothing of this name.
             TrustError: the channel's metadata is not to be trusted, or older than what was seen.
             LinkError: no source answers.
 
@@ -115,12 +116,13 @@ class Updater:
             lambda source: offered(source, self.root, self.name, state, remember),
             also=TrustError,  # a mirror that is stale or behind a portal must not block the others
         )
-        self.store.raise_floors({f"{MINIMUM}{self.name}": offer.minimum} if offer.minimum else {})
+        state = self.store.state
+        floors = {f"{MINIMUM}{self.name}": offer.minimum, f"{RELEASE}{self.name}": 0}
+        state = self.store.raise_floors({state.by_keys(k): v for k, v in floors.items()})
         digest = f"sha256:{offer.sha256}"
-        if offer.release < state.floors.get(self._counter, 0):
+        if offer.release < (least := state.floor(f"{RELEASE}{self.name}")):
             raise TrustError(
-                f"the channel offers release {offer.release}, and "
-                f"{state.floors[self._counter]} ran here before"
+                f"the channel offers release {offer.release}, and {least} ran here before"
             )
         self.store.check_wanted(digest)
         if not self.policy.insist and not self._chosen(offer):
@@ -204,7 +206,8 @@ class Updater:
                 self.store.abandon()
                 raise
             manifest = bundle.manifest
-            floor = {f"release:{manifest.name}/{manifest.target}": manifest.release}
+            counter = state.by_keys(f"{RELEASE}{manifest.name}/{manifest.target}")
+            floor = {counter: manifest.release}
             self.store.confirm(floor, settled=self.hooks.after is None)
         if self.hooks.after is not None:
             try:
@@ -217,10 +220,6 @@ class Updater:
         self.event("confirmed", {"digest": bundle.digest})
         return ""
 
-    @property
-    def _counter(self) -> str:
-        return f"release:{self.name}"
-
     def _described(self, offer: Offer) -> Bundle:
         """Fetch the model config that the OCI manifest names, and open the release."""
         import json
@@ -229,7 +228,7 @@ class Updater:
         try:
             config = json.loads(content)["config"]
             sha256, size = str(config["digest"]).removeprefix("sha256:"), int(config["size"])
-        except (ValueError, KeyError, TypeError) as exc:
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as exc:
             raise TrustError(f"release {offer.version} is malformed: {exc}") from exc
         if not 0 <= size <= _MOST_MANIFEST or not is_digest(sha256):
             raise TrustError(f"release {offer.version} names an unusable config")

@@ -152,8 +152,8 @@ class Http:
         try:
             self._patience.begin()
             answer = self._pool.request(
-                "GET", url, headers=headers, preload_content=False, redirect=False,
-                retries=False, timeout=self._timeout,
+                "GET", url, headers=headers, preload_content=False, timeout=self._timeout,
+                retries=False,  # and no redirects: what is asked of one server is of no other
             )  # fmt: skip
             try:
                 content_range = answer.headers.get("Content-Range")
