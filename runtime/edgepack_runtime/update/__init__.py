@@ -32,6 +32,7 @@ from edgepack_runtime.fit import misfits
 from edgepack_runtime.manifest import CHUNK, is_digest
 from edgepack_runtime.store import MINIMUM, RELEASE, Store
 from edgepack_runtime.store.layout import BLOBS
+from edgepack_runtime.store.storage import Ranges
 from edgepack_runtime.trial import BrokenOffError, prove
 from edgepack_runtime.update.delta import decode
 from edgepack_runtime.update.source import MissingError, Source, without
@@ -245,7 +246,7 @@ class Updater:
         self, sha256: str, size: int, chunks: Sequence[str], attempts: int | None = None
     ) -> None:
         """Take one blob, from any source, in as many tries as the policy allows."""
-        if self.store.storage.size(f"{BLOBS}/{sha256}") == size:
+        if self.store.blobs.has(sha256, size):
             return
         self._from_any(
             lambda source: self.store.blobs.receive(
@@ -272,16 +273,16 @@ class Updater:
             usable = delta.blob == sha256 and is_digest(delta.base) and is_digest(delta.sha256)
             if not usable or storage.size(base) < 0:
                 continue
-            old = storage.map(base)
-            if hashlib.sha256(old).hexdigest() != delta.base:
-                continue  # damaged: the whole blob is there as well
             try:
+                if storage.digest(base) != delta.base:
+                    continue  # damaged: the whole blob is there as well
                 self._receive(delta.sha256, delta.size, (), attempts=1)
-                fetch = partial(_decoded, storage.map(f"{BLOBS}/{delta.sha256}"), old, size)
+                packed = Ranges(storage, f"{BLOBS}/{delta.sha256}")
+                fetch = partial(_decoded, packed, Ranges(storage, base), size)
                 self.store.blobs.receive(sha256, size, chunks, fetch)
             except MissingError:
                 continue  # a file that carries whole blobs has no use for deltas
-            except (LinkError, TrustError) as exc:
+            except (LinkError, TrustError, OSError) as exc:
                 _log.warning("a delta is of no use, the whole blob is taken: %s", exc)
                 continue
             return True
@@ -324,17 +325,9 @@ class Updater:
         return int.from_bytes(place[:4], "big") % 100 < offer.percent
 
 
-def _decoded(packed: memoryview, base: memoryview, size: int, start: int) -> Iterator[bytes]:
+def _decoded(packed: Ranges, base: Ranges, size: int, start: int) -> Iterator[bytes]:
     """Yield what a delta makes, from byte `start` on."""
-    at = 0
-
-    def take(length: int) -> bytes:
-        nonlocal at
-        piece = bytes(packed[at : at + length])
-        at += len(piece)
-        return piece
-
-    return without(start, decode(take, base, size))
+    return without(start, decode(packed.take, base, size))
 
 
 def read_root(path: Path) -> bytes:
