@@ -86,7 +86,7 @@ class Sim:
 @pytest.fixture
 def sim(place: Path, monkeypatch: pytest.MonkeyPatch) -> Sim:
     """A channel with one release, and a device with its first root, which does not wait."""
-    monkeypatch.setattr("edgepack_runtime.update.time.sleep", lambda _: None)
+    monkeypatch.setattr("edgepack_runtime.update.download.time.sleep", lambda _: None)
     shutil.copy(place / "channel/metadata/1.root.json", place / "shipped.json")
     return Sim(place)
 

@@ -20,6 +20,7 @@ from server import listening
 from edgepack_runtime.errors import (
     InputError,
     LinkError,
+    TrustError,
 )
 from edgepack_runtime.manifest import CHUNK
 from edgepack_runtime.store.blobs import PARTS
@@ -276,6 +277,16 @@ def test_a_resumed_part_is_not_counted_twice(place: Path, server: Server) -> Non
     again = new_device(place, Http(server.url, Link()))
     object.__setattr__(again.store.storage, "free", lambda: room)
     assert take_update(again)
+
+
+def test_altered_bytes_are_a_matter_of_trust(place: Path, server: Server) -> None:
+    """Where no try brings the right ones, it is said which file of which mirror is altered."""
+    weights = max((place / "channel/blobs").iterdir(), key=lambda path: path.stat().st_size)
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    for source in (Http(server.url, Link()), Folder(place / "channel")):
+        device = new_device(place, source, Policy(attempts=2, pause=0.0))
+        with pytest.raises(TrustError, match=f"{weights.name} of {source}: .* not what was signed"):
+            device.install(device.check())
 
 
 def test_a_place_that_is_no_channel_says_so(tmp_path: Path) -> None:

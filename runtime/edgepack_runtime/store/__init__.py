@@ -262,6 +262,10 @@ class Store:
                 "lets it be tried again"
             )
 
+    def has_room(self, size: int) -> bool:
+        """Tell whether so many bytes more fit, with some left for the rest of the system."""
+        return self.storage.free() >= size + _MARGIN
+
     def make_room(self, size: int, keep: Collection[str] = ()) -> None:
         """See that there is room for so many bytes more; what no release needs goes first.
 

@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.errors import InputError, LinkError, TrustError
+from edgepack_runtime.errors import InputError, TrustError
 from edgepack_runtime.manifest import CHUNK, is_digest
-from edgepack_runtime.store.chunks import Buffer, checked
+from edgepack_runtime.store.chunks import Buffer, WrongBytesError, checked
 from edgepack_runtime.store.layout import BLOBS, BlobLayout
 from edgepack_runtime.store.storage import Storage
 
@@ -92,7 +92,7 @@ class Blobs:
             raise
         if found != name:
             self._storage.remove(part)
-            raise LinkError(f"blob {name[:12]} is not what was signed")
+            raise WrongBytesError("it is not what was signed")
         self._storage.rename(part, f"{BLOBS}/{name}")
 
     def _good(self, part: str, size: int, chunks: Sequence[str]) -> int:

@@ -26,7 +26,7 @@ class MissingError(LinkError):
 
 
 class Source(Protocol):
-    """A static folder of files, somewhere."""
+    """A static folder of files, somewhere: `str` says where."""
 
     def fetch(self, path: str, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes of a file from `start` on.
@@ -59,6 +59,9 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+
+    def __str__(self) -> str:
+        return str(self._root)
 
     def fetch(self, path: str, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes of a file from `start` on: a plain one, for a pipe would have no end."""
@@ -100,6 +103,9 @@ class Archive:
                 "edgepack channel export --epk writes one that does"
             )
 
+    def __str__(self) -> str:
+        return str(self._path)
+
     def fetch(self, path: str, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes of a member from `start` on."""
         offset, size = self._spans.get(path.replace("blobs/", "blobs/sha256/", 1), (0, -1))
@@ -137,6 +143,9 @@ class Http:
         except (urllib3.exceptions.HTTPError, AssertionError, ValueError) as exc:
             raise InputError(f"the proxy {proxy!r} is not usable: {exc}") from exc
         self._pool.pool_classes_by_scheme = self._patience.pools()
+
+    def __str__(self) -> str:
+        return self._url
 
     def fetch(self, path: str, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes of a file from `start` on, by a range request if that is not 0.
