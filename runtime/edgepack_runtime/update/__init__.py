@@ -42,7 +42,8 @@ Hook = Callable[[Bundle], None]
 class Policy:
     """How a device takes updates.
 
-    device: its own name, by which a staged rollout finds it; cohort: the group it belongs to.
+    device: its own name, by which a staged rollout finds it; without one it takes a release when
+    all do.  cohort: the group it belongs to.
     attempts: tries of each file; pause: seconds before the second, doubled for each, with jitter.
     insist: take a release also where it is not rolled out yet, as who carries a file here does.
     """
@@ -110,7 +111,10 @@ class Updater:
             )
         self.store.check_wanted(digest)
         if not self.policy.insist and not self._chosen(offer):
-            raise NothingToDoError(f"release {offer.version} is not rolled out to this device yet")
+            nameless = "" if self.policy.device else ", which has no name of its own (--device)"
+            raise NothingToDoError(
+                f"release {offer.version} is not rolled out to this device yet{nameless}"
+            )
         return offer
 
     def install(self, offer: Offer) -> Bundle:
@@ -228,6 +232,8 @@ class Updater:
         """Tell whether this device is among those that take a release: the same ones every time."""
         if offer.cohorts and self.policy.cohort not in offer.cohorts:
             return False
+        if not self.policy.device:  # all nameless devices would be chosen at once
+            return offer.percent >= 100
         place = hashlib.sha256(f"{self.policy.device}/{offer.sha256}".encode()).digest()
         return int.from_bytes(place[:4], "big") % 100 < offer.percent
 
