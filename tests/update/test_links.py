@@ -6,10 +6,11 @@ import shutil
 import socket
 import struct
 import time
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from http.server import SimpleHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -287,6 +288,39 @@ def test_altered_bytes_are_a_matter_of_trust(place: Path, server: Server) -> Non
         device = new_device(place, source, Policy(attempts=2, pause=0.0))
         with pytest.raises(TrustError, match=f"{weights.name} of {source}: .* not what was signed"):
             device.install(device.check())
+
+
+def test_a_password_reaches_the_server_and_no_log(
+    place: Path, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is sent as HTTP has it, and neither in an error nor in what is logged."""
+    sent: list[str] = []
+
+    class Asking(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            sent.append(self.headers.get("Authorization", ""))
+            self.send_error(401)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    caplog.set_level("DEBUG")
+    with listening(Asking) as url:
+        address = url.replace("://", "://me:s%65cret@")
+        device = new_device(place, open_source(address), Policy(attempts=2, pause=0.0))
+        with pytest.raises(LinkError) as caught:
+            device.check()
+    assert set(sent) == {"Basic " + b64encode(b"me:secret").decode()}
+    for proxy in ("socks9://me:secret@nowhere", "me:secret@[nowhere"):
+        with pytest.raises(InputError, match="nowhere' is not usable") as unusable:
+            Http(server.url, Link(proxy=proxy))
+        assert "secret" not in str(unusable.value)
+    with pytest.raises(InputError) as nowhere:
+        open_source("ftp://me:secret@nowhere/channel")
+    said = "".join(map(str, (caught.value, nowhere.value, caplog.text)))
+    assert url in said
+    assert "cret" not in said
+    assert "me:s" not in said
 
 
 def test_a_place_that_is_no_channel_says_so(tmp_path: Path) -> None:

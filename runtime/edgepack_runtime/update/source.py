@@ -6,11 +6,12 @@ import json
 import os
 import stat
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from weakref import finalize
 
 from edgepack_runtime.errors import InputError, LinkError, TrustError
@@ -133,7 +134,10 @@ class Http:
 
         from edgepack_runtime.update.patience import Patience
 
-        self._url = url.rstrip("/")
+        auth, self._url = _split_auth(url.rstrip("/"))
+        self._headers = {"Accept-Encoding": "identity"}
+        if auth:
+            self._headers["Authorization"] = f"Basic {b64encode(auth.encode()).decode()}"
         self._link = link
         self._timeout = urllib3.Timeout(connect=link.timeout, read=link.timeout)
         self._patience = Patience(link.timeout + link.window)
@@ -141,7 +145,9 @@ class Http:
         try:
             self._pool = urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager()
         except (urllib3.exceptions.HTTPError, AssertionError, ValueError) as exc:
-            raise InputError(f"the proxy {proxy!r} is not usable: {exc}") from exc
+            named = _split_auth(proxy)[1]
+            why = str(exc).replace(proxy, named)
+            raise InputError(f"the proxy {named!r} is not usable: {why}") from exc
         self._pool.pool_classes_by_scheme = self._patience.pools()
 
     def __str__(self) -> str:
@@ -155,13 +161,12 @@ class Http:
         import urllib3
 
         url = f"{self._url}/{path}"
-        headers = {"Accept-Encoding": "identity"}
-        if start:
-            headers["Range"] = f"bytes={start}-"
+        asked = {"Range": f"bytes={start}-"} if start else {}
         try:
             self._patience.begin()
             answer = self._pool.request(
-                "GET", url, headers=headers, preload_content=False, timeout=self._timeout,
+                "GET", url, headers={**self._headers, **asked}, preload_content=False,
+                timeout=self._timeout,
                 retries=False,  # and no redirects: what is asked of one server is of no other
             )  # fmt: skip
             try:
@@ -214,6 +219,7 @@ def open_source(place: str, link: Link | None = None) -> Source:
         return Folder(Path(place))
     if Path(place).is_file():
         return Archive(Path(place))
+    place = _split_auth(place)[1] if "://" in place else place
     raise InputError(f"no channel at {place}: give a folder, a signed .epk, or an http(s) address")
 
 
@@ -248,6 +254,14 @@ def without(skip: int, stream: Iterator[bytes]) -> Iterator[bytes]:
         if skip < len(piece):
             yield piece[skip:]
         skip = max(0, skip - len(piece))
+
+
+def _split_auth(url: str) -> tuple[str, str]:
+    """Return the `user:password` of an address and the address without it, which may be shown."""
+    scheme, slashes, rest = url.partition("://") if "://" in url else ("", "", url)
+    host, slash, path = rest.partition("/")
+    auth, at, host = host.rpartition("@")
+    return (unquote(auth), f"{scheme}{slashes}{host}{slash}{path}") if at else ("", url)
 
 
 def _proxy_of_environment(url: str) -> str:
