@@ -103,6 +103,22 @@ def test_a_rollback_of_another_release_does_nothing(
     assert call("status")[1]["active"] == first
 
 
+def test_a_lock_that_is_held_too_long_is_an_error(
+    place: Path, update: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another update is nothing to do about; one that has lasted for hours is said to be stuck."""
+    now = time.monotonic()
+    with Store.at(place / "device").alone():
+        assert update("--check")[0] == 7
+        monkeypatch.setattr("edgepack_runtime.store.time.monotonic", lambda: now + 7 * 3600)
+        code, answer = update("--check")
+        assert code == 1
+        assert "for 7 h" in answer["error"]
+    assert update("--check")[0] == 0
+    with Store.at(place / "device").alone():
+        assert update("--check")[0] == 7
+
+
 def test_a_rollback_leaves_no_device_with_nothing(
     place: Path, update: Command, call: Command
 ) -> None:
