@@ -2,11 +2,13 @@
 
     install → trial → confirm [→ settle]    the new release runs
                     ↘ reject, or no attempt left → the old one runs, the new one is in the bad list
+                    ↘ abandon, or damaged        → the old one runs, the new one may come again
 
 Invariants, whatever happens between two operations:
 * what `start` returns is a whole release that was active or is on trial, or the factory's;
 * a blob stands under its digest only when all its bytes are durable and were hashed after that;
 * the record names a release only when all its blobs do;
+* no release is left for one that is damaged;
 * floors never fall.
 """
 
@@ -88,16 +90,17 @@ class Store:
     def start(self) -> Started:
         """Say what to load now.  A trial costs an attempt, written before it is returned.
 
-        Never fails because of what the disk holds: a release that is not whole is passed over.
+        Never fails because of what the disk holds: a release that is not whole is passed over,
+        and if it was on trial, that is no verdict on it.
         """
         state = self.state
         with suppress(OSError):  # what cannot be counted is not tried: the old one runs
-            if state.trial and state.attempts == 0:
-                state = self.reject()
-            elif state.trial:
-                state = self._write(replace(state, attempts=state.attempts - 1))
-                if (found := self.blobs.whole(state.trial)) is not None:
-                    return Started(found, on_trial=True)
+            found = self.blobs.whole(state.trial) if state.trial else None
+            if found is not None and state.attempts > 0:
+                self._write(replace(state, attempts=state.attempts - 1))
+                return Started(found, on_trial=True)
+            if state.trial:
+                self.abandon() if found is None else self.reject()
         return Started(self.running(), on_trial=False)
 
     def running(self) -> Bundle | None:
@@ -192,14 +195,27 @@ class Store:
 
     def abandon(self) -> Record:
         """Give up the release on trial for now: it may be tried again."""
-        return self._write(_given_up(self.state))
+        return self._give_up(self.state)
 
     def reject(self) -> Record:
-        """Give up the release on trial: what was active goes on, and it is not tried again."""
+        """Give up the release on trial: what was active goes on, and it is not tried again.
+
+        One that is active already stays, without a verdict, if what ran before is damaged.
+        """
         state = self.state
         if not state.trial:
             raise NothingToDoError("no release is on trial")
-        return self._write(_given_up(state.with_bad(state.trial)))
+        stays = state.trial == state.active and self._before_is_damaged(state)
+        return self._give_up(state if stays else state.with_bad(state.trial))
+
+    def _give_up(self, state: Record) -> Record:
+        """End the trial; one that is active already goes, unless nothing whole would follow it."""
+        if state.trial == state.active and not self._before_is_damaged(state):
+            state = replace(state, active=state.previous, previous="")
+        return self._write(replace(state, trial="", attempts=0))
+
+    def _before_is_damaged(self, state: Record) -> bool:
+        return state.previous != "" and self.blobs.whole(state.previous) is None
 
     def rollback(self, digest: str = "", *, forced: bool = False) -> Record:
         """Go back to what ran before; what ran is not tried again.
@@ -210,11 +226,17 @@ class Store:
 
         Raises:
             NothingToDoError: it does not, the factory's release runs, or the minimum forbids it.
+            TrustError: what ran before is damaged.
 
         """
         state = self.state
         if digest and digest != (state.trial or state.active):
             raise NothingToDoError(f"{digest} does not run; there is nothing to go back from")
+        if state.trial in ("", state.active) and self._before_is_damaged(state):
+            raise TrustError(
+                f"the release before ({state.previous}) is damaged on this disk: what runs stays, "
+                "until a newer release comes by edgepack-runtime update or import"
+            )
         if state.trial:
             return self.reject()
         if not state.active:
@@ -308,10 +330,3 @@ class Store:
             raise DeviceError(
                 f"the store needs {needed / 1e6:.1f} MB more, {free / 1e6:.1f} MB are free"
             )
-
-
-def _given_up(state: Record) -> Record:
-    """Return the state without its trial; one that is active already makes room again."""
-    if state.trial == state.active:
-        state = replace(state, active=state.previous, previous="")
-    return replace(state, trial="", attempts=0)

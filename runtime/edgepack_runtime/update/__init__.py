@@ -153,7 +153,7 @@ class Updater:
         engine) is no verdict on the release: it is given up for now and may come again.
 
         Raises:
-            DeviceError: the device cannot run it now.
+            DeviceError: the device cannot run it now, or has nothing whole to go back to.
             NothingToDoError: the hook before the switch says not now.
 
         """
@@ -165,7 +165,8 @@ class Updater:
                 why = str(exc)
                 _log.warning("%s", why)
             except (SelfTestError, TrustError) as exc:
-                self.store.reject()
+                whole = self.store.blobs.whole(started.bundle.digest) is not None
+                self.store.reject() if whole else self.store.abandon()
                 return str(exc)
             except DeviceError:
                 self.store.abandon()
@@ -195,7 +196,10 @@ class Updater:
             try:
                 self.hooks.after(bundle)
             except EdgepackError as exc:
-                self.store.reject()
+                if self.store.reject().active == bundle.digest:
+                    raise DeviceError(
+                        f"{exc}; what ran before is damaged, so {bundle.manifest.version} stays"
+                    ) from exc
                 return str(exc)
         if self.store.state.trial:
             self.store.settle()
