@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,10 @@ from edgepack_runtime.store.blobs import PARTS
 from edgepack_runtime.store.layout import BLOBS
 from edgepack_runtime.store.storage import Disk
 from edgepack_runtime.update import Updater
-from edgepack_runtime.update.source import Http, Link
+from edgepack_runtime.update.delta import HEADER, MAGIC, NEW, PIECE, RAW
+from edgepack_runtime.update.download import Download
+from edgepack_runtime.update.source import Folder, Http, Link
+from edgepack_runtime.update.trust import Delta
 
 if TYPE_CHECKING:
     from server import Server
@@ -106,3 +111,25 @@ def test_a_delta_does_not_stay(place: Path, server: Server) -> None:
     assert f"/{BLOBS}/{change.delta['sha256']}" in change.asked
     assert change.delta["sha256"] not in change.device.store.storage.names(BLOBS)
     assert change.device.store.storage.names(PARTS) == []
+
+
+def test_memory_does_not_grow_with_a_delta(tmp_path: Path) -> None:
+    """Neither the delta nor its base is held whole while a blob is made of them."""
+    base, parts = bytes(32 << 20), [bytes([i]) * PIECE for i in range(32)]
+    new = b"".join(parts)
+    packed = MAGIC + b"".join(HEADER.pack(NEW, RAW, PIECE, 0, PIECE) + part for part in parts)
+    names = [hashlib.sha256(content).hexdigest() for content in (base, new, packed)]
+    for folder, name, content in (("store", names[0], base), ("channel", names[2], packed)):
+        (tmp_path / folder / BLOBS).mkdir(parents=True)
+        (tmp_path / folder / BLOBS / name).write_bytes(content)
+    delta = Delta(names[0], names[1], names[2], len(packed))
+    download = Download(
+        Store.at(tmp_path / "store"), [Folder(tmp_path / "channel")], 1, 0.0, lambda *_: None
+    )  # fmt: skip
+    tracemalloc.start()
+    try:
+        download.blobs({names[1]: len(new)}, {}, [delta])
+        assert tracemalloc.get_traced_memory()[1] < 16_000_000
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "store" / BLOBS / names[1]).read_bytes() == new
