@@ -102,8 +102,8 @@ class Updater:
             also=TrustError,  # a mirror that is stale or behind a portal must not block the others
         )
         state = self.store.state
-        floors = {f"{MINIMUM}{self.name}": offer.minimum, f"{RELEASE}{self.name}": 0}
-        state = self.store.raise_floors({state.by_keys(k): v for k, v in floors.items()})
+        least_back = {state.by_keys(f"{MINIMUM}{self.name}"): offer.minimum}
+        state = self.store.raise_floors(least_back)
         digest = f"sha256:{offer.sha256}"
         if offer.release < (least := state.floor(f"{RELEASE}{self.name}")):
             raise TrustError(

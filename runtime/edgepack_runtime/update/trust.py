@@ -22,7 +22,7 @@ from tuf.ngclient import FetcherInterface, Updater
 
 from edgepack_runtime.errors import InputError, LinkError, NothingToDoError, TrustError
 from edgepack_runtime.manifest import is_digest
-from edgepack_runtime.store import RELEASE, TIME
+from edgepack_runtime.store import MINIMUM, RELEASE, TIME
 from edgepack_runtime.store.record import Record
 from edgepack_runtime.update.source import Archive, MissingError, Source
 
@@ -96,8 +96,11 @@ def offered(source: Source, root: bytes, name: str, state: Record, remember: Rem
                 seen[TIME] = int(now) // _DAY * _DAY
             _check_floors(state.floors, seen)
             _check_root(Path(folder), state, Metadata.from_bytes(root).signed.version)
-            remember(seen, _root_digest(Path(folder), seen["root"]))
             target = client.get_targetinfo(name)
+            if target is not None:  # what is known of it counts anew under other keys
+                keys = next(role.partition("@")[2] for role in seen if role.startswith("targets@"))
+                seen |= {f"{kind}{name}@{keys}": 0 for kind in (MINIMUM, RELEASE)}
+            remember(seen, _root_digest(Path(folder), seen["root"]))
             there = sorted(client._trusted_set.targets.targets)  # noqa: SLF001 (no public way)
         except RepositoryError as exc:
             unknown = " 0/" in str(exc)  # none of the keys that the root names has signed
