@@ -101,9 +101,9 @@ class CrashDisk:
             raise FileNotFoundError(path)
         return self._names[path]
 
-    def read(self, path: str, size: int = -1) -> bytes:
+    def read(self, path: str, size: int = -1, start: int = 0) -> bytes:
         """Return the bytes as programs see them now."""
-        content = self._file(path).current
+        content = self._file(path).current[start:]
         return content if size < 0 else content[:size]
 
     def digest(self, path: str) -> str:

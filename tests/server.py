@@ -104,7 +104,7 @@ def serve(root: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+def listening(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
     """Answer on loopback until the block ends; yield the address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     worker = Thread(target=server.serve_forever, args=(0.02,), daemon=True)

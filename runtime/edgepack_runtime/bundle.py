@@ -15,9 +15,11 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from stat import S_ISDIR
 from typing import Any, BinaryIO, Protocol
+from weakref import finalize
 
 from edgepack_runtime.errors import InputError, TrustError
 from edgepack_runtime.manifest import Manifest, Variant, decode, safe_path
@@ -103,7 +105,8 @@ class Bundle:
     def open(cls, path: str | Path) -> Bundle:
         """Open a bundle folder or `.epk`; reads and checks its manifests, no weights.
 
-        Of a store, the release that runs is opened, hashed as a whole.
+        Of a store, the release that runs is opened, hashed as a whole.  It is not collected as
+        long as somebody holds this bundle: engines read some files only when they need them.
 
         Raises:
             InputError: there is nothing at `path`, or a store without a release.
@@ -247,9 +250,11 @@ def _belongs(name: str) -> bool:
 def _running(store: Path) -> Bundle:
     from edgepack_runtime.store import Store
 
-    running = Store.at(store).running()
-    if running is None:
-        raise InputError(f"the store at {store} has no release yet; load the factory's bundle")
+    with ExitStack() as held:
+        running = held.enter_context(Store.at(store).reading())
+        if running is None:
+            raise InputError(f"the store at {store} has no release yet; load the factory's bundle")
+        finalize(running, held.pop_all().close)
     return running
 
 

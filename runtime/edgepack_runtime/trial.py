@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import DeviceError, EdgepackError, SelfTestError, TrustError
 from edgepack_runtime.paths import of_its_own
+from edgepack_runtime.process import run_whole
 
 if TYPE_CHECKING:
     from edgepack_runtime.model import Model
@@ -75,10 +76,8 @@ def prove_apart(store: Path, seconds: float, most_ms: float, bundle: Bundle) -> 
     command = [sys.executable, "-m", "edgepack_runtime.trial", str(store.absolute()),
                bundle.digest, str(most_ms)]  # fmt: skip
     try:
-        done = subprocess.run(  # noqa: S603 (our own program)
-            command, check=False, timeout=seconds, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True, errors="replace", **of_its_own(),
-        )  # fmt: skip
+        done = run_whole(command, seconds, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                         errors="replace", **of_its_own())  # fmt: skip
     except subprocess.TimeoutExpired as exc:
         raise BrokenOffError(f"the self-test did not end within {seconds:g} s") from exc
     if done.returncode == 0:

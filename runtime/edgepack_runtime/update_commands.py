@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 import os
 import sys
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime.errors import (
     DeviceError,
-    EdgepackError,
     InputError,
     LinkError,
     NothingToDoError,
@@ -24,13 +24,13 @@ from edgepack_runtime.errors import (
 from edgepack_runtime.manifest import safe_name
 
 if TYPE_CHECKING:
-    from edgepack_runtime.bundle import Bundle
     from edgepack_runtime.store import Store
     from edgepack_runtime.update import Policy, Updater
     from edgepack_runtime.update.source import Source
     from edgepack_runtime.update.trust import Offer
 
 _log = logging.getLogger(__name__)
+_MACHINE_ID = Path("/etc/machine-id")
 DEFAULT_STORE = "/var/lib/edgepack"
 Report = Callable[[argparse.Namespace, dict[str, Any]], None]
 
@@ -63,13 +63,19 @@ def add_commands(commands: Any, report: Report) -> None:
             command.add_argument("--off", action="store_true", help="take updates again")
         if name == "rollback":
             command.add_argument("--release", default="", help="only if this one (digest) runs")
+            command.add_argument(
+                "--factory", action="store_true",
+                help="also where no release ran before: the factory's, or none, runs then",
+            )  # fmt: skip
 
 
 def _link_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--channel", action="append", required=True, help="address or folder; repeat for mirrors"
     )
-    command.add_argument("--device", default="", help="this device's own name, for rollouts")
+    command.add_argument(
+        "--device", default="", help="this device's own name, for rollouts (made of its machine id)"
+    )
     command.add_argument("--cohort", default="", help="the group that this device belongs to")
     command.add_argument("--max-rate", type=int, default=0, help="bytes a second at most")
     command.add_argument("--proxy", default="", help="proxy instead of the environment's")
@@ -79,6 +85,9 @@ def _link_options(command: argparse.ArgumentParser) -> None:
 def _trial_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--root", required=True, help="root metadata that was shipped (JSON)")
     command.add_argument("--name", required=True, help="what to follow, as NAME/BOARD")
+    command.add_argument(
+        "--switch-name", action="store_true", help="take another name than that which runs here"
+    )
     command.add_argument("--before", default="", help="command before the switch; fails: not now")
     command.add_argument("--after", default="", help="command after the switch; fails: go back")
     command.add_argument(
@@ -96,7 +105,7 @@ def _update(args: argparse.Namespace) -> dict[str, Any]:
 
     link = Link(most=args.max_rate, proxy=args.proxy)
     sources = [open_source(place, link) for place in args.channel]
-    updater = _updater(args, sources, Policy(args.device, args.cohort))
+    updater = _updater(args, sources, Policy(args.device or _own_name(), args.cohort))
     with updater.store.alone():
         if args.check:
             offer = updater.check()
@@ -133,6 +142,7 @@ def _import(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _updater(args: argparse.Namespace, sources: Sequence[Source], policy: Policy) -> Updater:
+    from edgepack_runtime.hook import run_hook
     from edgepack_runtime.store import Store
     from edgepack_runtime.trial import prove_apart
     from edgepack_runtime.update import Hooks, Updater, read_root
@@ -142,15 +152,46 @@ def _updater(args: argparse.Namespace, sources: Sequence[Source], policy: Policy
     parts = args.name.split("/")
     if len(parts) != 2 or not all(safe_name(part) for part in parts):
         raise InputError(f"--name is NAME/BOARD, as in `edgepack channel list`, not {args.name!r}")
-    store = _folder(args)
+    folder = _folder(args)
+    store = Store.at(folder)
+    if not args.switch_name:
+        _check_name(store, args.name)
     return Updater(
-        Store.at(store), sources, read_root(Path(args.root)), args.name, policy, _show,
-        partial(prove_apart, store, args.patience, args.most_ms),
+        store, sources, read_root(Path(args.root)), args.name, policy, _show,
+        partial(prove_apart, folder, args.patience, args.most_ms),
         Hooks(
-            partial(_run_hook, args.before, args.patience, NothingToDoError),
-            partial(_run_hook, args.after, args.patience, SelfTestError) if args.after else None,
+            partial(run_hook, args.before, args.patience, NothingToDoError),
+            partial(run_hook, args.after, args.patience, SelfTestError) if args.after else None,
         ),
     )  # fmt: skip
+
+
+def _check_name(store: Store, name: str) -> None:
+    """Refuse to replace a model by another one: the name may be mistyped."""
+    running = store.running()
+    if running is None:
+        return
+    known = f"{running.manifest.name}/{running.manifest.target}"
+    if known != name:
+        raise InputError(
+            f"this store runs {known}, and --name is {name}: --switch-name if it is meant to "
+            "change over"
+        )
+
+
+def _own_name() -> str:
+    """Return a name of this device, the same at each start; empty if it has no machine id.
+
+    It is hashed: the machine id itself should not leave the device.
+    """
+    try:
+        machine = _MACHINE_ID.read_text().strip()
+    except (OSError, ValueError):
+        return ""
+    # An image that did not start yet says "uninitialized".
+    if len(machine) != 32:
+        return ""
+    return hashlib.sha256(f"edgepack {machine}".encode()).hexdigest()
 
 
 def _resume(updater: Updater) -> None:
@@ -200,30 +241,6 @@ def _need_tuf() -> None:
         ) from exc
 
 
-def _run_hook(command: str, seconds: float, failure: type[EdgepackError], bundle: Bundle) -> None:
-    """Run a command of the user's in a shell, told of the release by its environment."""
-    if not command:
-        return
-    import subprocess
-
-    manifest = bundle.manifest
-    told = {
-        "EDGEPACK_DIGEST": bundle.digest, "EDGEPACK_VERSION": manifest.version,
-        "EDGEPACK_NAME": f"{manifest.name}/{manifest.target}",
-    }  # fmt: skip
-    try:
-        done = subprocess.run(  # noqa: S602 (the operator's own command)
-            command, shell=True, check=False, timeout=seconds, env={**os.environ, **told},
-            stdout=2,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as exc:
-        raise failure(f"the hook {command!r} did not end within {seconds:g} s") from exc
-    except (OSError, ValueError) as exc:
-        raise failure(f"the hook {command!r} does not start: {exc}") from exc
-    if done.returncode:
-        raise failure(f"the hook {command!r} failed with {done.returncode}")
-
-
 def _show(word: str, facts: Mapping[str, Any]) -> None:
     if not sys.stderr.isatty():
         return
@@ -253,6 +270,13 @@ def _status(args: argparse.Namespace) -> dict[str, Any]:
 
 def _rollback(args: argparse.Namespace) -> dict[str, Any]:
     with _alone(args) as store:
+        state = store.state
+        last = not (state.previous or state.trial or args.factory)
+        if last and state.active and args.release in ("", state.active):
+            raise InputError(
+                f"no release ran here before {state.active}, so there is none to go back to: "
+                "--factory goes back to what the device was shipped with, if that is anything"
+            )
         return {"active": store.rollback(args.release).active or "the factory's release"}
 
 

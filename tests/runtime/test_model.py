@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -286,30 +285,3 @@ def test_an_option_that_no_bundle_may_have_is_refused(
     )  # fmt: skip
     with pytest.raises(TrustError, match=r"which no bundle may|must be"):
         engines.find(engine).open_session({"model.onnx": memoryview(b"")}, variant, 1, None)
-
-
-def test_weights_outside_of_the_graph_are_not_read(tmp_path: Path) -> None:
-    """A graph that points to a file beside it does not load: nobody hashed that file."""
-    import numpy as np
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    from edgepack_runtime import DeviceError, engines
-    from edgepack_runtime.manifest import Variant
-
-    table = numpy_helper.from_array(np.ones((64, 64), np.float32), "table")
-    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, [None, None])
-    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, [None, None, 64])
-    node = helper.make_node("Gather", ["table", "input_ids"], ["out"])
-    graph = helper.make_graph([node], "g", [ids], [out], [table])
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    file = tmp_path / "model.onnx"
-    onnx.save(made, file, save_as_external_data=True, location="weights", size_threshold=0)
-    variant = Variant(
-        "x", "onnxruntime", "CPUExecutionProvider", "float32", "none", ("model.onnx",),
-        Requires(), Tolerance(0.9, 0.9),
-    )  # fmt: skip
-    with pytest.raises(DeviceError, match="cannot load the graph"), contextlib.chdir(tmp_path):
-        engines.find("onnxruntime").open_session(
-            {"model.onnx": memoryview(file.read_bytes())}, variant, 1, None
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
 
@@ -118,3 +119,31 @@ def test_what_somebody_reads_is_not_collected(place: Path) -> None:
         assert bundle.verify() > 0
     assert device.store.collect() > 0
     assert first.removeprefix("sha256:") not in device.store.storage.names(BLOBS)
+
+
+def test_a_release_that_was_loaded_is_whole_for_as_long_as_it_answers(
+    tmp_path: Path, bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`load` of a store reads files of its release that an engine needs two updates later."""
+    monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
+    store = Store.at(tmp_path / "store")
+    switch_to(store, er.Bundle.open(bundle("bert-intent")))
+    variants = er.Bundle.open(tmp_path / "store").manifest.variants
+    variant = next(v for v in variants if v.engine == "openvino" and v.options["static_tokens"])
+    model = er.load(tmp_path / "store", variant=variant.name)
+    for release in (2, 3):
+        switch_to(store, make_bundle(tmp_path, release))
+        store.collect()
+    assert len(model(["turn on the lights " * 9, "what is the weather like"])) == 2
+    held = store.collect()
+    del model
+    assert held == 0
+    assert store.collect() > 0
+
+
+def switch_to(store: Store, release: er.Bundle) -> None:
+    """Install a release, as an update does, and let it run."""
+    with store.alone():
+        store.install(release)
+        assert store.start().on_trial
+        store.confirm()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,9 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import handmade
 import pytest
 from fleet import NAME, make_bundle, new_device, publish, take_update
 
+from edgepack import channel
+from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.cli import main as runtime
 from edgepack_runtime.errors import NothingToDoError, SelfTestError, TrustError
 from edgepack_runtime.store import ATTEMPTS, Store
@@ -98,15 +103,82 @@ def test_a_rollback_of_another_release_does_nothing(
     assert call("status")[1]["active"] == first
 
 
+def test_a_lock_that_is_held_too_long_is_an_error(
+    place: Path, update: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another update is nothing to do about; one that has lasted for hours is said to be stuck."""
+    now = time.monotonic()
+    with Store.at(place / "device").alone():
+        assert update("--check")[0] == 7
+        monkeypatch.setattr("edgepack_runtime.store.time.monotonic", lambda: now + 7 * 3600)
+        code, answer = update("--check")
+        assert code == 1
+        assert "for 7 h" in answer["error"]
+    assert update("--check")[0] == 0
+    with Store.at(place / "device").alone():
+        assert update("--check")[0] == 7
+
+
+def test_a_rollback_leaves_no_device_with_nothing(
+    place: Path, update: Command, call: Command
+) -> None:
+    """With no release before it the one that runs stays, unless the factory's is asked for."""
+    first = update()[1]["digest"]
+    code, answer = call("rollback")
+    assert code == 2
+    assert "--factory" in answer["error"]
+    publish(place, make_bundle(place, 2))
+    update()
+    assert [call("rollback")[0] for _ in range(2)] == [0, 2]
+    assert call("status")[1]["active"] == first
+    assert call("rollback", "--factory")[1]["active"] == "the factory's release"
+
+
+def test_a_store_keeps_to_its_model(place: Path, update: Command) -> None:
+    """Another name is refused, which may be mistyped, unless the change is meant."""
+    change = {"name": "other", "release": 1}
+    other = publish(place, Bundle.open(handmade.bundle(place / "other.epk", change=change)))
+    update()
+    code, answer = update("--name", other)
+    assert code == 2
+    assert f"runs {NAME}" in answer["error"]
+    assert update("--name", "smal/any", "--switch-name")[0] == 2
+    assert update("--name", other, "--switch-name")[1]["running"] == f"{other} 1.0"
+
+
+@pytest.mark.parametrize(
+    ("machine", "named"),
+    [("a" * 32, True), ("b" * 32, True), ("uninitialized", False), ("", False), (None, False)],
+)
+def test_a_rollout_finds_devices_by_their_machine_id(
+    place: Path, update: Command, monkeypatch: pytest.MonkeyPatch, machine: str | None, *,
+    named: bool,
+) -> None:  # fmt: skip
+    """Without --device each has a name of its own; one that has none waits until all take it."""
+    if machine is not None:
+        (place / "machine-id").write_text(f"{machine}\n")
+    monkeypatch.setattr("edgepack_runtime.update_commands._MACHINE_ID", place / "machine-id")
+    publish(place, make_bundle(place, 2), percent=99)
+    code, answer = update("--check")
+    release = channel.releases(place / "channel")[NAME]["digest"].removeprefix("sha256:")
+    name = hashlib.sha256(f"edgepack {machine}".encode()).hexdigest()
+    number = int(hashlib.sha256(f"{name}/{release}".encode()).hexdigest()[:8], 16) % 100
+    assert (code == 0) == (named and number < 99)
+    if not named:
+        assert "no name of its own" in answer["error"]
+    publish(place, make_bundle(place, 3))
+    assert update("--check")[0] == 0
+
+
 def test_the_hooks_see_the_switch(place: Path, update: Command) -> None:
     """The one before it and the one after it are told which release it is."""
     log = place / "log"
     code, answer = update(
-        "--before", f'echo "before $EDGEPACK_NAME $EDGEPACK_VERSION" >> {log}',
+        "--before", f'echo "before $EDGEPACK_NAME $EDGEPACK_VERSION $EDGEPACK_RELEASE" >> {log}',
         "--after", f'echo "after $EDGEPACK_DIGEST" >> {log}',
     )  # fmt: skip
     assert code == 0
-    assert log.read_text().splitlines() == [f"before {NAME} 1.1", f"after {answer['digest']}"]
+    assert log.read_text().splitlines() == [f"before {NAME} 1.1 1", f"after {answer['digest']}"]
 
 
 def test_a_hook_puts_the_switch_off(place: Path, update: Command, call: Command) -> None:
@@ -132,6 +204,19 @@ def test_a_hook_takes_the_switch_back(
     state = call("status")[1]
     assert state["active"] == before
     assert len(state["bad"]) == 1
+
+
+@pytest.mark.parametrize("hook", ["--before", "--after"])
+def test_a_hook_beyond_its_time_ends_with_all_that_it_started(
+    place: Path, update: Command, hook: str
+) -> None:
+    """A child of its shell does not switch anything after the hook was given up."""
+    os.mkfifo(place / "alive")
+    reader = os.open(place / "alive", os.O_RDONLY | os.O_NONBLOCK)
+    command = f"exec 9> {place}/alive; (sleep 60; echo done >&9) & wait"
+    assert update(hook, command, "--patience", "2")[0] in (6, 7)
+    assert os.read(reader, 9) == b""  # the end of the pipe: nobody holds it open any more
+    os.close(reader)
 
 
 def test_hooks_of_the_python_interface(place: Path) -> None:

@@ -19,6 +19,7 @@ import onnxruntime as ort  # noqa: TID253 (only imported when a bundle needs it)
 from edgepack_runtime import kept, placement
 from edgepack_runtime.errors import DeviceError, TrustError
 from edgepack_runtime.manifest import Variant
+from edgepack_runtime.onnx_graph import check_alone
 
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
@@ -83,14 +84,15 @@ def open_session(
 
     Raises:
         DeviceError: the graph does not load, or the provider did not take it.
-        TrustError: the manifest sets an option of the provider that it may not.
+        TrustError: the manifest sets an option of the provider that it may not, or the graph
+            names files outside of itself.
 
     """
     checked = _provider_options(variant, cache)
     if variant.provider == _CPU:
         return _open_on_cpu(files, threads, cache)
     providers = [(variant.provider, checked), _CPU]
-    content = bytes(files["model.onnx"])
+    content = _read(files)
 
     def make(profile: str = "") -> ort.InferenceSession:
         options = _session_options(threads)
@@ -128,11 +130,17 @@ def _open_on_cpu(files: Mapping[str, memoryview], threads: int, cache: Path | No
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         with suppress(DeviceError):  # kept by a build that only looked the same
             return OrtSession(_make(content, options, [_CPU]), {})
-    content = bytes(files["model.onnx"])
+    content = _read(files)
     session = None
     if path is not None and len(content) <= _MOST_KEPT:
         session = _make_and_keep(content, threads, path)
     return OrtSession(session or _make(content, _session_options(threads), [_CPU]), {})
+
+
+def _read(files: Mapping[str, memoryview]) -> bytes:
+    content = files["model.onnx"]
+    check_alone(content)
+    return bytes(content)
 
 
 def _make_and_keep(content: bytes, threads: int, path: Path) -> ort.InferenceSession | None:
@@ -169,10 +177,6 @@ def _session_options(threads: int) -> ort.SessionOptions:
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERROR_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Weights that stand outside of the graph would be files that nobody hashed.
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", "/nonexistent"
-    )
     return options
 
 

@@ -190,8 +190,11 @@ class OpenVinoSession:
 
     @cached_property
     def _model(self) -> Any:
+        graph = bytes(self._files["openvino_model.xml"])
+        if not graph.startswith((b"<?xml", b"<net")):  # a graph in ONNX may name any file
+            raise TrustError("openvino_model.xml is not OpenVINO's own XML; build the bundle again")
         self._weights = _tensor(self._files["openvino_model.bin"])
-        return self._core.read_model(bytes(self._files["openvino_model.xml"]), self._weights)
+        return self._core.read_model(graph, self._weights)
 
     def _path(self, tokens: int) -> Path | None:
         """Name the file of a plan: another OpenVINO, CPU or setting is another file."""

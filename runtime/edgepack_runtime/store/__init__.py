@@ -2,16 +2,19 @@
 
     install → trial → confirm [→ settle]    the new release runs
                     ↘ reject, or no attempt left → the old one runs, the new one is in the bad list
+                    ↘ abandon, or damaged        → the old one runs, the new one may come again
 
 Invariants, whatever happens between two operations:
 * what `start` returns is a whole release that was active or is on trial, or the factory's;
 * a blob stands under its digest only when all its bytes are durable and were hashed after that;
 * the record names a release only when all its blobs do;
+* no release is left for one that is damaged;
 * floors never fall.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -19,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.errors import DeviceError, NothingToDoError, TrustError
+from edgepack_runtime.errors import DeviceError, EdgepackError, NothingToDoError, TrustError
 from edgepack_runtime.store import record as records
 from edgepack_runtime.store.blobs import PARTS, Blobs
 from edgepack_runtime.store.chunks import rest
@@ -29,8 +32,10 @@ from edgepack_runtime.store.storage import Disk, Storage
 
 ATTEMPTS = 3
 LOCK = "lock"
-MINIMUM = "minimum:"  # the floor of this name and NAME/BOARD: no rollback goes below that release
+RELEASE = "release:"  # the floor of this name and NAME/BOARD: no older release is taken
+MINIMUM = "minimum:"  # likewise: no rollback goes below that release
 TIME = "time"  # the floor below which no clock is believed, in seconds since 1970
+_LONGEST_HELD = 6 * 3600  # seconds; the systemd unit of the examples ends an update then, too
 _MARGIN = 1 << 20  # bytes left free for the rest of the system
 
 
@@ -85,16 +90,17 @@ class Store:
     def start(self) -> Started:
         """Say what to load now.  A trial costs an attempt, written before it is returned.
 
-        Never fails because of what the disk holds: a release that is not whole is passed over.
+        Never fails because of what the disk holds: a release that is not whole is passed over,
+        and if it was on trial, that is no verdict on it.
         """
         state = self.state
         with suppress(OSError):  # what cannot be counted is not tried: the old one runs
-            if state.trial and state.attempts == 0:
-                state = self.reject()
-            elif state.trial:
-                state = self._write(replace(state, attempts=state.attempts - 1))
-                if (found := self.blobs.whole(state.trial)) is not None:
-                    return Started(found, on_trial=True)
+            found = self.blobs.whole(state.trial) if state.trial else None
+            if found is not None and state.attempts > 0:
+                self._write(replace(state, attempts=state.attempts - 1))
+                return Started(found, on_trial=True)
+            if state.trial:
+                self.abandon() if found is None else self.reject()
         return Started(self.running(), on_trial=False)
 
     def running(self) -> Bundle | None:
@@ -141,13 +147,31 @@ class Store:
 
         Raises:
             NothingToDoError: another process is at it.
+            EdgepackError: it has been for longer than an update takes.
 
         """
         self.storage.make_folder("")
+        now = int(time.monotonic())
         with self.storage.lock(LOCK) as taken:
             if not taken:
+                self._check_holder(now)
                 raise NothingToDoError("another process updates this store")
+            with suppress(OSError):  # a full disk still goes back, or collects
+                self.storage.truncate(LOCK, 0)
+                self.storage.append(LOCK, b"%d" % now)
             yield
+
+    def _check_holder(self, now: int) -> None:
+        """Raise an error if the lock was taken so long ago that its holder hangs, or means harm.
+
+        The file says when, in seconds since the device came up: its clock may be set meanwhile.
+        """
+        since = self.storage.read(LOCK, 20)
+        if since.isdigit() and now - int(since) > _LONGEST_HELD:
+            raise EdgepackError(
+                f"another process has held this store for {(now - int(since)) // 3600} h, which is "
+                f"longer than an update takes: see which holds its file {LOCK!r}, and end it"
+            )
 
     def confirm(self, floors: Mapping[str, int] | None = None, *, settled: bool = True) -> Record:
         """Make the release on trial the active one; what ran before is kept to go back to.
@@ -171,14 +195,27 @@ class Store:
 
     def abandon(self) -> Record:
         """Give up the release on trial for now: it may be tried again."""
-        return self._write(_given_up(self.state))
+        return self._give_up(self.state)
 
     def reject(self) -> Record:
-        """Give up the release on trial: what was active goes on, and it is not tried again."""
+        """Give up the release on trial: what was active goes on, and it is not tried again.
+
+        One that is active already stays, without a verdict, if what ran before is damaged.
+        """
         state = self.state
         if not state.trial:
             raise NothingToDoError("no release is on trial")
-        return self._write(_given_up(state.with_bad(state.trial)))
+        stays = state.trial == state.active and self._before_is_damaged(state)
+        return self._give_up(state if stays else state.with_bad(state.trial))
+
+    def _give_up(self, state: Record) -> Record:
+        """End the trial; one that is active already goes, unless nothing whole would follow it."""
+        if state.trial == state.active and not self._before_is_damaged(state):
+            state = replace(state, active=state.previous, previous="")
+        return self._write(replace(state, trial="", attempts=0))
+
+    def _before_is_damaged(self, state: Record) -> bool:
+        return state.previous != "" and self.blobs.whole(state.previous) is None
 
     def rollback(self, digest: str = "", *, forced: bool = False) -> Record:
         """Go back to what ran before; what ran is not tried again.
@@ -189,11 +226,17 @@ class Store:
 
         Raises:
             NothingToDoError: it does not, the factory's release runs, or the minimum forbids it.
+            TrustError: what ran before is damaged.
 
         """
         state = self.state
         if digest and digest != (state.trial or state.active):
             raise NothingToDoError(f"{digest} does not run; there is nothing to go back from")
+        if state.trial in ("", state.active) and self._before_is_damaged(state):
+            raise TrustError(
+                f"the release before ({state.previous}) is damaged on this disk: what runs stays, "
+                "until a newer release comes by edgepack-runtime update or import"
+            )
         if state.trial:
             return self.reject()
         if not state.active:
@@ -209,7 +252,7 @@ class Store:
         if running is None:
             return  # it does not run any more: anything is better
         name = f"{running.manifest.name}/{running.manifest.target}"
-        least = state.floors.get(f"{MINIMUM}{name}", 0)
+        least = state.floor(f"{MINIMUM}{name}")
         release = before.manifest.release if before is not None else 0
         if release < least:
             before_it = f"release {release}" if release else "the factory's"
@@ -261,6 +304,10 @@ class Store:
                 "lets it be tried again"
             )
 
+    def has_room(self, size: int) -> bool:
+        """Tell whether so many bytes more fit, with some left for the rest of the system."""
+        return self.storage.free() >= size + _MARGIN
+
     def make_room(self, size: int, keep: Collection[str] = ()) -> None:
         """See that there is room for so many bytes more; what no release needs goes first.
 
@@ -283,10 +330,3 @@ class Store:
             raise DeviceError(
                 f"the store needs {needed / 1e6:.1f} MB more, {free / 1e6:.1f} MB are free"
             )
-
-
-def _given_up(state: Record) -> Record:
-    """Return the state without its trial; one that is active already makes room again."""
-    if state.trial == state.active:
-        state = replace(state, active=state.previous, previous="")
-    return replace(state, trial="", attempts=0)

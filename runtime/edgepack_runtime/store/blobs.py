@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.errors import InputError, LinkError, TrustError
+from edgepack_runtime.errors import InputError, TrustError
 from edgepack_runtime.manifest import CHUNK, is_digest
-from edgepack_runtime.store.chunks import Buffer, checked
+from edgepack_runtime.store.chunks import Buffer, WrongBytesError, checked
 from edgepack_runtime.store.layout import BLOBS, BlobLayout
 from edgepack_runtime.store.storage import Storage
 
@@ -44,13 +44,14 @@ class Blobs:
         return None
 
     def missing(self, bundle: Bundle) -> dict[str, int]:
-        """Return {sha256: bytes} of the blobs of a bundle that the store lacks.
+        """Return {sha256: bytes} of the blobs of a bundle that the store lacks, as `has` tells."""
+        return {name: size for name, size in bundle.blobs().items() if not self.has(name, size)}
 
-        Those that are there are hashed, and removed if they are damaged, so that they come again.
+    def has(self, name: str, size: int) -> bool:
+        """Tell whether a blob is there and whole; a damaged one is removed, so that it comes again.
+
+        It is hashed: its size says nothing of a flipped bit or a bad sector.
         """
-        return {name: size for name, size in bundle.blobs().items() if not self._has(name, size)}
-
-    def _has(self, name: str, size: int) -> bool:
         path = f"{BLOBS}/{name}"
         if self._storage.size(path) != size:
             return False
@@ -85,21 +86,21 @@ class Blobs:
                 self._storage.append(part, chunk)
         try:
             self._storage.sync(part)
+            found = self._storage.digest(part)
         except OSError:
             self._storage.remove(part)  # what it shows now may not be what the disk keeps
             raise
-        if self._storage.digest(part) != name:
+        if found != name:
             self._storage.remove(part)
-            raise LinkError(f"blob {name[:12]} is not what was signed")
+            raise WrongBytesError("it is not what was signed")
         self._storage.rename(part, f"{BLOBS}/{name}")
 
     def _good(self, part: str, size: int, chunks: Sequence[str]) -> int:
         """Cut a part to its right chunks, or make a new one; return its bytes."""
         good = 0
-        if chunks and self._storage.size(part) > 0:
-            content = self._storage.map(part)[:size]
-            for digest in chunks:
-                chunk = content[good : good + CHUNK]
+        with suppress(OSError):  # a bad sector: what stands before it is good
+            for digest in chunks if self._storage.size(part) > 0 else ():
+                chunk = self._storage.read(part, min(CHUNK, size - good), good)
                 if hashlib.sha256(chunk).hexdigest() != digest:
                     break
                 good += len(chunk)

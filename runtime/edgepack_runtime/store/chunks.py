@@ -11,6 +11,10 @@ from edgepack_runtime.manifest import CHUNK
 Buffer = bytes | memoryview
 
 
+class WrongBytesError(LinkError):
+    """What came is not what was signed: another try or mirror may bring the right bytes."""
+
+
 def rest(content: memoryview, start: int) -> Iterator[Buffer]:
     """Yield what follows a byte, at once."""
     yield content[start:]
@@ -22,7 +26,7 @@ def checked(stream: Iterator[Buffer], size: int, chunks: Sequence[str]) -> Itera
     for piece in stream:
         buffer += piece
         if len(buffer) > left:
-            raise LinkError("more bytes came than were signed")
+            raise WrongBytesError("more bytes came than were signed")
         while len(buffer) >= CHUNK:
             yield _right(bytes(buffer[:CHUNK]), next(digests, ""))
             del buffer[:CHUNK]
@@ -35,5 +39,5 @@ def checked(stream: Iterator[Buffer], size: int, chunks: Sequence[str]) -> Itera
 
 def _right(chunk: bytes, digest: str) -> bytes:
     if digest and hashlib.sha256(chunk).hexdigest() != digest:
-        raise LinkError("a chunk is not what was signed")
+        raise WrongBytesError("a chunk is not what was signed")
     return chunk

@@ -57,6 +57,22 @@ class Record:
         merged = {k: max(v, self.floors.get(k, 0)) for k, v in {**kept, **floors}.items()}
         return replace(self, floors=merged)
 
+    def floor(self, name: str) -> int:
+        """Return the floor of a name, whatever keys it was seen under; 0 for none."""
+        return max((v for k, v in self.floors.items() if k.partition("@")[0] == name), default=0)
+
+    def has_floor(self, name: str) -> bool:
+        """Tell whether a name was seen, under whatever keys."""
+        return any(known.partition("@")[0] == name for known in self.floors)
+
+    def by_keys(self, name: str) -> str:
+        """Return a name with the keys that sign releases now, `NAME@KEYS`.
+
+        Its floor goes with them: what a thief set must not outlive the keys that he stole.
+        """
+        known = (key.partition("@") for key in self.floors)
+        return f"{name}@{next((keys for role, _, keys in known if role == 'targets'), '')}"
+
     def with_bad(self, digest: str) -> Record:
         """Return the record with one more release that failed."""
         kept = [known for known in self.bad if known != digest]

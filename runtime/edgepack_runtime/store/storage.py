@@ -21,8 +21,8 @@ _PIECE = 1 << 20
 class Storage(Protocol):
     """A tree of files.  Paths are relative, with `/`; a missing file is `FileNotFoundError`."""
 
-    def read(self, path: str, size: int = -1) -> bytes:
-        """Return the bytes of a file, at most `size` of them."""
+    def read(self, path: str, size: int = -1, start: int = 0) -> bytes:
+        """Return the bytes of a file from `start` on, at most `size` of them."""
 
     def digest(self, path: str) -> str:
         """Return a file's sha256, read piece by piece: a bad sector is an `OSError`, no signal."""
@@ -64,7 +64,7 @@ class Storage(Protocol):
         """Return how many bytes of room there are."""
 
     def map(self, path: str) -> memoryview:
-        """Return a view of a file that is never written again."""
+        """Return a view of a file that is never written again; a bad sector of it is a signal."""
 
     def lock(self, path: str, *, shared: bool = False) -> AbstractContextManager[bool]:
         """Hold a lock on a file while the block runs; tell whether it was free.
@@ -73,15 +73,39 @@ class Storage(Protocol):
         """
 
 
+class Ranges:
+    """A file that is read range by range, where a map would end in a signal at a bad sector."""
+
+    def __init__(self, storage: Storage, path: str) -> None:
+        self._storage = storage
+        self._path = path
+        self._size = storage.size(path)
+        self._taken = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, span: slice) -> bytes:
+        start, end, _ = span.indices(self._size)
+        return self._storage.read(self._path, end - start, start)
+
+    def take(self, size: int) -> bytes:
+        """Return the next so many bytes, fewer at the end."""
+        piece = self[self._taken : self._taken + size]
+        self._taken += len(piece)
+        return piece
+
+
 class Disk:
     """A folder of this device."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def read(self, path: str, size: int = -1) -> bytes:
-        """Return the bytes of a file, at most `size` of them."""
+    def read(self, path: str, size: int = -1, start: int = 0) -> bytes:
+        """Return the bytes of a file from `start` on, at most `size` of them."""
         with (self.root / path).open("rb") as stream:
+            stream.seek(start)
             return stream.read(size)
 
     def digest(self, path: str) -> str:

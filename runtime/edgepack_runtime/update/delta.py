@@ -16,7 +16,7 @@ import lzma
 import struct
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from edgepack_runtime.errors import TrustError
 
@@ -31,7 +31,17 @@ _XZ_MEMORY = 32 << 20
 Take = Callable[[int], bytes]
 
 
-def decode(take: Take, base: memoryview, size: int) -> Iterator[bytes]:
+class Base(Protocol):
+    """The older blob: a view of it, or a file that is read range by range."""
+
+    def __len__(self) -> int:
+        """Return its bytes."""
+
+    def __getitem__(self, span: slice, /) -> bytes | memoryview:
+        """Return a range of it."""
+
+
+def decode(take: Take, base: Base, size: int) -> Iterator[bytes]:
     """Yield the new blob, piece by piece.
 
     Args:
@@ -61,14 +71,14 @@ def decode(take: Take, base: memoryview, size: int) -> Iterator[bytes]:
         raise TrustError(f"the delta makes {done} bytes, {size} are promised")
 
 
-def _copied(base: memoryview, offset: int, length: int, payload: int) -> Iterator[bytes]:
+def _copied(base: Base, offset: int, length: int, payload: int) -> Iterator[bytes]:
     if payload or offset + length > len(base):
         raise TrustError("the delta copies from beyond its base")
     for at in range(offset, offset + length, PIECE):
         yield bytes(base[at : min(at + PIECE, offset + length)])
 
 
-def _made(take: Take, base: memoryview, operation: tuple[int, int, int, int, int]) -> bytes:
+def _made(take: Take, base: Base, operation: tuple[int, int, int, int, int]) -> bytes:
     kind, codec, length, offset, payload = operation
     if kind not in (ADD, NEW) or length > PIECE or payload > length + _SLACK:
         raise TrustError("the delta holds an operation that is not known or too large")

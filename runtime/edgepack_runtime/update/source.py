@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from weakref import finalize
 
 from edgepack_runtime.errors import InputError, LinkError, TrustError
 
 _PIECE = 64 << 10
+_AT_ONCE = (
+    os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW
+)  # neither waits for a pipe nor follows a link
 
 
 class MissingError(LinkError):
@@ -22,7 +27,7 @@ class MissingError(LinkError):
 
 
 class Source(Protocol):
-    """A static folder of files, somewhere."""
+    """A static folder of files, somewhere: `str` says where."""
 
     def fetch(self, path: str, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes of a file from `start` on.
@@ -39,8 +44,8 @@ class Link:
     """What is asked of a link.
 
     timeout: seconds without a byte, and to connect.  least: bytes a second below which, over
-    `window` seconds, a server is given up.  most: bytes a second that are taken, 0 for no cap.
-    proxy: an address, empty for the one of the environment's.
+    `window` seconds of waiting, a server is given up.  most: bytes a second that are taken, 0 for
+    no cap.  proxy: an address, empty for the one of the environment's.
     """
 
     timeout: float = 20.0
@@ -56,10 +61,15 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self._root = root
 
+    def __str__(self) -> str:
+        return str(self._root)
+
     def fetch(self, path: str, start: int = 0) -> Iterator[bytes]:
-        """Yield the bytes of a file from `start` on."""
+        """Yield the bytes of a file from `start` on: a plain one, for a pipe would have no end."""
         try:
-            with (self._root / path).open("rb") as stream:
+            with os.fdopen(os.open(self._root / path, _AT_ONCE), "rb") as stream:
+                if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                    raise LinkError(f"{self._root / path} is no plain file")
                 stream.seek(start)
                 while piece := stream.read(_PIECE):
                     yield piece
@@ -94,6 +104,9 @@ class Archive:
                 "edgepack channel export --epk writes one that does"
             )
 
+    def __str__(self) -> str:
+        return str(self._path)
+
     def fetch(self, path: str, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes of a member from `start` on."""
         offset, size = self._spans.get(path.replace("blobs/", "blobs/sha256/", 1), (0, -1))
@@ -119,35 +132,77 @@ class Http:
     def __init__(self, url: str, link: Link) -> None:
         import urllib3
 
-        self._url = url.rstrip("/")
+        from edgepack_runtime.update.patience import Patience
+
+        auth, self._url = _split_auth(url.rstrip("/"))
+        self._headers = {"Accept-Encoding": "identity"}
+        if auth:
+            self._headers["Authorization"] = f"Basic {b64encode(auth.encode()).decode()}"
         self._link = link
         self._timeout = urllib3.Timeout(connect=link.timeout, read=link.timeout)
+        self._patience = Patience(link.timeout + link.window)
         proxy = link.proxy or _proxy_of_environment(url)
         try:
             self._pool = urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager()
         except (urllib3.exceptions.HTTPError, AssertionError, ValueError) as exc:
-            raise InputError(f"the proxy {proxy!r} is not usable: {exc}") from exc
+            named = _split_auth(proxy)[1]
+            why = str(exc).replace(proxy, named)
+            raise InputError(f"the proxy {named!r} is not usable: {why}") from exc
+        self._pool.pool_classes_by_scheme = self._patience.pools()
+
+    def __str__(self) -> str:
+        return self._url
 
     def fetch(self, path: str, start: int = 0) -> Iterator[bytes]:
-        """Yield the bytes of a file from `start` on, by a range request if that is not 0."""
+        """Yield the bytes of a file from `start` on, by a range request if that is not 0.
+
+        A server that knows no ranges sends the whole file: its beginning is dropped.
+        """
         import urllib3
 
         url = f"{self._url}/{path}"
-        headers = {"Accept-Encoding": "identity"}
-        if start:
-            headers["Range"] = f"bytes={start}-"
+        asked = {"Range": f"bytes={start}-"} if start else {}
         try:
+            self._patience.begin()
             answer = self._pool.request(
-                "GET", url, headers=headers, preload_content=False, redirect=False,
-                retries=False, timeout=self._timeout,
+                "GET", url, headers={**self._headers, **asked}, preload_content=False,
+                timeout=self._timeout,
+                retries=False,  # and no redirects: what is asked of one server is of no other
             )  # fmt: skip
             try:
-                _check_answer(url, answer.status, answer.headers.get("Content-Range"), start)
-                yield from _paced(_pieces(answer), self._link, url)
+                content_range = answer.headers.get("Content-Range")
+                skip = start - _first_byte(url, answer.status, content_range, start)
+                yield from without(skip, self._paced(answer, url))
             finally:
                 answer.close()
         except urllib3.exceptions.HTTPError as exc:
             raise LinkError(f"{url}: {exc}") from exc
+
+    def _paced(self, answer: Any, url: str) -> Iterator[bytes]:
+        """Yield bytes as they come: not faster than the cap, not slower than the least for long.
+
+        Only time that is spent waiting counts against a server.
+        """
+        link, begin = self._link, time.monotonic()
+        total = taken = 0
+        waited = 0.0
+        most = min(_PIECE, link.most or _PIECE)
+        while True:
+            self._patience.begin()
+            piece = answer.read1(most, decode_content=False)
+            waited += self._patience.waited
+            if not piece:
+                break
+            yield piece
+            total, taken = total + len(piece), taken + len(piece)
+            if waited >= link.window:
+                if taken < link.least * waited:
+                    raise LinkError(f"{url}: {taken / waited:.0f} bytes a second are too few")
+                waited, taken = 0.0, 0
+            if link.most and (ahead := total / link.most - (time.monotonic() - begin)) > 0:
+                time.sleep(ahead)
+        if answer.length_remaining:
+            raise LinkError(f"{url}: the answer ended {answer.length_remaining} bytes early")
 
 
 def open_source(place: str, link: Link | None = None) -> Source:
@@ -164,6 +219,7 @@ def open_source(place: str, link: Link | None = None) -> Source:
         return Folder(Path(place))
     if Path(place).is_file():
         return Archive(Path(place))
+    place = _split_auth(place)[1] if "://" in place else place
     raise InputError(f"no channel at {place}: give a folder, a signed .epk, or an http(s) address")
 
 
@@ -176,39 +232,36 @@ def digest_of(archive: Source) -> str:
         return ""
 
 
-def _pieces(answer: Any) -> Iterator[bytes]:
-    """Yield bytes as they come, however few, so that a trickle is seen as one."""
-    while piece := answer.read1(_PIECE, decode_content=False):
-        yield piece
-    if answer.length_remaining:
-        raise LinkError(f"the answer ended {answer.length_remaining} bytes early")
+def _first_byte(url: str, status: int, content_range: str | None, start: int) -> int:
+    """Return where an answer begins; refuse one that is not what was asked for.
 
-
-def _check_answer(url: str, status: int, content_range: str | None, start: int) -> None:
-    """Refuse an answer that is not the bytes asked for."""
+    Python's own web server, and some buckets' front ends, answer a range with the whole file.
+    """
     if status in (404, 403, 410):  # buckets answer 403 for what is not there
         raise MissingError(f"{url}: {status}")
-    wanted = 206 if start else 200
-    if status != wanted:
-        raise LinkError(f"{url}: status {status}, {wanted} was expected")
-    if start and not (content_range or "").startswith(f"bytes {start}-"):
+    if status == 200:
+        return 0
+    if not start or status != 206:
+        raise LinkError(f"{url}: status {status}, {206 if start else 200} was expected")
+    if not (content_range or "").startswith(f"bytes {start}-"):
         raise LinkError(f"{url}: asked from byte {start}, got {content_range!r}")
+    return start
 
 
-def _paced(stream: Iterator[bytes], link: Link, url: str) -> Iterator[bytes]:
-    """Pass bytes on: not faster than the cap, and not slower than the least for long."""
-    begin = since = time.monotonic()
-    total = taken = 0
+def without(skip: int, stream: Iterator[bytes]) -> Iterator[bytes]:
+    """Drop the first bytes of a stream."""
     for piece in stream:
-        yield piece
-        total, taken = total + len(piece), taken + len(piece)
-        if link.most and (ahead := total / link.most - (time.monotonic() - begin)) > 0:
-            time.sleep(ahead)
-        now = time.monotonic()
-        if now - since >= link.window:
-            if taken < link.least * (now - since):
-                raise LinkError(f"{url}: {taken / (now - since):.0f} bytes a second are too few")
-            since, taken = now, 0
+        if skip < len(piece):
+            yield piece[skip:]
+        skip = max(0, skip - len(piece))
+
+
+def _split_auth(url: str) -> tuple[str, str]:
+    """Return the `user:password` of an address and the address without it, which may be shown."""
+    scheme, slashes, rest = url.partition("://") if "://" in url else ("", "", url)
+    host, slash, path = rest.partition("/")
+    auth, at, host = host.rpartition("@")
+    return (unquote(auth), f"{scheme}{slashes}{host}{slash}{path}") if at else ("", url)
 
 
 def _proxy_of_environment(url: str) -> str:

@@ -20,9 +20,9 @@ from tuf.api.exceptions import DownloadError, DownloadHTTPError, RepositoryError
 from tuf.api.metadata import Metadata
 from tuf.ngclient import FetcherInterface, Updater
 
-from edgepack_runtime.errors import LinkError, NothingToDoError, TrustError
+from edgepack_runtime.errors import InputError, LinkError, NothingToDoError, TrustError
 from edgepack_runtime.manifest import is_digest
-from edgepack_runtime.store import TIME
+from edgepack_runtime.store import MINIMUM, RELEASE, TIME
 from edgepack_runtime.store.record import Record
 from edgepack_runtime.update.source import Archive, MissingError, Source
 
@@ -30,6 +30,7 @@ _BASE = "channel:///metadata/"
 _ROLES = ("timestamp", "snapshot", "targets")
 _NOT_FOUND = 404
 _DAY = 86400
+_END_OF_TIME = datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp()  # the last day of `datetime`
 Remember = Callable[[Mapping[str, int], str], object]
 
 
@@ -75,13 +76,14 @@ def offered(source: Source, root: bytes, name: str, state: Record, remember: Rem
     Raises:
         TrustError: a signature, a hash, an expiry or a version is wrong.
         LinkError: the link failed.
-        NothingToDoError: the channel has nothing of that name.
+        NothingToDoError: the channel has nothing of that name any more.
+        InputError: it never had, as far as this device has seen.
 
     """
     with TemporaryDirectory() as folder:
         try:
             client = Updater(folder, _BASE, fetcher=_Fetcher(source), bootstrap=root)
-            now = max(time.time(), state.floors.get(TIME, 0))
+            now = min(max(time.time(), state.floors.get(TIME, 0)), _END_OF_TIME)
             # python-tuf takes no time from outside, and a device may have no clock of its own.
             client._trusted_set.reference_time = datetime.fromtimestamp(now, timezone.utc)  # noqa: SLF001
             client.refresh()
@@ -89,11 +91,16 @@ def offered(source: Source, root: bytes, name: str, state: Record, remember: Rem
             if isinstance(source, Archive):  # its own snapshot and timestamp count for nobody else
                 seen = {k: v for k, v in seen.items() if k == "root" or k.startswith("targets@")}
             else:
-                seen |= _time(Path(folder), now)
+                # To the day, and never beyond the end of what was accepted just now, or it would
+                # have expired: a clock that runs far ahead locks no device out.
+                seen[TIME] = int(now) // _DAY * _DAY
             _check_floors(state.floors, seen)
-            _check_root(Path(folder), state)
-            remember(seen, _root_digest(Path(folder), seen["root"]))
+            _check_root(Path(folder), state, Metadata.from_bytes(root).signed.version)
             target = client.get_targetinfo(name)
+            if target is not None:  # what is known of it counts anew under other keys
+                keys = next(role.partition("@")[2] for role in seen if role.startswith("targets@"))
+                seen |= {f"{kind}{name}@{keys}": 0 for kind in (MINIMUM, RELEASE)}
+            remember(seen, _root_digest(Path(folder), seen["root"]))
             there = sorted(client._trusted_set.targets.targets)  # noqa: SLF001 (no public way)
         except RepositoryError as exc:
             unknown = " 0/" in str(exc)  # none of the keys that the root names has signed
@@ -102,20 +109,10 @@ def offered(source: Source, root: bytes, name: str, state: Record, remember: Rem
         except DownloadError as exc:
             raise LinkError(f"the channel's metadata does not come: {exc}") from exc
     if target is None:
-        raise NothingToDoError(
-            f"the channel has no release {name!r}; it has {', '.join(there) or 'none'}"
-        )
+        has = f"the channel has no release {name!r}; it has {', '.join(there) or 'none'}"
+        # A name that was offered here before was taken out of the channel; else it may be mistyped.
+        raise (NothingToDoError if state.has_floor(f"{RELEASE}{name}") else InputError)(has)
     return _offer(target, name)
-
-
-def _time(folder: Path, now: float) -> dict[str, int]:
-    """Return the least time that is believed from now on, to the day: that of the clock.
-
-    It is before the end of what was just accepted, so that a clock that runs far ahead does not
-    make everything later look expired.
-    """
-    expires = Metadata.from_bytes((folder / "timestamp.json").read_bytes()).signed.expires
-    return {TIME: int(min(now, expires.timestamp())) // _DAY * _DAY}
 
 
 def _check_floors(floors: Mapping[str, int], seen: Mapping[str, int]) -> None:
@@ -127,14 +124,15 @@ def _check_floors(floors: Mapping[str, int], seen: Mapping[str, int]) -> None:
             )
 
 
-def _check_root(folder: Path, state: Record) -> None:
+def _check_root(folder: Path, state: Record, shipped: int) -> None:
     """See that the roots lead through the one that was accepted before.
 
     The client starts from the shipped root, so that keys which were replaced since could sign
-    another line of roots; that line has another root of the version that is remembered.
+    another line of roots; that line has another root of the version that is remembered.  A root
+    that was shipped later, with a new firmware, is trusted for itself: the line begins with it.
     """
     known = state.floors.get("root", 0)
-    if state.root and _root_digest(folder, known) != state.root:
+    if state.root and shipped <= known and _root_digest(folder, known) != state.root:
         raise TrustError(
             f"the channel's root {known} is not the one that was accepted before: it was forked, "
             "by keys that may have been replaced"
@@ -156,7 +154,7 @@ def _offer(target: Any, name: str) -> Offer:
         raise TrustError(f"the hash of {name} is no sha256")
     try:
         custom = target.custom
-        return Offer(
+        found = Offer(
             sha256=str(target.hashes["sha256"]),
             size=int(target.length),
             release=int(custom["release"]),
@@ -171,6 +169,12 @@ def _offer(target: Any, name: str) -> Offer:
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
         raise TrustError(f"what the channel says of {name} is malformed: {exc}") from exc
+    if found.minimum > found.release:
+        raise TrustError(
+            f"the channel offers release {found.release} of {name} and forbids all below "
+            f"{found.minimum}"
+        )
+    return found
 
 
 def _versions(folder: Path) -> dict[str, int]:

@@ -1,0 +1,93 @@
+"""Read an ONNX graph as far as it takes to see that it stands alone.
+
+A tensor may name a file that holds its values, by any path.  Engines differ by version in which of
+these files they open, so no graph that names one reaches an engine.  The walk knows protobuf's wire
+format and where ONNX keeps tensors; it skips all else by its length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgepack_runtime.errors import TrustError
+
+# Where messages that may hold a tensor stand in each other: {message: {field number: message}}.
+_INSIDE: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {
+        5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse",
+    },
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {},
+}  # fmt: skip
+_EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor
+_OP_TYPE = 4  # of a node
+_COMPILED = b"EPContext"  # a node that may name the file of a compiled engine
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types; groups are not ONNX
+_LONGEST = 10  # bytes of a varint
+_MOST_TAG = 1 << 32  # parsers drop what is above
+
+
+def check_alone(content: memoryview) -> None:
+    """See that a serialized `ModelProto` names no other file, in any graph or function of it.
+
+    Raises:
+        TrustError: it does, or is malformed.
+
+    """
+    todo = [("model", content)]
+    while todo:
+        kind, message = todo.pop()
+        for number, value in _fields(message):
+            if _names_a_file(kind, number, value):
+                raise TrustError(
+                    "the graph names a file outside of itself, which nobody hashed; save the model "
+                    "in one file and build the bundle again"
+                )
+            if isinstance(value, memoryview) and number in _INSIDE[kind]:
+                todo.append((_INSIDE[kind][number], value))
+
+
+def _names_a_file(kind: str, number: int, value: int | memoryview) -> bool:
+    if kind == "node" and number == _OP_TYPE and isinstance(value, memoryview):
+        return bytes(value) == _COMPILED
+    external = number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0)
+    return kind == "tensor" and external
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Yield (field number, value) of a message; numbers of fixed size as their bytes."""
+    at, end = 0, len(message)
+    while at < end:
+        tag, at = _varint(message, at)
+        wire, size = tag & 7, 0
+        if wire == _VARINT:
+            value, at = _varint(message, at)
+        elif wire == _BYTES:
+            size, at = _varint(message, at)
+        elif wire in (_FIXED32, _FIXED64):
+            size = 4 if wire == _FIXED32 else 8
+        else:
+            raise _malformed()
+        if not 8 <= tag < _MOST_TAG or size > end - at:
+            raise _malformed()
+        yield tag >> 3, value if wire == _VARINT else message[at : at + size]
+        at += size
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """Return a varint and where it ends."""
+    value = 0
+    for shift, byte in enumerate(message[at : at + _LONGEST]):
+        value |= (byte & 0x7F) << 7 * shift
+        if byte < 0x80:
+            return value, at + shift + 1
+    raise _malformed()
+
+
+def _malformed() -> TrustError:
+    return TrustError("the graph is malformed; the bundle is damaged, build it again")

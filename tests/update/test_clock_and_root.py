@@ -1,0 +1,71 @@
+"""A firmware that ships a newer root, and clocks that are wrong."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fleet import make_bundle, new_device, publish, take_update
+
+from edgepack import channel, keys
+from edgepack_runtime.errors import NothingToDoError, TrustError
+from edgepack_runtime.store import TIME
+from edgepack_runtime.update.source import Folder
+
+CLOCK = "edgepack_runtime.update.trust.time.time"
+
+
+@pytest.mark.parametrize("version", [2, 4])
+def test_a_firmware_may_ship_a_newer_root(place: Path, version: int) -> None:
+    """The store remembers root 1; the new image brings a later one, and updates go on from it."""
+    device = new_device(place)
+    take_update(device)
+    shutil.copytree(place / "keys", place / "stolen")
+    shutil.copytree(place / "channel", place / "forked")
+    for name in keys.ROOTS:
+        channel.rotate(name, place / "channel", place / "keys")
+    publish(place, make_bundle(place, 2))
+    shipped = (place / f"channel/metadata/{version}.root.json").read_bytes()
+    assert take_update(replace(device, root=shipped))
+    assert device.store.state.floors["root"] == 4
+    with pytest.raises(NothingToDoError):
+        device.check()  # the image before, with the root that it shipped
+    for name in ("targets", "snapshot", "timestamp", "timestamp"):
+        channel.rotate(name, place / "forked", place / "stolen")
+    with pytest.raises(TrustError, match="forked"):
+        replace(device, sources=[Folder(place / "forked")]).check()
+
+
+@pytest.mark.parametrize("now", [253402300800.0, 1e15, -1e9])
+def test_a_clock_beyond_the_calendar_is_one_clear_error(
+    place: Path, monkeypatch: pytest.MonkeyPatch, now: float
+) -> None:
+    """After the year 9999 all has expired; a clock before 1970 is taken for 1970."""
+    monkeypatch.setattr(CLOCK, lambda: now)
+    device = new_device(place)
+    if now < 0:
+        assert take_update(device)
+    else:
+        with pytest.raises(TrustError, match="expired"):
+            device.check()
+
+
+def test_a_clock_ahead_within_a_long_stick_needs_a_word(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time of a stick that was taken is believed, to the day, until `retry` forgets it."""
+    channel.export(place / "channel", place / "stick", place / "keys", 90)
+    device = new_device(place)
+    with monkeypatch.context() as patch:
+        now = int(time.time()) // 86400 * 86400 + 60 * 86400
+        patch.setattr(CLOCK, lambda: now + 5.0)
+        take_update(new_device(place, Folder(place / "stick")))
+    assert device.store.state.floors[TIME] == now
+    with pytest.raises(TrustError, match="expired"):
+        device.check()
+    device.store.forgive()
+    with pytest.raises(NothingToDoError, match="installed already"):
+        device.check()
