@@ -191,13 +191,18 @@ class Disk:
 def _locked(path: Path, *, shared: bool) -> Iterator[bool]:
     import fcntl
 
-    with path.open("rb" if shared else "ab") as stream:
+    # Whoever can open a file can lock it: the one that writers lock is for its owner alone.
+    flags = os.O_RDONLY if shared else os.O_WRONLY | os.O_CREAT
+    handle = os.open(path, flags, 0o600)
+    try:
         try:
-            fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
         else:
             yield True
+    finally:
+        os.close(handle)
 
 
 def _sync(path: Path, flags: int) -> None:
