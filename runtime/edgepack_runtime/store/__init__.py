@@ -81,6 +81,8 @@ class Store:
         for name, size in missing.items():
             self.blobs.receive(name, size, (), partial(rest, bundle.blob(name)))
         self.storage.sync_folder(BLOBS)
+        if not (state.active or state.previous or state.trial):
+            self.storage.sync_folder("")  # the folder of the blobs may be new
         new = replace(state, trial=bundle.digest, attempts=ATTEMPTS)
         return records.write(self.storage, new.raised(floors or {}))
 

@@ -1,9 +1,9 @@
 """The one way to the disk of a store: few operations, each of known durability.
 
 What survives a power cut: the bytes of a file that was synced, under a name whose folder was
-synced after the name was made.  Nothing else is promised, so everything in the store is built
-from these operations and proven by the crash explorer of the tests, which enumerates what a cut
-may leave behind.
+synced after the name was made, and so the folder's own name.  Nothing else is promised, so
+everything in the store is built from these operations and proven by the crash explorer of the
+tests, which enumerates what a cut may leave behind.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Storage(Protocol):
         """Return the names in a folder, sorted; empty if it is not there."""
 
     def make_folder(self, path: str) -> None:
-        """Make a folder if it is not there."""
+        """Make a folder if it is not there, under a name that may not last."""
 
     def create(self, path: str) -> None:
         """Make an empty file; one that is there loses this name, and keeps its bytes."""
@@ -52,7 +52,7 @@ class Storage(Protocol):
         """Make a file's bytes durable."""
 
     def sync_folder(self, path: str) -> None:
-        """Make the names in a folder durable."""
+        """Make the names in a folder durable; `..` is the one that the store's own stands in."""
 
     def rename(self, old: str, new: str) -> None:
         """Give a file another name, in one step; what had that name is gone."""
@@ -131,7 +131,11 @@ class Disk:
             return []
 
     def make_folder(self, path: str) -> None:
-        """Make a folder if it is not there."""
+        """Make a folder if it is not there; those above the store's own last when it returns."""
+        for above in reversed(self.root.absolute().parents):
+            if not above.is_dir():
+                above.mkdir(exist_ok=True)
+                _sync(above.parent, os.O_RDONLY)
         (self.root / path).mkdir(parents=True, exist_ok=True)
 
     def create(self, path: str) -> None:
