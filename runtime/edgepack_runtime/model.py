@@ -16,7 +16,7 @@ from edgepack_runtime.device import Device, cores, probe
 from edgepack_runtime.errors import DeviceError, InputError
 from edgepack_runtime.fit import unmet, why_not
 from edgepack_runtime.manifest import Task, Variant
-from edgepack_runtime.prepare import compiled_folder, needs_preparing, prepared
+from edgepack_runtime.prepare import compiled_folder, distrust, needs_preparing, prepared
 from edgepack_runtime.selftest import selftest
 from edgepack_runtime.text import INPUTS, TextEncoder, Tokens, batches
 
@@ -212,6 +212,7 @@ def load(
             model = open_variant(bundle, candidate, threads or best_threads.get(candidate.name))
         except DeviceError as exc:
             rejected[candidate.name] = str(exc)
+            distrust(bundle, candidate, device)
             if not allow_fallback:
                 raise DeviceError(
                     f"{bundle.path}: variant {candidate.name} does not load: {exc}. "
