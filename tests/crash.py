@@ -1,7 +1,8 @@
 """A disk that can lose power: what may be left after a cut, enumerated.
 
-Strict on purpose.  Bytes that were not synced may be absent, torn, zeros or there; of the
+Strict on purpose.  Bytes that were not synced may be absent, torn, zeros, garbage or there; of the
 changes to folders that were not synced any subset may have happened, and a rename counts as two.
+A folder is a name in the folder above it: where that was lost, all in it is.
 """
 
 from __future__ import annotations
@@ -13,24 +14,33 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import product
 
-State = tuple[tuple[str, bytes], ...]
+State = tuple[tuple[str, bytes | None], ...]  # None for a folder
 Hook = Callable[[str], None]
 
 
 @dataclass
 class _File:
+    """A file, or a folder, which has no bytes."""
+
+    folder: bool = False
     durable: bytes = b""
     current: bytes = b""
 
     def outcomes(self) -> list[bytes]:
-        """Return what a cut may leave of the bytes: none of the change, torn, zeros, all."""
+        """Return what a cut may leave of the bytes: none of the change, torn, zeros, noise, all."""
         old, new = self.durable, self.current
         if old == new:
             return [new]
         half = max(1, len(new) // 2)
         torn = new[:half] + old[half:]
         zeros = bytes(a if i < len(old) and a == old[i] else 0 for i, a in enumerate(new))
-        return list(dict.fromkeys([old, torn, zeros, new]))
+        noise = bytes(a if i < len(old) and a == old[i] else a ^ 0x5A for i, a in enumerate(new))
+        return list(dict.fromkeys([old, torn, zeros, noise, new]))
+
+
+def _above(path: str) -> str:
+    """Return the folder that a name stands in; that of the store's own folder is `..`."""
+    return path.rpartition("/")[0] if path else ".."
 
 
 @dataclass
@@ -53,7 +63,8 @@ class CrashDisk:
     def of(cls, state: State, **settings: object) -> CrashDisk:
         """Return a disk as it comes up after a cut."""
         disk = cls(**settings)  # type: ignore[arg-type]
-        disk._names = {path: _File(content, content) for path, content in state}
+        disk._names = {path: _File(content is None, content or b"", content or b"")
+                       for path, content in state}  # fmt: skip
         disk._durable = dict(disk._names)
         return disk
 
@@ -83,7 +94,11 @@ class CrashDisk:
                 names.pop(path, None)
             elif happened and file is not None:
                 names[path] = file
-        return tuple(sorted((p, bytes_of.get(id(f), f.durable)) for p, f in names.items()))
+        there: dict[str, bytes | None] = {}
+        for path, file in sorted(names.items()):  # a folder comes before what is in it
+            if _above(path) == ".." or _above(path) in there:
+                there[path] = None if file.folder else bytes_of.get(id(file), file.durable)
+        return tuple(there.items())
 
     def _do(self, name: str) -> None:
         if self.before:
@@ -97,7 +112,7 @@ class CrashDisk:
             self._names[path] = file
 
     def _file(self, path: str) -> _File:
-        if path not in self._names:
+        if path not in self._names or self._names[path].folder:
             raise FileNotFoundError(path)
         return self._names[path]
 
@@ -116,13 +131,19 @@ class CrashDisk:
 
     def names(self, folder: str) -> list[str]:
         """Return the names as programs see them now."""
-        return sorted(p.rpartition("/")[2] for p in self._names if p.rpartition("/")[0] == folder)
+        return sorted(p.rpartition("/")[2] for p in self._names if _above(p) == folder)
 
     def make_folder(self, path: str) -> None:
-        """Folders are always there: the first boot makes them."""
+        """Make a folder under a name that may not last, and the store's own before it."""
+        for folder in dict.fromkeys(("", path)):
+            if folder not in self._names:
+                self._do(f"make_folder {folder}")
+                self._link(folder, _File(folder=True))
 
     def create(self, path: str) -> None:
         """Make an empty file under a name that may not last."""
+        if _above(path) not in self._names:
+            raise FileNotFoundError(path)
         self._do(f"create {path}")
         self._link(path, _File())
 
@@ -155,7 +176,7 @@ class CrashDisk:
             return
         rest = []
         for name, file in self._pending:
-            if name.rpartition("/")[0] != path:
+            if _above(name) != path:
                 rest.append((name, file))
             elif file is None:
                 self._durable.pop(name, None)

@@ -53,7 +53,7 @@ def take_update(device: Updater) -> str:
 
 def as_file(folder: Path, out: Path) -> Path:
     """Put a channel into an archive as it is, whoever signed it."""
-    with tarfile.open(out, "w") as archive:
+    with tarfile.open(out, "w", format=tarfile.USTAR_FORMAT) as archive:
         for path in sorted((folder / "metadata").iterdir()):
             archive.add(path, f"metadata/{path.name}")
         for path in sorted((folder / "blobs").iterdir()):

@@ -26,7 +26,9 @@ def live(releases: Sequence[Bundle], store: Store, promises: Promises) -> None:
     `promises` says after each step what was acknowledged.
     """
     first, bad, good, _ = releases
-    _update(store, promises, first, {"root": 1})
+    store.raise_floors({"root": 1})  # as an update does before it installs
+    promises.floors = {"root": 1}
+    _update(store, promises, first, {})
     store.confirm({"release": 1})
     promises.allowed, promises.floors = {first.digest}, {"root": 1, "release": 1}
     _update(store, promises, bad, {})

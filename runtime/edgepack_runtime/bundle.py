@@ -35,7 +35,8 @@ DOC_TYPE = "application/vnd.cncf.model.doc.v1.raw"
 REPORT = "dev.edgepack.report"
 FILEPATH = "org.cncf.model.filepath"
 
-_MAX_JSON = 16 << 20
+_MAX_JSON = 4 << 20  # what is parsed takes up to 30 times as much memory
+_MAX_TOP = 1 << 20  # index.json, which nobody signs
 _MAX_MEMBERS = 10_000
 _HOSTILE = (RecursionError, OverflowError, MemoryError)  # what a crafted header provokes
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
@@ -43,6 +44,25 @@ _METADATA = re.compile(r"metadata/(\d+\.)?(root|targets|snapshot|timestamp)\.jso
 _FOLDERS = {"blobs", "blobs/sha256", "metadata"}
 _STATE_FILES = ("S0", "S1")  # mark a store, see `edgepack_runtime.store.record`
 _TOP = {"oci-layout", "index.json"}
+
+
+class _Header(tarfile.TarInfo):
+    """A header of an archive that holds plain files and folders only.
+
+    Extended headers (pax, long names, sparse files) are refused before their bodies are read,
+    which `tarfile` would do at whatever size they claim.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        """Read 512 bytes."""
+        header = super().frombuf(buf, encoding, errors)
+        if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
+            raise TrustError(
+                f"member {header.name!r} does not belong in a bundle: it is no plain file of a "
+                "USTAR archive"
+            )
+        return header
 
 
 class Layout(Protocol):
@@ -59,9 +79,10 @@ class FolderLayout:
         self._root = root
 
     def member(self, name: str) -> memoryview:
-        """Map one file of the folder; links are refused."""
+        """Map one file of the folder; links are refused, on the way to it as well."""
         path = self._root / name
-        if path.is_symlink() or not path.is_file():
+        on_the_way = (path, *path.parents)[: name.count("/") + 1]
+        if any(step.is_symlink() for step in on_the_way) or not path.is_file():
             raise TrustError(f"{self._root}: {name} is missing or not a plain file")
         return _map(path)
 
@@ -224,16 +245,17 @@ def scan(path: Path, length: int, stream: BinaryIO | None = None) -> dict[str, t
     """
     spans: dict[str, tuple[int, int]] = {}
     try:
-        with tarfile.open(path, "r:", fileobj=stream) as archive:
+        with tarfile.open(path, "r:", fileobj=stream, tarinfo=_Header) as archive:
             for count, item in enumerate(archive):
                 if count >= _MAX_MEMBERS:
                     raise TrustError(f"{path}: more than {_MAX_MEMBERS} members")
                 name = item.name.removeprefix("./")
                 if item.isdir() and name in {".", *_FOLDERS}:
                     continue
-                plain = item.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not item.issparse()
-                if not plain or not _belongs(name) or name in spans:
+                if item.isdir() or not _belongs(name) or name in spans:
                     raise TrustError(f"{path}: member {item.name!r} does not belong in a bundle")
+                if name in _TOP and item.size > _MAX_TOP:
+                    raise TrustError(f"{path}: {name} is larger than {_MAX_TOP} bytes")
                 if item.offset_data + item.size > length:
                     raise TrustError(f"{path}: truncated inside {name}")
                 spans[name] = (item.offset_data, item.size)
@@ -260,10 +282,10 @@ def _running(store: Path) -> Bundle:
 
 def _open_layout(layout: Layout) -> tuple[str, dict[str, int], Manifest, list[Any]]:
     """Return the digest, the sizes of both manifests by digest, the manifest and the report."""
-    marker = _object(layout.member("oci-layout"), "oci-layout")
+    marker = _object(layout.member("oci-layout"), "oci-layout", _MAX_TOP)
     if marker.get("imageLayoutVersion") != "1.0.0":
         raise TrustError("oci-layout does not say imageLayoutVersion 1.0.0")
-    index = _object(layout.member("index.json"), "index.json")
+    index = _object(layout.member("index.json"), "index.json", _MAX_TOP)
     entries = index.get("manifests")
     if index.get("schemaVersion") != 2 or not isinstance(entries, list) or len(entries) != 1:
         raise TrustError("index.json does not hold exactly one manifest")
@@ -326,9 +348,9 @@ def _checked(layout: Layout, sha256: str, size: int, what: str) -> memoryview:
     return content
 
 
-def _object(content: memoryview, what: str) -> dict[str, Any]:
-    if len(content) > _MAX_JSON:
-        raise TrustError(f"{what} is larger than {_MAX_JSON} bytes")
+def _object(content: memoryview, what: str, most: int = _MAX_JSON) -> dict[str, Any]:
+    if len(content) > most:
+        raise TrustError(f"{what} is larger than {most} bytes")
     try:
         value = json.loads(bytes(content), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as exc:

@@ -9,13 +9,12 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
 
-from edgepack_runtime.errors import EdgepackError, InputError
+from edgepack_runtime.errors import InputError
 from edgepack_runtime.model import Model, load
 from edgepack_runtime.store import Store
 
 _log = logging.getLogger(__name__)
 _SHORTEST, _LONGEST = 30.0, 3600.0  # seconds until a release that did not load is tried again
-_TROUBLE = (EdgepackError, OSError, MemoryError, RuntimeError, ValueError)  # of any engine
 
 
 class Follower:
@@ -68,8 +67,8 @@ class Follower:
                 return False
             try:
                 switched = self._switch()
-            except _TROUBLE as exc:
-                if self._model is None:
+            except BaseException as exc:  # a tokenizer that panics raises no `Exception`
+                if self._model is None or isinstance(exc, KeyboardInterrupt | SystemExit):
                     raise
                 self._pause = min(2 * self._pause, _LONGEST) if seq == self._failed else _SHORTEST
                 self._failed, self._again = seq, time.monotonic() + self._pause

@@ -17,7 +17,7 @@ from edgepack_runtime.device import check_threads, cores, probe
 from edgepack_runtime.errors import DeviceError, InputError
 from edgepack_runtime.fit import unmet
 from edgepack_runtime.manifest import Task, Variant
-from edgepack_runtime.prepare import compiled_folder
+from edgepack_runtime.prepare import compiled_folder, distrust
 from edgepack_runtime.ranking import Choice, named, rank
 from edgepack_runtime.selftest import selftest
 from edgepack_runtime.text import INPUTS, TextEncoder, Tokens
@@ -224,6 +224,7 @@ def load(
             model = open_variant(bundle, candidate, threads or best_threads.get(candidate.name))
         except DeviceError as exc:
             rejected[candidate.name] = str(exc)
+            distrust(bundle, candidate, device)
             if not allow_fallback:
                 raise DeviceError(
                     f"{bundle.path}: variant {candidate.name} does not load: {exc}. "

@@ -9,10 +9,16 @@ from typing import Any
 
 
 def cache_folder() -> Path:
-    """Return `$EDGEPACK_CACHE`, or `edgepack` below `$XDG_CACHE_HOME` or `~/.cache`."""
+    """Return `$EDGEPACK_CACHE`, or `edgepack` below `$XDG_CACHE_HOME` or `~/.cache`.
+
+    A user without a home, as containers have, gets a folder that cannot be made: nothing is kept.
+    """
     if override := os.environ.get("EDGEPACK_CACHE"):
         return Path(override)
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        base = os.devnull
     return Path(base) / "edgepack"
 
 

@@ -5,12 +5,16 @@ Such a variant says so (`prepare` in its options), and `load` leaves it alone un
 the cache and has passed its golden inputs here.  Meanwhile the best of the others answers.
 
 What is compiled is kept by content and by what it depends on of this machine: another driver or
-engine is another folder, and the old one is removed.  One process compiles at a time.
+engine is another folder, and the old one is removed.  One process compiles at a time.  The mark
+that says so holds the digests of what was compiled: files that a power cut left torn are made
+again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +30,7 @@ from edgepack_runtime.manifest import Variant
 from edgepack_runtime.paths import cache_folder, of_its_own, write_whole
 
 _POLL = 0.2
+_MARK = ".prepared"
 _MOST_SAID = 2000
 Tick = Callable[[str, float], None]
 
@@ -56,6 +61,12 @@ def prepared(bundle: Bundle, variant: Variant, device: Device) -> bool:
     return _said(bundle, variant, device) == ""
 
 
+def distrust(bundle: Bundle, variant: Variant, device: Device) -> None:
+    """Forget that a variant was compiled, because it does not load: the next `prepare` does it."""
+    with suppress(OSError):
+        _mark(bundle, variant, device).unlink()
+
+
 def prepare(bundle: Bundle, tick: Tick | None = None, *, again: bool = True) -> dict[str, str]:
     """Compile and self-test every variant that needs it.
 
@@ -77,7 +88,11 @@ def prepare(bundle: Bundle, tick: Tick | None = None, *, again: bool = True) -> 
         with _alone(compiled_folder(bundle, variant, device)):
             said = _said(bundle, variant, device)
             if said is None or (said and again):
+                had = _made(compiled_folder(bundle, variant, device))
                 said = _compile(bundle, variant, tick)
+                if said and had:  # an engine does not replace a file that it cannot read
+                    _remove(had)
+                    said = _compile(bundle, variant, tick)
                 _keep(bundle, variant, device, said)
             found[variant.name] = said
             _prune(compiled_folder(bundle, variant, device))
@@ -112,22 +127,50 @@ def _compile(bundle: Bundle, variant: Variant, tick: Tick | None) -> str:
 
 def _said(bundle: Bundle, variant: Variant, device: Device) -> str | None:
     """Return what came of compiling a variant: empty if it is ready, None if it was not tried."""
+    mark = _mark(bundle, variant, device)
     try:
-        kept = json.loads(_mark(bundle, variant, device).read_text())["said"]
-    except (OSError, ValueError, KeyError, TypeError):
+        kept = json.loads(mark.read_text())
+        said, made = kept["said"], kept["made"]
+        if not said and any(_digest(mark.parent / name) != digest for name, digest in made.items()):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return kept if isinstance(kept, str) else None
+    return said if isinstance(said, str) else None
 
 
 def _keep(bundle: Bundle, variant: Variant, device: Device, said: str) -> None:
-    write_whole(_mark(bundle, variant, device), json.dumps({"said": said}).encode())
+    """Make what was compiled durable, then say so."""
+    mark = _mark(bundle, variant, device)
+    made = {} if said else {path.name: _digest(path, sync=True) for path in _made(mark.parent)}
+    write_whole(mark, json.dumps({"said": said, "made": made}).encode())
     if not said:
         tuned.forget(bundle.digest)  # an election without this variant
 
 
 def _mark(bundle: Bundle, variant: Variant, device: Device) -> Path:
-    name = f"{bundle.digest.removeprefix('sha256:')}-{variant.name}.prepared"
+    name = f"{bundle.digest.removeprefix('sha256:')}-{variant.name}{_MARK}"
     return compiled_folder(bundle, variant, device) / name
+
+
+def _made(folder: Path) -> list[Path]:
+    """Return the files that a compiler left, marks aside."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in found if path.is_file() and path.suffix != _MARK)
+
+
+def _remove(made: Iterable[Path]) -> None:
+    for path in made:
+        path.unlink(missing_ok=True)
+
+
+def _digest(path: Path, *, sync: bool = False) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            found.update(piece)
+        if sync:
+            os.fsync(stream.fileno())
+    return found.hexdigest()
 
 
 @contextmanager

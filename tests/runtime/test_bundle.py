@@ -95,6 +95,17 @@ def test_a_link_in_a_folder_is_refused(tmp_path: Path) -> None:
         Bundle.open(folder).verify()
 
 
+@pytest.mark.parametrize("link", ["blobs", "blobs/sha256"])
+def test_a_link_on_the_way_is_refused(link: str, tmp_path: Path) -> None:
+    """A folder of a bundle folder that is a symbolic link is refused."""
+    folder = handmade.bundle(tmp_path / "folder", layout="folder")
+    moved = tmp_path / "moved"
+    shutil.move(folder / link, moved)
+    (folder / link).symlink_to(moved)
+    with pytest.raises(TrustError, match="plain file"):
+        Bundle.open(folder)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

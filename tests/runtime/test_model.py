@@ -285,3 +285,15 @@ def test_an_option_that_no_bundle_may_have_is_refused(
     )  # fmt: skip
     with pytest.raises(TrustError, match=r"which no bundle may|must be"):
         engines.find(engine).open_session({"model.onnx": memoryview(b"")}, variant, 1, None)
+
+
+def test_a_user_without_a_home_has_no_cache(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No HOME and no entry in the list of users, as in a container: a bundle loads."""
+    for name in ("HOME", "XDG_CACHE_HOME", "EDGEPACK_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nobody(_: int) -> None:
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    assert load(path)("turn on the lights")

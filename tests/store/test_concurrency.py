@@ -55,7 +55,7 @@ def read(store: Store, seen: list[str]) -> None:
     for _ in range(3):
         with store.reading() as bundle:
             assert bundle is not None
-            for _ in range(30):
+            for _ in range(15):
                 for digest in bundle.blobs():
                     bundle.blob(digest)
             seen.append(bundle.digest)

@@ -191,4 +191,21 @@ def test_the_real_disk_does_what_the_model_says(releases: Releases, tmp_path: Pa
         path.relative_to(tmp_path).as_posix(): path.read_bytes()
         for path in tmp_path.rglob("*") if path.is_file()
     }  # fmt: skip
-    assert found == {path: file.current for path, file in model._names.items()}
+    files = {path: file.current for path, file in model._names.items() if not file.folder}
+    assert found == files
+
+
+def test_the_folders_of_a_store_are_durable(
+    releases: Releases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each folder that a first install makes is synced where its name stands."""
+    synced: set[Path] = set()
+    monkeypatch.setattr(
+        "edgepack_runtime.store.storage.os.fsync",
+        lambda handle: synced.add(Path(f"/proc/self/fd/{handle}").readlink()),
+    )
+    root = tmp_path / "var/lib/store"
+    store = Store.at(root)
+    with store.alone():
+        store.install(releases[0])
+    assert {tmp_path, tmp_path / "var", tmp_path / "var/lib", root, root / "blobs"} <= synced

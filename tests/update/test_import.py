@@ -185,7 +185,7 @@ def test_a_member_that_does_not_belong_is_refused(tmp_path: Path) -> None:
     import tarfile
 
     path = handmade.bundle(tmp_path / "b.epk")
-    with tarfile.open(path, "a") as archive:
+    with tarfile.open(path, "a", format=tarfile.USTAR_FORMAT) as archive:
         archive.add(__file__, "metadata/../evil.json")
     with pytest.raises(EdgepackError, match="does not belong"):
         Bundle.open(path)

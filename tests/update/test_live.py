@@ -105,6 +105,59 @@ def test_a_release_that_does_not_load_leaves_the_one_before(
     model.close()
 
 
+class PanicError(BaseException):
+    """What a tokenizer raises that panics: no `Exception`."""
+
+
+@pytest.mark.parametrize("error", [PanicError, Exception])
+def test_a_release_that_panics_does_not_end_the_following(
+    place: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """Whatever loading a bad release raises, the next good one is followed."""
+    device = new_device(place)
+    take_update(device)
+    failed = Event()
+
+    def panic(_: object) -> object:
+        failed.set()
+        raise error("index out of bounds")
+
+    model = er.follow(place / "device", every=0.01)
+    publish(place, make_bundle(place, 2))
+    with monkeypatch.context() as patch:
+        patch.setattr("edgepack_runtime.live.load", panic)
+        take_update(device)
+        assert failed.wait(10)
+    publish(place, make_bundle(place, 3))
+    wait_for(model, take_update(device))
+    model.close()
+
+
+def test_readers_do_not_stop_updates_for_want_of_room(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anyone may lock a blob that anyone may read: when room is needed, that does not count."""
+    device = new_device(place)
+    first = take_update(device).removeprefix("sha256:")
+    store = device.store
+    with store.storage.lock(f"{BLOBS}/{first}", shared=True):
+        for release in (2, 3):
+            publish(place, make_bundle(place, release))
+            take_update(device)
+        assert store.collect() == 0
+        monkeypatch.setattr(
+            store.storage, "free", lambda: 0 if first in store.storage.names(BLOBS) else 1 << 30
+        )
+        store.make_room(1000)
+    assert first not in store.storage.names(BLOBS)
+
+
+def test_the_lock_of_writers_is_for_their_user_alone(place: Path) -> None:
+    """Who cannot open the file cannot hold updates back."""
+    with Store.at(place / "device").alone():
+        assert (place / "device/lock").stat().st_mode & 0o777 == 0o600
+
+
 def test_what_somebody_reads_is_not_collected(place: Path) -> None:
     """Two updates later its blobs are still there; once it is let go they are not."""
     device = new_device(place)

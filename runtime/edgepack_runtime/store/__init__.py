@@ -84,6 +84,8 @@ class Store:
         for name, size in missing.items():
             self.blobs.receive(name, size, (), partial(rest, bundle.blob(name)))
         self.storage.sync_folder(BLOBS)
+        if not (state.active or state.previous or state.trial):
+            self.storage.sync_folder("")  # the folder of the blobs may be new
         new = replace(state, trial=bundle.digest, attempts=ATTEMPTS)
         return records.write(self.storage, new.raised(floors or {}))
 
@@ -281,10 +283,11 @@ class Store:
         raised = replace(state.raised(floors), root=root or state.root)
         return state if raised == state else self._write(raised)
 
-    def collect(self, keep: Collection[str] = ()) -> int:
+    def collect(self, keep: Collection[str] = (), *, spare_readers: bool = True) -> int:
         """Remove what no release needs or somebody reads, nor `keep` names; return the bytes."""
         state = self.state
-        return self.blobs.collect(filter(None, (state.active, state.previous, state.trial)), keep)
+        releases = filter(None, (state.active, state.previous, state.trial))
+        return self.blobs.collect(releases, keep, spare_readers=spare_readers)
 
     def _write(self, record: Record) -> Record:
         return records.write(self.storage, record)
@@ -326,6 +329,8 @@ class Store:
         if self.storage.free() < needed and settled:
             self._write(replace(self.state, previous=""))  # better than never to update again
             self.collect(keep)
+        if self.storage.free() < needed:
+            self.collect(keep, spare_readers=False)  # any local user can hold a reader's lock
         if (free := self.storage.free()) < needed:
             raise DeviceError(
                 f"the store needs {needed / 1e6:.1f} MB more, {free / 1e6:.1f} MB are free"

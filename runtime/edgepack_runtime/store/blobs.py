@@ -110,14 +110,16 @@ class Blobs:
             self._storage.create(part)
         return good
 
-    def collect(self, releases: Iterable[str], keep: Collection[str]) -> int:
+    def collect(
+        self, releases: Iterable[str], keep: Collection[str], *, spare_readers: bool = True
+    ) -> int:
         """Remove what none of these releases needs, nor `keep` names; return the bytes.
 
-        What somebody reads is kept.  Nothing is synced: what a cut brings back is collected the
-        next time.
+        What somebody reads is kept, unless readers are not to be spared.  Nothing is synced: what a
+        cut brings back is collected the next time.
         """
         wanted = self._wanted(releases)
-        if wanted is not None:
+        if wanted is not None and spare_readers:
             wanted |= self._read_by_others(wanted)
         freed = 0
         for folder, kept in ((PARTS, set(keep)), (BLOBS, wanted)):

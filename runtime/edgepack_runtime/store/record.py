@@ -152,15 +152,17 @@ def write(storage: Storage, record: Record) -> Record:
 def prepare(storage: Storage) -> None:
     """Make the two files, empty of state, if they are not there whole.
 
-    Their names must last before the first state is written; their bytes become durable with it.
+    Their names, and that of their folder, must last before the first state is written; their bytes
+    become durable with it.
     """
     storage.make_folder("")
     missing = [path for path in FILES if storage.size(path) != SIZE]
     for path in missing:
         storage.create(path)
         storage.append(path, bytes(SIZE))
-    if missing:
+    if missing or not _found(storage):  # an earlier try may have been killed before it got so far
         storage.sync_folder("")
+        storage.sync_folder("..")
 
 
 def _found(storage: Storage) -> list[tuple[int, Record]]:

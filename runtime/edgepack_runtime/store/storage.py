@@ -1,9 +1,9 @@
 """The one way to the disk of a store: few operations, each of known durability.
 
 What survives a power cut: the bytes of a file that was synced, under a name whose folder was
-synced after the name was made.  Nothing else is promised, so everything in the store is built
-from these operations and proven by the crash explorer of the tests, which enumerates what a cut
-may leave behind.
+synced after the name was made, and so the folder's own name.  Nothing else is promised, so
+everything in the store is built from these operations and proven by the crash explorer of the
+tests, which enumerates what a cut may leave behind.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Storage(Protocol):
         """Return the names in a folder, sorted; empty if it is not there."""
 
     def make_folder(self, path: str) -> None:
-        """Make a folder if it is not there."""
+        """Make a folder if it is not there, under a name that may not last."""
 
     def create(self, path: str) -> None:
         """Make an empty file; one that is there loses this name, and keeps its bytes."""
@@ -52,7 +52,7 @@ class Storage(Protocol):
         """Make a file's bytes durable."""
 
     def sync_folder(self, path: str) -> None:
-        """Make the names in a folder durable."""
+        """Make the names in a folder durable; `..` is the one that the store's own stands in."""
 
     def rename(self, old: str, new: str) -> None:
         """Give a file another name, in one step; what had that name is gone."""
@@ -131,7 +131,11 @@ class Disk:
             return []
 
     def make_folder(self, path: str) -> None:
-        """Make a folder if it is not there."""
+        """Make a folder if it is not there; those above the store's own last when it returns."""
+        for above in reversed(self.root.absolute().parents):
+            if not above.is_dir():
+                above.mkdir(exist_ok=True)
+                _sync(above.parent, os.O_RDONLY)
         (self.root / path).mkdir(parents=True, exist_ok=True)
 
     def create(self, path: str) -> None:
@@ -191,13 +195,18 @@ class Disk:
 def _locked(path: Path, *, shared: bool) -> Iterator[bool]:
     import fcntl
 
-    with path.open("rb" if shared else "ab") as stream:
+    # Whoever can open a file can lock it: the one that writers lock is for its owner alone.
+    flags = os.O_RDONLY if shared else os.O_WRONLY | os.O_CREAT
+    handle = os.open(path, flags, 0o600)
+    try:
         try:
-            fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
         else:
             yield True
+    finally:
+        os.close(handle)
 
 
 def _sync(path: Path, flags: int) -> None:
