@@ -13,7 +13,6 @@ device that reads while a release is published sees the old one or the new one.
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,9 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack import keys
 from edgepack.delta import encode
+from edgepack.durable import write
+from edgepack.keys import alone
+from edgepack.metadata import load
 from edgepack.pack import Member, write_archive
-from edgepack.repository import Repository, alone, load, newest
-from edgepack.site import METADATA, Site, opened, write
+from edgepack.repository import Repository
+from edgepack.site import Site, opened
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import InputError, NothingToDoError, TrustError
 from edgepack_runtime.store.layout import BLOBS
@@ -131,7 +133,9 @@ def export(where: Where, out: Path, key_folder: Path, days: int) -> datetime:
         raise InputError(f"{out} is not empty; choose another folder")
     with alone(key_folder), opened(where) as site:
         channel = Repository(site, key_folder)
-        expires = _copy_for(days, site, out, key_folder)
+        files, expires = channel.copy(_positive(days))
+        for path, content in files.items():
+            write(out / path, content)
         # The channel counts up too: who takes the copy must not find the channel older.
         channel.save(set())
         for target in channel.targets.signed.targets.values():
@@ -151,10 +155,10 @@ def export_file(parcel: Parcel, where: Where, out: Path, key_folder: Path) -> da
         TrustError: a blob of the channel is damaged.
 
     """
-    with alone(key_folder), opened(where) as site, TemporaryDirectory() as copy:
-        channel = Repository(site, key_folder)  # what broke off is finished here, not in the copy
+    with alone(key_folder), opened(where) as site:
+        channel = Repository(site, key_folder)
         found = _named(parcel.name, channel.targets.signed.targets, where)
-        expires = _copy_for(parcel.days, site, Path(copy), key_folder)
+        files, expires = channel.copy(_positive(parcel.days))
         carried = _blobs_of(site, found.hashes["sha256"])
         if parcel.light:
             carried = _light(site, found, carried)
@@ -162,7 +166,7 @@ def export_file(parcel: Parcel, where: Where, out: Path, key_folder: Path) -> da
         members: dict[str, Member] = {
             top: bytes(layout.member(top)) for top in ("oci-layout", "index.json")
         }
-        members |= {f"{METADATA}/{path.name}": path for path in newest(Path(copy))}
+        members |= files
         members |= {f"{BLOBS}/sha256/{sha256}": site.blob(sha256) for sha256 in sorted(carried)}
         write_archive(members, out)
     return expires
@@ -195,16 +199,10 @@ def _deltas_of(target: TargetFile) -> dict[str, str]:
     return {delta["sha256"]: delta["blob"] for delta in target.custom.get("deltas", [])}
 
 
-def _copy_for(days: int, site: Site, out: Path, key_folder: Path) -> datetime:
-    """Copy a channel's metadata, good for so many days; return when the first of it runs out."""
+def _positive(days: int) -> int:
     if days < 1:
         raise InputError(f"an export is valid for a day or more, not {days}")
-    shutil.copytree(site.folder / METADATA, out / METADATA, dirs_exist_ok=True)
-    copy = Repository(Site(out), key_folder)
-    copy.days["timestamp"] = copy.days["snapshot"] = days
-    copy.save(set())
-    signed = (copy.root.signed, copy.targets.signed, copy.timestamp.signed)
-    return min(metadata.expires for metadata in signed)
+    return days
 
 
 def releases(where: Where) -> dict[str, dict[str, Any]]:

@@ -6,11 +6,12 @@ too; one each for snapshot and timestamp, which the publishing machine uses ever
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgepack.durable import make_folder, write
 from edgepack_runtime.errors import InputError, NothingToDoError
 
 if TYPE_CHECKING:
@@ -34,8 +35,25 @@ def init(folder: Path) -> list[Path]:
         raise NothingToDoError(
             f"{folder} holds {existing[0]}.pem already; edgepack keys rotate replaces a key"
         )
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(folder, 0o700)
     return [make(folder, name) for name in NAMES]
+
+
+def role(name: str) -> str:
+    """Return the role of a key: `root-1` is one of root's."""
+    return name.partition("-")[0]
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Let one command at a time sign with these keys."""
+    import fcntl
+
+    if not folder.is_dir():
+        raise InputError(f"no keys at {folder}; edgepack keys init makes them")
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def make(folder: Path, name: str) -> Path:
@@ -50,13 +68,7 @@ def make(folder: Path, name: str) -> Path:
     key = Ed25519PrivateKey.generate()
     content = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     path = folder / f"{name}.pem"
-    work = path.with_suffix(".part")
-    handle = os.open(work, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    work.replace(path)
+    write(folder.resolve() / path.name, content, _PRIVATE)
     return path
 
 

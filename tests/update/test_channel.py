@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from fleet import NAME, light_change, make_bundle, new_device, publish, take_update
 
-from edgepack import channel, keys, repository, site
+from edgepack import channel, durable, keys, repository, site
 from edgepack.cli import main as host
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import (
@@ -192,7 +192,7 @@ def test_a_publish_that_was_interrupted_is_finished(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Targets were written, the rest was not: the same command completes it."""
-    write = site.write
+    write = durable.write
 
     def stops(path: Path, content: bytes) -> None:
         if path.name.endswith("snapshot.json"):
