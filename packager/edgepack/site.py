@@ -264,6 +264,6 @@ def shown(text: str) -> str:
 
 def _taken(what: str) -> EdgepackError:
     return EdgepackError(
-        f"{what} was written by another machine meanwhile: it stays, and nothing that devices "
-        "read was changed from here; run the same command again, from one machine at a time"
+        f"{what} was written by another machine meanwhile: the channel is the other's; run the "
+        "same command again, from one machine at a time"
     )

@@ -94,6 +94,32 @@ def test_a_rotation_that_cannot_be_signed_changes_nothing(place: Path) -> None:
     assert take_update(new_device(place))
 
 
+@pytest.mark.parametrize("name", keys.ROOTS)
+def test_a_lost_root_key_is_replaced(place: Path, name: str) -> None:
+    """With two of three root keys the third gets a successor, and then any two sign again."""
+    own = place / "keys"
+    (own / f"{name}.pem").unlink()
+    channel.rotate(name, place / "channel", own)
+    assert sorted(keys.present(own, keys.ROOTS)) == sorted(keys.ROOTS)
+    other = next(root for root in keys.ROOTS if root != name)
+    (own / f"{other}.pem").unlink()
+    channel.rotate(other, place / "channel", own)
+    root = json.loads((own / "root.json").read_bytes())["signed"]
+    assert sorted(root["roles"]["root"]["keyids"]) == sorted(keys.present(own, keys.ROOTS).values())
+    publish(place, make_bundle(place, 2))
+    assert take_update(new_device(place))
+
+
+def test_a_lost_root_key_that_cannot_be_told_is_not_guessed(place: Path) -> None:
+    """With the file of a stranger among the root keys, two might be the lost one: none goes."""
+    own = place / "keys"
+    (own / "root-1.pem").unlink()
+    keys.make(own, "root-2")
+    with pytest.raises(InputError, match="holds 1 of the channel's 3 root keys"):
+        channel.rotate("root-1", place / "channel", own)
+    assert not (place / "channel/metadata/2.root.json").exists()
+
+
 def test_the_host_commands_tend_a_channel(tmp_path: Path) -> None:
     """Keys init and list, publish, channel list, retire and refresh, keys rotate."""
     run = CliRunner()

@@ -17,10 +17,16 @@ from click.testing import CliRunner
 from fleet import NAME, ONCE, light_change, make_bundle, take_update
 from server import Server, listening, serve
 
-from edgepack import channel, keys
+from edgepack import channel, keys, site
 from edgepack.cli import main as host
 from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.errors import InputError, LinkError, NothingToDoError, TrustError
+from edgepack_runtime.errors import (
+    EdgepackError,
+    InputError,
+    LinkError,
+    NothingToDoError,
+    TrustError,
+)
 from edgepack_runtime.store import Store
 from edgepack_runtime.update import Updater
 from edgepack_runtime.update.source import open_source
@@ -222,6 +228,64 @@ def test_a_blob_that_the_server_changed_is_not_exported(tmp_path: Path, web: Ser
     path.write_bytes(b"x" * path.stat().st_size)
     with pytest.raises(TrustError, match="is damaged"):
         channel.export(web.url, tmp_path / "usb", tmp_path / "keys", 90)
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_of_two_machines_that_publish_at_once_one_hears_of_it(
+    tmp_path: Path, web: Server, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Before the targets or the snapshot that one uploads, another publishes: that stays."""
+    web.knows_conditions = True
+    own, rollout = tmp_path / "keys", channel.Rollout()
+    channel.publish(_small(tmp_path, 1), web.url, own, rollout)
+    shutil.copytree(own, tmp_path / "other")
+    theirs = _small(tmp_path, 4)
+
+    def races() -> None:
+        channel.publish(theirs, web.url, tmp_path / "other", rollout)
+
+    with monkeypatch.context() as patch:
+        _before_upload(at, races, patch)
+        with pytest.raises(EdgepackError, match="written by another machine meanwhile"):
+            channel.publish(_small(tmp_path, 3), web.url, own, rollout)
+    assert take_update(_device(tmp_path / "device", web.url)) == theirs.digest
+    channel.refresh(web.url, own)
+    channel.refresh(web.url, tmp_path / "other")
+    assert channel.releases(web.url)[NAME]["release"] == 4
+
+
+def test_a_server_without_conditions_loses_nothing_in_silence(
+    tmp_path: Path, web: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an upload goes over the other's file, both machines say so."""
+    own, rollout = tmp_path / "keys", channel.Rollout()
+    channel.publish(_small(tmp_path, 1), web.url, own, rollout)
+    shutil.copytree(own, tmp_path / "other")
+
+    def races() -> None:
+        channel.publish(_small(tmp_path, 2), web.url, tmp_path / "other", rollout)
+
+    with monkeypatch.context() as patch:
+        _before_upload(1, races, patch)
+        with pytest.raises(EdgepackError, match="written by another machine meanwhile"):
+            channel.publish(_small(tmp_path, 3), web.url, own, rollout)
+    with pytest.raises(TrustError, match="another machine signed with the same keys"):
+        channel.refresh(web.url, tmp_path / "other")
+
+
+def _before_upload(at: int, act: Callable[[], None], patch: pytest.MonkeyPatch) -> None:
+    """Act between the look at the place of a metadata file, the first being 1, and its upload."""
+    put, puts = site.UrlSite._put, 0
+
+    def races(self: site.UrlSite, path: str, content: bytes, *, new: bool = False) -> None:
+        nonlocal puts
+        if "/metadata/" in path:
+            puts += 1
+            if puts == at:
+                act()
+        put(self, path, content, new=new)
+
+    patch.setattr(site.UrlSite, "_put", races)
 
 
 class _Cut(BaseException):
