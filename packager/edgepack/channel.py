@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 Where = str | Path
 _WORTH = 4096  # bytes of a file that a delta is made for
-_OF_BEFORE = ("deltas", "previous")  # what is said of a release by the one before it
+_OF_BEFORE = ("deltas", "previous", "before")  # what is said of a release by the one before it
 _MOST_SHARE = 0.7  # of the whole: a larger delta is not worth its risk
 
 
@@ -91,9 +91,12 @@ def publish(bundle: Bundle, where: Where, key_folder: Path, rollout: Rollout) ->
         if known is not None and _is_new(bundle, known, wanted, behind=channel.behind):
             wanted.custom["deltas"] = list(_deltas(known, bundle, site))
             wanted.custom["previous"] = known.hashes["sha256"]
+            wanted.custom.update(_for_the_rest(known))
         elif known is not None:
             kept = {key: known.custom[key] for key in _OF_BEFORE if key in known.custom}
             wanted.custom.update(kept)
+        if _is_for_all(wanted) or _is_below(wanted.custom.get("before"), rollout.minimum):
+            wanted.custom.pop("before", None)
         bundle.verify()
         for digest in bundle.blobs():
             site.write(f"{BLOBS}/{digest}", bytes(bundle.blob(digest)))
@@ -139,7 +142,7 @@ def export(where: Where, out: Path, key_folder: Path, days: int) -> datetime:
         # The channel counts up too: who takes the copy must not find the channel older.
         channel.save(set())
         for target in channel.targets.signed.targets.values():
-            for sha256 in _blobs_of(site, target.hashes["sha256"]) | _deltas_of(target).keys():
+            for sha256 in _all_blobs(site, target):
                 write(out / BLOBS / sha256, site.blob(sha256))
     return expires
 
@@ -192,6 +195,30 @@ def _light(site: Site, target: TargetFile, blobs: set[str]) -> set[str]:
 def _blobs_of(site: Site, sha256: str) -> set[str]:
     """Return the blobs of a release, its OCI manifest and itself included."""
     return set(site.release(sha256).blobs())
+
+
+def _all_blobs(site: Site, target: TargetFile) -> set[str]:
+    """Return what devices may ask for: of the release, its deltas, and the one for the rest."""
+    found = _blobs_of(site, target.hashes["sha256"]) | _deltas_of(target).keys()
+    if before := target.custom.get("before"):
+        found |= _blobs_of(site, before["sha256"])
+    return found
+
+
+def _is_for_all(target: TargetFile) -> bool:
+    return bool(target.custom["percent"] == 100 and not target.custom["cohorts"])
+
+
+def _is_below(before: dict[str, Any] | None, minimum: int) -> bool:
+    return before is not None and before["release"] < minimum
+
+
+def _for_the_rest(known: TargetFile) -> dict[str, Any]:
+    """Return the release for devices that a staged one is not for: the last that was for all."""
+    if not _is_for_all(known):
+        return {key: known.custom[key] for key in ("before",) if key in known.custom}
+    said = {key: value for key, value in known.custom.items() if key not in _OF_BEFORE}
+    return {"before": {**said, "sha256": known.hashes["sha256"], "size": known.length}}
 
 
 def _deltas_of(target: TargetFile) -> dict[str, str]:

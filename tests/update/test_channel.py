@@ -45,6 +45,44 @@ def test_a_rollout_reaches_its_share_of_devices(place: Path) -> None:
     assert not cohort._chosen(_offer(place, 100, ("stable",)))
 
 
+def test_a_staged_rollout_leaves_the_rest_their_release(place: Path) -> None:
+    """Who is not chosen gets, or repairs, the last release for all; in the end all get the new."""
+    first = Bundle.open(place / "r1.epk")
+    publish(place, make_bundle(place, 2), cohorts=("beta",))
+    third = make_bundle(place, 3)
+    publish(place, third, percent=0)
+    device = new_device(place)
+    assert take_update(device) == first.digest
+    with pytest.raises(NothingToDoError):
+        device.check()
+    blob = max((place / "device/blobs").iterdir(), key=lambda path: path.stat().st_size)
+    blob.write_bytes(b"x" * blob.stat().st_size)
+    assert device.install(device.check()).digest == first.digest
+    channel.export(place / "channel", place / "stick", place / "keys", 9)
+    shutil.rmtree(place / "device")
+    assert take_update(new_device(place, Folder(place / "stick"))) == first.digest
+    publish(place, third)
+    assert "before" not in channel.releases(place / "channel")[NAME]
+    assert take_update(device) == third.digest
+
+
+def test_a_device_ahead_of_a_narrowed_rollout_stays(place: Path) -> None:
+    """It took the new release and is not chosen any more: no error, and it does not go back."""
+    publish(place, make_bundle(place, 2), cohorts=("beta",))
+    policy = Policy(cohort="beta", attempts=1)
+    take_update(new_device(place, policy=policy))
+    with pytest.raises(NothingToDoError, match="not rolled out"):
+        new_device(place).check()
+
+
+def test_a_minimum_is_not_undercut_by_the_release_for_the_rest(place: Path) -> None:
+    """A release below the least one that the owner names is offered to nobody."""
+    rollout = channel.Rollout(percent=0, minimum=2)
+    channel.publish(make_bundle(place, 2), place / "channel", place / "keys", rollout)
+    with pytest.raises(NothingToDoError, match="not rolled out"):
+        new_device(place).check()
+
+
 def _offer(place: Path, percent: int, cohorts: tuple[str, ...]) -> Any:
     from edgepack_runtime.update.trust import Offer
 

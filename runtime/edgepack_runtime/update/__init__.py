@@ -116,6 +116,8 @@ class Updater:
             also=TrustError,  # a mirror that is stale or behind a portal must not block the others
         )
         self.store.raise_floors({f"{MINIMUM}{self.name}": offer.minimum} if offer.minimum else {})
+        if not self.policy.insist and not self._chosen(offer):
+            offer = self._for_the_rest(offer, state.floors.get(self._counter, 0))
         digest = f"sha256:{offer.sha256}"
         if offer.release < state.floors.get(self._counter, 0):
             raise TrustError(
@@ -123,8 +125,6 @@ class Updater:
                 f"{state.floors[self._counter]} ran here before"
             )
         self.store.check_wanted(digest)
-        if not self.policy.insist and not self._chosen(offer):
-            raise NothingToDoError(f"release {offer.version} is not rolled out to this device yet")
         return offer
 
     def install(self, offer: Offer) -> Bundle:
@@ -316,6 +316,12 @@ class Updater:
                 pause = min(2 * pause, 300.0)
         assert failure is not None  # noqa: S101 (there was an attempt)
         raise failure
+
+    def _for_the_rest(self, offer: Offer, floor: int) -> Offer:
+        """Return the release that goes with a staged one, unless this device has a newer one."""
+        if offer.before is None or offer.before.release < floor:
+            raise NothingToDoError(f"release {offer.version} is not rolled out to this device yet")
+        return offer.before
 
     def _chosen(self, offer: Offer) -> bool:
         """Tell whether this device is among those that take a release: the same ones every time."""
