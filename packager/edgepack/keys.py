@@ -85,13 +85,25 @@ def signer(folder: Path, name: str) -> CryptoSigner:
 
     path = folder / f"{name}.pem"
     try:
-        key = load_pem_private_key(path.read_bytes(), None)
+        content = path.read_bytes()
+        open_to_others = path.stat().st_mode & 0o077
+        key = load_pem_private_key(content, None)
     except OSError as exc:
         raise InputError(
             f"no key at {path}: {exc.strerror}; edgepack keys init makes them"
         ) from exc
     except (ValueError, TypeError) as exc:
+        if b"ENCRYPTED" in content:
+            raise InputError(
+                f"{path} has a passphrase, which edgepack cannot ask for: write it without one "
+                "(openssl pkey -in OLD -out NEW) to a disk that is encrypted as a whole"
+            ) from exc
         raise InputError(f"{path} is no key: {exc}") from exc
+    if open_to_others:
+        raise InputError(
+            f"{path} can be read or written by others: chmod 600 it, or mount its disk with "
+            "umask=077; if others could reach it, edgepack keys rotate replaces it"
+        )
     if not isinstance(key, Ed25519PrivateKey):
         raise InputError(f"{path} is no Ed25519 key")
     return CryptoSigner(key)

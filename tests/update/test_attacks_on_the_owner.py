@@ -6,13 +6,23 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from fleet import NAME, make_bundle, new_device, publish, take_update
+from server import listening
 
 from edgepack import channel, durable, repository, site
+from edgepack.cli import main as host
 from edgepack_runtime.errors import InputError, LinkError, TrustError
 from edgepack_runtime.update.source import Folder
 
@@ -183,6 +193,58 @@ def test_no_number_is_signed_twice(place: Path, server: Server) -> None:
     server.takes = 1 << 30
     channel.retire(NAME, server.url, place / "keys")
     assert (place / "channel/metadata/6.targets.json").is_file()
+
+
+def test_keys_are_for_their_owner_alone(place: Path) -> None:
+    """They are written with mode 600, by a rotation too; a key that others can reach is refused."""
+    channel.rotate("timestamp", place / "channel", place / "keys")
+    for path in (place / "keys").glob("*.pem"):
+        assert path.stat().st_mode & 0o777 == 0o600
+    (place / "keys/timestamp.pem").chmod(0o644)
+    with pytest.raises(InputError, match=r"timestamp\.pem can be read or written by others"):
+        channel.refresh(place / "channel", place / "keys")
+
+
+def test_a_key_with_a_passphrase_is_said(place: Path) -> None:
+    """The error names the passphrase and the way out."""
+    path = place / "keys/timestamp.pem"
+    key = load_pem_private_key(path.read_bytes(), None)
+    path.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    )
+    with pytest.raises(InputError, match="has a passphrase"):
+        channel.refresh(place / "channel", place / "keys")
+
+
+def test_unsigned_text_reaches_no_terminal(place: Path) -> None:
+    """What a host writes into the metadata is listed without control characters."""
+    path = place / "channel/metadata/2.targets.json"
+    value = json.loads(path.read_bytes())
+    value["signed"]["targets"][NAME]["custom"]["version"] = "\x1b[2J\r1.1"
+    path.write_text(json.dumps(value))
+    said = CliRunner().invoke(host, ["channel", "list", str(place / "channel")]).output
+    assert "?[2J?1.1" in said
+    assert "\x1b" not in said
+
+
+def test_a_host_that_has_every_root_comes_to_an_end() -> None:
+    """Roots without end are given up after as many as a device would follow."""
+    asked = []
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            version = int(self.path.rpartition("/")[2].partition(".")[0])
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"signed": {"version": version}}).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with listening(Endless) as url, pytest.raises(InputError, match="more than 256 versions"):
+        channel.releases(url)
+    assert len(asked) == 257
 
 
 def test_a_damaged_memory_is_said(place: Path) -> None:
