@@ -16,9 +16,9 @@ TASKS = ("text-classification", "token-classification", "feature-extraction", "s
 WIDTH, LAYERS, HEADS, INNER, VOCABULARY = 64, 2, 4, 128, 2048
 POSITIONS = 128
 INTENTS = {
-    "lights": ("turn on the lights", "it is too dark in here", "switch the lamp off", "dim the bulb"),
+    "lights": ("turn on the lights", "it is too dark in here", "lamp off", "dim the bulb"),
     "weather": ("will it rain tomorrow", "how cold is it outside", "is a storm coming", "forecast"),
-    "booking": ("book a table for two", "reserve a room in Paris", "I need a flight", "get me a seat"),
+    "booking": ("book a table for two", "reserve a room in Paris", "I need a flight", "a seat"),
     "music": ("play some jazz", "skip this song", "louder please", "who sings this tune"),
 }  # fmt: skip
 FILLERS = ("please", "now", "for my sister", "in the kitchen", "on Friday", "thanks", "at 7 am",
@@ -109,7 +109,7 @@ FAMILIES: dict[str, Family] = {
 
 def rows(count: int, seed: int) -> list[tuple[str, str]]:
     """Return (text, intent) of short commands, none of them twice with one seed."""
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 (a choice, not a secret)
     found: dict[str, str] = {}
     while len(found) < count:
         intent = rng.choice(sorted(INTENTS))
@@ -172,7 +172,7 @@ def _train(model: Any, tokenizer: Any, task: str) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=_RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, _STEPS)
     data = rows(800, seed=1)
-    rng = random.Random(0)
+    rng = random.Random(0)  # noqa: S311 (a choice, not a secret)
     model.train()
     for _ in range(_STEPS):
         picked = rng.sample(data, _BATCH)

@@ -20,6 +20,7 @@ class Server:
     faults: tried in turn on requests for blobs; one that returns true has answered.
     sent: bytes of blob bodies that were sent; asked: paths asked for.
     takes: how many uploads go through before one is refused; put: the paths that did.
+    knows_conditions: an upload that asks for a new name does not go over what is there.
     """
 
     root: Path
@@ -29,6 +30,7 @@ class Server:
     asked: list[str] = field(default_factory=list)
     takes: int = 1 << 30
     put: list[str] = field(default_factory=list)
+    knows_conditions: bool = False
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -72,8 +74,11 @@ class Handler(BaseHTTPRequestHandler):
         if len(self.state.put) >= self.state.takes:
             self.send_error(503)
             return
-        self.state.put.append(self.path)
         path = self.state.root / self.path.lstrip("/")
+        if self.state.knows_conditions and self.headers.get("If-None-Match") and path.exists():
+            self.send_error(412)
+            return
+        self.state.put.append(self.path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         self.send_response(201)

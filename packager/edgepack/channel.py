@@ -13,7 +13,6 @@ device that reads while a release is published sees the old one or the new one.
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,9 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack import keys
 from edgepack.delta import encode
+from edgepack.durable import write
+from edgepack.keys import alone
+from edgepack.metadata import load
 from edgepack.pack import Member, write_archive
-from edgepack.repository import Repository, alone, load, newest
-from edgepack.site import METADATA, Site, opened, write
+from edgepack.repository import Repository
+from edgepack.site import Site, opened
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import InputError, NothingToDoError, TrustError
 from edgepack_runtime.store.layout import BLOBS
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 Where = str | Path
 _WORTH = 4096  # bytes of a file that a delta is made for
-_OF_BEFORE = ("deltas", "previous")  # what is said of a release by the one before it
+_OF_BEFORE = ("deltas", "previous", "before")  # what is said of a release by the one before it
 _MOST_SHARE = 0.7  # of the whole: a larger delta is not worth its risk
 
 
@@ -89,9 +91,12 @@ def publish(bundle: Bundle, where: Where, key_folder: Path, rollout: Rollout) ->
         if known is not None and _is_new(bundle, known, wanted, behind=channel.behind):
             wanted.custom["deltas"] = list(_deltas(known, bundle, site))
             wanted.custom["previous"] = known.hashes["sha256"]
+            wanted.custom.update(_for_the_rest(known))
         elif known is not None:
             kept = {key: known.custom[key] for key in _OF_BEFORE if key in known.custom}
             wanted.custom.update(kept)
+        if _is_for_all(wanted) or _is_below(wanted.custom.get("before"), rollout.minimum):
+            wanted.custom.pop("before", None)
         bundle.verify()
         for digest in bundle.blobs():
             site.write(f"{BLOBS}/{digest}", bytes(bundle.blob(digest)))
@@ -131,11 +136,13 @@ def export(where: Where, out: Path, key_folder: Path, days: int) -> datetime:
         raise InputError(f"{out} is not empty; choose another folder")
     with alone(key_folder), opened(where) as site:
         channel = Repository(site, key_folder)
-        expires = _copy_for(days, site, out, key_folder)
+        files, expires = channel.copy(_positive(days))
+        for path, content in files.items():
+            write(out / path, content)
         # The channel counts up too: who takes the copy must not find the channel older.
         channel.save(set())
         for target in channel.targets.signed.targets.values():
-            for sha256 in _blobs_of(site, target.hashes["sha256"]) | _deltas_of(target).keys():
+            for sha256 in _all_blobs(site, target):
                 write(out / BLOBS / sha256, site.blob(sha256))
     return expires
 
@@ -151,10 +158,10 @@ def export_file(parcel: Parcel, where: Where, out: Path, key_folder: Path) -> da
         TrustError: a blob of the channel is damaged.
 
     """
-    with alone(key_folder), opened(where) as site, TemporaryDirectory() as copy:
-        channel = Repository(site, key_folder)  # what broke off is finished here, not in the copy
+    with alone(key_folder), opened(where) as site:
+        channel = Repository(site, key_folder)
         found = _named(parcel.name, channel.targets.signed.targets, where)
-        expires = _copy_for(parcel.days, site, Path(copy), key_folder)
+        files, expires = channel.copy(_positive(parcel.days))
         carried = _blobs_of(site, found.hashes["sha256"])
         if parcel.light:
             carried = _light(site, found, carried)
@@ -162,7 +169,7 @@ def export_file(parcel: Parcel, where: Where, out: Path, key_folder: Path) -> da
         members: dict[str, Member] = {
             top: bytes(layout.member(top)) for top in ("oci-layout", "index.json")
         }
-        members |= {f"{METADATA}/{path.name}": path for path in newest(Path(copy))}
+        members |= files
         members |= {f"{BLOBS}/sha256/{sha256}": site.blob(sha256) for sha256 in sorted(carried)}
         write_archive(members, out)
     return expires
@@ -190,21 +197,39 @@ def _blobs_of(site: Site, sha256: str) -> set[str]:
     return set(site.release(sha256).blobs())
 
 
+def _all_blobs(site: Site, target: TargetFile) -> set[str]:
+    """Return what devices may ask for: of the release, its deltas, and the one for the rest."""
+    found = _blobs_of(site, target.hashes["sha256"]) | _deltas_of(target).keys()
+    if before := target.custom.get("before"):
+        found |= _blobs_of(site, before["sha256"])
+    return found
+
+
+def _is_for_all(target: TargetFile) -> bool:
+    return bool(target.custom["percent"] == 100 and not target.custom["cohorts"])
+
+
+def _is_below(before: dict[str, Any] | None, minimum: int) -> bool:
+    return before is not None and before["release"] < minimum
+
+
+def _for_the_rest(known: TargetFile) -> dict[str, Any]:
+    """Return the release for devices that a staged one is not for: the last that was for all."""
+    if not _is_for_all(known):
+        return {key: known.custom[key] for key in ("before",) if key in known.custom}
+    said = {key: value for key, value in known.custom.items() if key not in _OF_BEFORE}
+    return {"before": {**said, "sha256": known.hashes["sha256"], "size": known.length}}
+
+
 def _deltas_of(target: TargetFile) -> dict[str, str]:
     """Return {delta: the blob that it makes}."""
     return {delta["sha256"]: delta["blob"] for delta in target.custom.get("deltas", [])}
 
 
-def _copy_for(days: int, site: Site, out: Path, key_folder: Path) -> datetime:
-    """Copy a channel's metadata, good for so many days; return when the first of it runs out."""
+def _positive(days: int) -> int:
     if days < 1:
         raise InputError(f"an export is valid for a day or more, not {days}")
-    shutil.copytree(site.folder / METADATA, out / METADATA, dirs_exist_ok=True)
-    copy = Repository(Site(out), key_folder)
-    copy.days["timestamp"] = copy.days["snapshot"] = days
-    copy.save(set())
-    signed = (copy.root.signed, copy.targets.signed, copy.timestamp.signed)
-    return min(metadata.expires for metadata in signed)
+    return days
 
 
 def releases(where: Where) -> dict[str, dict[str, Any]]:

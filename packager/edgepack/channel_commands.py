@@ -96,9 +96,10 @@ def channel_list(where: str, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
-    for name, said in found.items():
-        click.echo(f"{name:<32} {said['version']:<12} release {said['release']}, "
-                   f"{said['percent']} %  {said['digest'][:19]}…")  # fmt: skip
+    for name, said in found.items():  # nobody has checked who signed this
+        line = (f"{name:<32} {said.get('version')!s:<12} release {said.get('release')}, "
+                f"{said.get('percent')} %  {said['digest'][:19]}…")  # fmt: skip
+        click.echo("".join(char if char.isprintable() else "?" for char in line))
 
 
 @channel_group.command(name="retire")
@@ -121,9 +122,12 @@ def channel_refresh(where: str, key_folder: Path) -> None:
     Root and targets are good for a year; they are renewed where their keys are.
     """
     from edgepack import channel
+    from edgepack.repository import DAYS
+    from edgepack.site import shown
 
     for said in channel.refresh(where, key_folder):
         click.echo(f"warning: {said}; run this where its key is", err=True)
+    click.echo(f"{shown(where)}: signed, good for {DAYS['timestamp']} days")
 
 
 @channel_group.command(name="export")

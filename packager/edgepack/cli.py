@@ -351,7 +351,8 @@ def diff(old: str, new: str, *, as_json: bool) -> None:
     for line in found["changed"] or ["no difference"]:
         click.echo(line)
     new, shared = found["new_bytes"] / 1e6, found["shared_bytes"] / 1e6
-    click.echo(f"{new:.1f} MB of blobs are new, {shared:.1f} MB shared")
+    click.echo(f"{new:.1f} MB of blobs are new, {shared:.1f} MB shared; "
+               "the deltas of a channel make an update smaller")  # fmt: skip
 
 
 main.add_command(cache_command.cache_group)

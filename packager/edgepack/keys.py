@@ -6,11 +6,12 @@ too; one each for snapshot and timestamp, which the publishing machine uses ever
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgepack.durable import make_folder, write
 from edgepack_runtime.errors import InputError, NothingToDoError
 
 if TYPE_CHECKING:
@@ -34,8 +35,25 @@ def init(folder: Path) -> list[Path]:
         raise NothingToDoError(
             f"{folder} holds {existing[0]}.pem already; edgepack keys rotate replaces a key"
         )
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(folder, 0o700)
     return [make(folder, name) for name in NAMES]
+
+
+def role(name: str) -> str:
+    """Return the role of a key: `root-1` is one of root's."""
+    return name.partition("-")[0]
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Let one command at a time sign with these keys."""
+    import fcntl
+
+    if not folder.is_dir():
+        raise InputError(f"no keys at {folder}; edgepack keys init makes them")
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def make(folder: Path, name: str) -> Path:
@@ -50,13 +68,7 @@ def make(folder: Path, name: str) -> Path:
     key = Ed25519PrivateKey.generate()
     content = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     path = folder / f"{name}.pem"
-    work = path.with_suffix(".part")
-    handle = os.open(work, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    work.replace(path)
+    write(folder.resolve() / path.name, content, _PRIVATE)
     return path
 
 
@@ -73,13 +85,25 @@ def signer(folder: Path, name: str) -> CryptoSigner:
 
     path = folder / f"{name}.pem"
     try:
-        key = load_pem_private_key(path.read_bytes(), None)
+        content = path.read_bytes()
+        open_to_others = path.stat().st_mode & 0o077
+        key = load_pem_private_key(content, None)
     except OSError as exc:
         raise InputError(
             f"no key at {path}: {exc.strerror}; edgepack keys init makes them"
         ) from exc
     except (ValueError, TypeError) as exc:
+        if b"ENCRYPTED" in content:
+            raise InputError(
+                f"{path} has a passphrase, which edgepack cannot ask for: write it without one "
+                "(openssl pkey -in OLD -out NEW) to a disk that is encrypted as a whole"
+            ) from exc
         raise InputError(f"{path} is no key: {exc}") from exc
+    if open_to_others:
+        raise InputError(
+            f"{path} can be read or written by others: chmod 600 it, or mount its disk with "
+            "umask=077; if others could reach it, edgepack keys rotate replaces it"
+        )
     if not isinstance(key, Ed25519PrivateKey):
         raise InputError(f"{path} is no Ed25519 key")
     return CryptoSigner(key)

@@ -33,14 +33,22 @@ _INSTALL = Template("""\
 #!/bin/sh
 # Install $name into a virtual environment, without a network or a compiler.
 #   sh install.sh [FOLDER]        FOLDER: where to, /opt/edgepack if left out
+# It finds damage, and wheels that were swapped.  Who can replace this script can replace all of
+# the kit: nobody has signed it, so carry it by a way that you trust.
 # PYTHON names the interpreter, python$python if left out.
 set -eu
-here=$$(cd "$$(dirname "$$0")" && pwd)
+here=$$(CDPATH= cd -- "$$(dirname "$$0")" && pwd)
 into=$${1:-/opt/edgepack}
 python=$${PYTHON:-python$python}
 command -v "$$python" >/dev/null || {
     echo "error: no $$python here; this kit is for Python $python" >&2
     exit 4
+}
+# These two check and install the rest, so nothing runs out of them that differs.
+printf '%s\n' "$runtime_digest  $$here/wheels/$runtime" "$pip_digest  $$here/wheels/$pip" |
+    sha256sum -c - >/dev/null || {
+    echo "error: a wheel of this kit was altered or is damaged; copy the kit again" >&2
+    exit 5
 }
 PYTHONPATH="$$here/wheels/$runtime" "$$python" -m edgepack_runtime \\
     verify "$$here/$bundle" --wheels "$$here/wheels"
@@ -111,13 +119,18 @@ def write_kit(target: Target, wheels: Wheels, bundle: Path) -> Path:
     shutil.copytree(wheels.folder, work / "wheels")
     shutil.copyfile(bundle, work / bundle.name)
     (work / "requirements.txt").write_text("".join(_requirements(wheels)))
-    names = list(wheels.digests)
+    runtime, pip = (
+        next(name for name in wheels.digests if name.startswith(start))
+        for start in ("edgepack_runtime-", "pip-")
+    )
     script = _INSTALL.substitute(
         name=Bundle.open(bundle).manifest.name,
         python=target.kit.python,
         bundle=bundle.name,
-        runtime=next(name for name in names if name.startswith("edgepack_runtime-")),
-        pip=next(name for name in names if name.startswith("pip-")),
+        runtime=runtime,
+        runtime_digest=wheels.digests[runtime],
+        pip=pip,
+        pip_digest=wheels.digests[pip],
     )
     (work / "install.sh").write_text(script)
     (work / "install.sh").chmod(0o755)

@@ -7,26 +7,25 @@ durable, in the order in which a device may read it.
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgepack import keys
-from edgepack.site import METADATA, Site, write
+from edgepack import keys, rotation
+from edgepack.durable import read_plain, write
+from edgepack.ledger import Ledger
+from edgepack.metadata import METADATA, load, newest, number, parsed, root_of, roots
+from edgepack.rotation import Rotation
+from edgepack.site import Site
 from edgepack_runtime.errors import InputError
-from edgepack_runtime.manifest import canonical_json
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import Signer
+    from securesystemslib.signer import CryptoSigner, Signer
     from tuf.api.metadata import Metadata
 
 DAYS = {"root": 365, "targets": 365, "snapshot": 30, "timestamp": 7}
 _TRUSTED = "root.json"  # in the key folder: the newest root that these keys made
-_ROTATING = "rotating.json"  # in the key folder: what the key that goes has signed
 _SOON = 90  # days before the end in which a role is renewed
 
 
@@ -34,8 +33,8 @@ class Repository:
     """The metadata of a channel, loaded or new, and the keys to sign it with.
 
     What is loaded was signed by these keys: `root.json` in the key folder is the root that they
-    made last, and the rest is checked under it, so that nothing is signed unseen that somebody
-    put into the channel's folder.
+    made last, and the rest is checked under it and against what these keys signed before, so that
+    nothing is signed unseen that somebody put into the channel's folder, or put back.
 
     Attributes:
         days: how long what is signed is valid, by role.
@@ -46,11 +45,12 @@ class Repository:
     def __init__(self, site: Site, key_folder: Path, *, create: bool = False) -> None:
         self._site = site
         self._folder = site.folder
-        self._keys = key_folder
+        self._keys = key_folder.resolve()
+        self._ledger = Ledger(self._keys)
         self._now = datetime.now(UTC).replace(microsecond=0)
         self.days = dict(DAYS)
         self.behind = False
-        self._digests: dict[str, str] = {}
+        self._content: dict[str, bytes] = {}  # by role, as it was read or signed
         if (self._folder / METADATA / "timestamp.json").is_file():
             self._read()
         elif create:
@@ -80,7 +80,7 @@ class Repository:
         self.root = Metadata(Root(consistent_snapshot=True))
         self.root.signed.version = 0
         for name in keys.NAMES:
-            self.root.signed.add_key(keys.signer(self._keys, name).public_key, _role(name))
+            self.root.signed.add_key(keys.signer(self._keys, name).public_key, keys.role(name))
         self.root.signed.roles["root"].threshold = keys.ROOT_THRESHOLD
         self.sign_root()
 
@@ -96,7 +96,9 @@ class Repository:
 
     def _read(self) -> None:
         self._follow_root()
-        self._adopt()
+        rotation.adopt(self._keys, self.root.signed)
+        for name in self._ledger.names():
+            self._site.bring(f"{METADATA}/{name}")
         self.targets, self.snapshot, self.timestamp = (
             self._checked(role) for role in ("targets", "snapshot", "timestamp")
         )
@@ -109,9 +111,12 @@ class Repository:
             raise InputError(
                 f"{self._folder / METADATA} lacks the newest targets or snapshot: restore it"
             )
+        for role, content in self._content.items():
+            version = getattr(self, role).signed.version
+            self._ledger.check(role, version, content, self._folder / METADATA)
         self.behind = there != named
-        if (name := self._rotating()["name"]) and not (self._keys / f"{name}.new.pem").is_file():
-            self._finish_rotation()  # the root names the new key
+        if rotation.is_half_way(self._keys):
+            self._finish_rotation()
 
     def _follow_root(self) -> None:
         """Take the channel's newest root, if what leads to it from ours is signed as TUF asks.
@@ -121,19 +126,19 @@ class Repository:
         from tuf.api.exceptions import RepositoryError
 
         self.root = self._trusted()
-        newest = load(self._folder, "root")
+        last = load(self._folder, "root")
         try:
-            while self.root.signed.version < newest.signed.version:
+            while self.root.signed.version < last.signed.version:
                 version = self.root.signed.version + 1
-                follower = _load(self._folder / METADATA / f"{version}.root.json")
+                follower, _ = root_of(self._folder, version)
                 if follower.signed.version != version:
                     break
                 for judge in (self.root, follower):
                     judge.signed.verify_delegate("root", follower.signed_bytes, follower.signatures)
                 self.root = follower
-        except (RepositoryError, OSError):
+        except (RepositoryError, InputError):
             pass  # it is another's
-        if self.root.to_bytes() != newest.to_bytes():
+        if self.root.to_bytes() != last.to_bytes():
             raise InputError(
                 f"the root of {self._folder} is not the one that the keys in {self._keys} made; "
                 "copy the newest root.json to both, from where you trust it"
@@ -146,22 +151,22 @@ class Repository:
         path = self._keys / _TRUSTED
         if not path.is_file():
             raise InputError(f"{path} is missing: copy the root.json that these keys made there")
-        return _load(path)
+        return parsed(path, path.read_bytes())
 
     def _checked(self, role: str) -> Metadata[Any]:
         """Load a role's metadata and see that its keys signed it."""
         from tuf.api.exceptions import RepositoryError
 
-        path = _newest(self._folder, role)
-        content = path.read_bytes()  # once: what is judged is what is signed again
-        found = _parsed(path, content)
-        self._digests[role] = hashlib.sha256(content).hexdigest()
-        if _number(path) not in (-1, found.signed.version):
+        path = newest(self._folder, role)
+        content = read_plain(path)  # once: what is judged is what is signed again
+        found = parsed(path, content)
+        self._content[role] = content
+        if number(path) not in (-1, found.signed.version):
             raise InputError(f"{path} holds version {found.signed.version}: restore the folder")
         try:
             self.root.signed.verify_delegate(role, found.signed_bytes, found.signatures)
         except RepositoryError as exc:
-            if self._digests[role] == self._rotating()["signed"].get(role):
+            if _digest(content) == rotation.under_way(self._keys).signed.get(role):
                 return found  # the key that is being replaced has signed it
             raise InputError(
                 f"{role} in {self._folder / METADATA} is not signed by its keys: somebody else "
@@ -169,58 +174,40 @@ class Repository:
             ) from exc
         return found
 
-    def _rotating(self) -> dict[str, Any]:
-        """Return the name of the key that is being replaced, and what it signed: {role: sha256}."""
-        path = self._keys / _ROTATING
-        return json.loads(path.read_bytes()) if path.is_file() else {"name": "", "signed": {}}
-
     def _finish_rotation(self) -> None:
-        if signed := self._rotating()["signed"].keys():
+        if signed := rotation.under_way(self._keys).signed.keys():
             self.save(signed & {"targets"})
             self.behind = False
-        (self._keys / _ROTATING).unlink()
-
-    def _adopt(self) -> None:
-        """Finish a rotation that was interrupted: a new key that the root names is the key."""
-        for name in keys.NAMES:
-            new = self._keys / f"{name}.new.pem"
-            if not new.is_file():
-                continue
-            keyid = keys.signer(self._keys, f"{name}.new").public_key.keyid
-            if keyid in self.root.signed.roles[_role(name)].keyids:
-                new.replace(self._keys / f"{name}.pem")
+        rotation.end(self._keys)
 
     def rotate(self, name: str) -> None:
         """Replace a key by a new one; the old one goes only when the root that names it stands."""
-        role = _role(name)
-        old = [keys.signer(self._keys, root) for root in keys.present(self._keys, keys.ROOTS)]
-        if len(old) < keys.ROOT_THRESHOLD:
-            raise InputError(f"{self._keys}: a new root needs {keys.ROOT_THRESHOLD} root keys")
-        if role == "root":
-            gone = [keys.signer(self._keys, name).public_key.keyid]
-        else:
-            gone = list(self.root.signed.roles[role].keyids)
-        signed = {} if role == "root" else {role: self._digests[role]}
+        role = keys.role(name)
+        old = self._root_signers()
+        gone = rotation.going(self._keys, self.root.signed, name)
+        signed = {} if role == "root" else {role: _digest(self._content[role])}
         for other in ({"snapshot", "timestamp"} - {role}) if signed else ():
             self._signer(other)  # what is not here must be missed before the root is replaced
-        write(self._keys / _ROTATING, canonical_json({"name": name, "signed": signed}))
-        keys.make(self._keys, f"{name}.new")
+        rotation.begin(self._keys, Rotation(name, signed))
         new = keys.signer(self._keys, f"{name}.new")
         for keyid in gone:
             self.root.signed.revoke_key(keyid, role)
         self.root.signed.add_key(new.public_key, role)
         self.sign_root([*old, new] if role == "root" else old)
-        self._adopt()
+        rotation.adopt(self._keys, self.root.signed)
         self._finish_rotation()
+
+    def _root_signers(self) -> list[CryptoSigner]:
+        """Return all root keys that are here; an `InputError` if they cannot sign a new root."""
+        found = [keys.signer(self._keys, name) for name in keys.present(self._keys, keys.ROOTS)]
+        if len(found) < keys.ROOT_THRESHOLD:
+            raise InputError(f"{self._keys}: a new root needs {keys.ROOT_THRESHOLD} root keys")
+        return found
 
     def sign_root(self, signers: Iterable[Signer] = ()) -> None:
         """Write the next root, signed by some keys, or by all root keys that are here."""
         root = self.root.signed
-        found = list(signers) or [
-            keys.signer(self._keys, name) for name in keys.present(self._keys, keys.ROOTS)
-        ]
-        if len(found) < keys.ROOT_THRESHOLD:
-            raise InputError(f"{self._keys}: a new root needs {keys.ROOT_THRESHOLD} root keys")
+        found = list(signers) or self._root_signers()
         root.version += 1
         root.expires = self._now + timedelta(days=self.days["root"])
         self.root.signatures.clear()
@@ -250,15 +237,55 @@ class Repository:
         return left
 
     def save(self, changed: set[str]) -> None:
-        """Sign and write what changed, then snapshot, then timestamp."""
+        """Sign and write what changed, then snapshot, then timestamp.
+
+        Raises:
+            EdgepackError: another machine published meanwhile; what is there is the other's.
+
+        """
+        made = self._signed(changed, self.days)
+        for role in sorted(made.keys() - {"timestamp"}, reverse=True):  # targets, snapshot
+            path = _path(role, getattr(self, role).signed.version)
+            self._site.create(path, made[role])
+        self._site.replace(_path("timestamp"), made["timestamp"], self._content.get("timestamp"))
+        self._content |= made
+        self._ledger.confirm({
+            role: (getattr(self, role).signed.version, content)
+            for role, content in self._content.items()
+        })  # fmt: skip
+
+    def copy(self, days: int) -> tuple[dict[str, bytes], datetime]:
+        """Return this channel's metadata for a copy that is valid for so many days.
+
+        What was read and checked is copied, so that nothing else gets into it that lies there.
+        Return {path: content}, and when the first of it runs out.
+        """
+        files = dict(roots(self._folder, self.root.signed.version))
+        files[_path("targets", self.targets.signed.version)] = self._content["targets"]
+        made = self._signed(set(), {**self.days, "snapshot": days, "timestamp": days})
+        files[_path("snapshot", self.snapshot.signed.version)] = made["snapshot"]
+        files[_path("timestamp")] = made["timestamp"]
+        signed = (self.root.signed, self.targets.signed, self.timestamp.signed)
+        return files, min(metadata.expires for metadata in signed)
+
+    def _signed(self, changed: set[str], days: Mapping[str, int]) -> dict[str, bytes]:
+        """Sign what changed, snapshot and timestamp; return {role: content}.
+
+        The numbers are noted before anybody can see what they stand on: none is used twice.
+        """
         roles = [*sorted(changed), "snapshot", "timestamp"]
         signers = {role: self._signer(role) for role in roles}
-        if "targets" in changed:
-            self._sign(self.targets, "targets", signers["targets"])
-        self.snapshot.signed.meta["targets.json"].version = self.targets.signed.version
-        self._sign(self.snapshot, "snapshot", signers["snapshot"])
-        self.timestamp.signed.snapshot_meta.version = self.snapshot.signed.version
-        self._sign(self.timestamp, "timestamp", signers["timestamp"])
+        made = {}
+        for role in roles:
+            metadata = getattr(self, role)
+            self.snapshot.signed.meta["targets.json"].version = self.targets.signed.version
+            self.timestamp.signed.snapshot_meta.version = self.snapshot.signed.version
+            metadata.signed.version = self._ledger.after(role, metadata.signed.version)
+            metadata.signed.expires = self._now + timedelta(days=days[role])
+            metadata.sign(signers[role])
+            made[role] = metadata.to_bytes()
+        self._ledger.reserve({role: getattr(self, role).signed.version for role in roles})
+        return made
 
     def _signer(self, role: str) -> Signer:
         found = keys.signer(self._keys, role)
@@ -266,68 +293,11 @@ class Repository:
             raise InputError(f"{self._keys / role}.pem is not the {role} key of this channel")
         return found
 
-    def _sign(self, metadata: Metadata[Any], role: str, signer: Signer) -> None:
-        metadata.signed.version += 1
-        metadata.signed.expires = self._now + timedelta(days=self.days[role])
-        metadata.sign(signer)
-        prefix = "" if role == "timestamp" else f"{metadata.signed.version}."
-        content = metadata.to_bytes()
-        self._site.write(f"{METADATA}/{prefix}{role}.json", content)
-        self._digests[role] = hashlib.sha256(content).hexdigest()
+
+def _path(role: str, version: int = 0) -> str:
+    prefix = f"{version}." if version else ""
+    return f"{METADATA}/{prefix}{role}.json"
 
 
-def _role(name: str) -> str:
-    return name.partition("-")[0]
-
-
-@contextmanager
-def alone(key_folder: Path) -> Iterator[None]:
-    """Let one command at a time sign with these keys."""
-    import fcntl
-
-    if not key_folder.is_dir():
-        raise InputError(f"no keys at {key_folder}; edgepack keys init makes them")
-    with (key_folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def newest(folder: Path) -> list[Path]:
-    """Return the metadata files that a device needs: every root, and the newest of the rest."""
-    roots = sorted((folder / METADATA).glob("*root.json"))
-    return [*roots, *(_newest(folder, role) for role in ("targets", "snapshot", "timestamp"))]
-
-
-def load(folder: Path, role: str) -> Metadata[Any]:
-    """Return the newest metadata of a role that lies in a channel, unchecked."""
-    return _load(_newest(folder, role))
-
-
-def _load(path: Path) -> Metadata[Any]:
-    return _parsed(path, path.read_bytes())
-
-
-def _parsed(path: Path, content: bytes) -> Metadata[Any]:
-    from tuf.api.exceptions import RepositoryError
-    from tuf.api.metadata import Metadata
-
-    try:
-        return Metadata.from_bytes(content)
-    except RepositoryError as exc:
-        raise InputError(f"{path} is damaged: {exc}") from exc
-
-
-def _newest(folder: Path, role: str) -> Path:
-    paths = [
-        path for path in (folder / METADATA).glob(f"*{role}.json")
-        if re.fullmatch(rf"(\d+\.)?{role}\.json", path.name)
-    ]  # fmt: skip
-    if not paths:
-        raise InputError(f"no channel at {folder}: {METADATA}/{role}.json is missing")
-    return max(paths, key=_number)
-
-
-def _number(path: Path) -> int:
-    """Return the version in the name of a file; -1 if there is none."""
-    first = path.name.partition(".")[0]
-    return int(first) if first.isdigit() else -1
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

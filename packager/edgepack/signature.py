@@ -1,7 +1,8 @@
 """An OpenSSF model signature inside a bundle, for people and tools that verify models.
 
-It says who made these files and that they are whole; it says nothing of freshness, and a device
-does not read it: releases are trusted by their channel.  The extra `signing` brings the library.
+It covers every file, and the manifest by a copy among the files, which `verify` compares.  It says
+who made these and that they are whole; it says nothing of freshness, and a device does not read it:
+releases are trusted by their channel.  The extra `signing` brings the library.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import Any
 from edgepack.pack import Content, unpack_bundle, write_bundle
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import InputError, TrustError
+from edgepack_runtime.manifest import canonical_json, encode
 
 NAME = "model.sig"
+MANIFEST = "manifest.json"  # a file of the bundle: the manifest as it was signed
 
 
 def sign(bundle: Bundle, key: Path, out: Path) -> str:
@@ -39,6 +42,8 @@ def sign(bundle: Bundle, key: Path, out: Path) -> str:
         folder = Path(name, "files")
         files = [path for path in unpack_bundle(bundle, folder) if path != NAME]
         (folder / NAME).unlink(missing_ok=True)
+        (folder / MANIFEST).write_bytes(_signed_manifest(bundle))
+        files = sorted({*files, MANIFEST})
         made = Path(name, NAME)
         signing = library.signing.Config()
         config = _asked(
@@ -75,6 +80,18 @@ def verify(bundle: Bundle, public_key: Path) -> None:
             config.verify(folder, signature)
         except (ValueError, KeyError) as exc:
             raise TrustError(f"{bundle.path} is not what {public_key} signed: {exc}") from exc
+        manifest = folder / MANIFEST
+        if not manifest.is_file() or manifest.read_bytes() != _signed_manifest(bundle):
+            raise TrustError(
+                f"{bundle.path} is not what {public_key} signed: its manifest is another one, or "
+                "was left out by an older edgepack; edgepack sign signs it again"
+            )
+
+
+def _signed_manifest(bundle: Bundle) -> bytes:
+    """Return what is signed of a manifest: all but the entries that signing adds."""
+    files = tuple(entry for entry in bundle.manifest.files if entry.path not in (NAME, MANIFEST))
+    return canonical_json(encode(replace(bundle.manifest, files=files)))
 
 
 def _library() -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,12 +19,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from edgepack.durable import read_plain, write
+from edgepack.metadata import METADATA
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import EdgepackError, InputError, LinkError, TrustError
 from edgepack_runtime.store.layout import BLOBS, BlobLayout
 from edgepack_runtime.store.storage import Disk
 
-METADATA = "metadata"
+_MOST_VERSIONS = 256  # of a role that are asked for one after the other; devices stop there too
 _IN_PLACE = {"file", "local", "sftp", "ssh"}
 
 
@@ -39,10 +40,31 @@ class Site:
         """Write a file whole, and durably: what the timestamp names must be there."""
         write(self.folder / path, content)
 
+    def create(self, path: str, content: bytes) -> None:
+        """Write a file whose name is new; an `EdgepackError` if another machine took it."""
+        if self.current(path) is not None:
+            raise _taken(f"{self.folder}/{path}")
+        self.write(path, content)
+
+    def replace(self, path: str, content: bytes, before: bytes | None) -> None:
+        """Write a file that was `before`; an `EdgepackError` if another machine changed it."""
+        if self.current(path) != before:
+            raise _taken(f"{self.folder}/{path}")
+        self.write(path, content)
+
+    def current(self, path: str) -> bytes | None:
+        """Return the bytes of a file as it is there now, None if it is not."""
+        with suppress(FileNotFoundError):
+            return read_plain(self.folder / path)
+        return None
+
+    def bring(self, path: str) -> None:
+        """Bring a file to the folder, if it is there and is not here."""
+
     def blob(self, sha256: str) -> bytes:
         """Return a blob, hashed; a `TrustError` if it is not there or damaged."""
         try:
-            content = (self.folder / BLOBS / sha256).read_bytes()
+            content = read_plain(self.folder / BLOBS / sha256)
         except FileNotFoundError as exc:
             raise TrustError(f"{self.folder} lacks {BLOBS}/{sha256}") from exc
         if hashlib.sha256(content).hexdigest() != sha256:
@@ -58,7 +80,7 @@ class Site:
         return BlobLayout(self._storage(), sha256, len(self.blob(sha256)))
 
     def _storage(self) -> Disk:
-        return Disk(self.folder)
+        return _Blobs(self)
 
 
 class UrlSite(Site):
@@ -92,29 +114,57 @@ class UrlSite(Site):
             self._put(full, content)
         super().write(path, content)
 
+    def create(self, path: str, content: bytes) -> None:
+        """Upload a file whose name is new, and see that it is ours: not every server refuses."""
+        full, failure = f"{self._root}/{path}", None
+        if self.current(path) is not None:
+            raise _taken(f"{self._url}/{path}")
+        try:
+            self._put(full, content, new=True)
+        except LinkError as exc:
+            failure = exc
+        if self.current(path) not in (None, content):
+            raise _taken(f"{self._url}/{path}") from failure
+        if failure:
+            raise failure
+        super().write(path, content)
+
+    def current(self, path: str) -> bytes | None:
+        """Return the bytes of a file as it is there now, None if it is not."""
+        with suppress(FileNotFoundError):
+            return bytes(self._ask(self._there.cat_file, f"{self._root}/{path}"))
+        return None
+
+    def bring(self, path: str) -> None:
+        """Bring a file to the folder, if it is there and is not here."""
+        if not (self.folder / path).is_file():
+            self._bring(path.removeprefix(f"{METADATA}/"))
+
     def blob(self, sha256: str) -> bytes:
         """Return a blob, fetched if it was not before, and hashed."""
         path = f"{BLOBS}/{sha256}"
-        if not (self.folder / path).is_file():
-            with suppress(FileNotFoundError):
-                content = self._ask(self._there.cat_file, f"{self._root}/{path}")
-                write(self.folder / path, content)
+        if not (self.folder / path).is_file() and (content := self.current(path)) is not None:
+            write(self.folder / path, content)
         return super().blob(sha256)
 
-    def _put(self, path: str, content: bytes) -> None:
-        """Upload a file; where it would be written in place, under another name first."""
+    def _put(self, path: str, content: bytes, *, new: bool = False) -> None:
+        """Upload a file; where it would be written in place, under another name first.
+
+        new: the server is asked to refuse what is there already, where it knows how to.
+        """
         kinds = {self._there.protocol} if isinstance(self._there.protocol, str) else set(
             self._there.protocol
         )  # fmt: skip
         if not kinds & _IN_PLACE:
-            self._ask(self._there.pipe_file, path, content)
+            only: dict[str, Any] = {}
+            if new:
+                web = bool(kinds & {"http", "https"})
+                only = {"headers": {"If-None-Match": "*"}} if web else {"mode": "create"}
+            self._ask(partial(self._there.pipe_file, **only), path, content)
             return
         self._ask(partial(self._there.makedirs, exist_ok=True), path.rpartition("/")[0])
         self._ask(self._there.pipe_file, f"{path}.part", content)
         self._ask(self._there.mv, f"{path}.part", path)
-
-    def _storage(self) -> Disk:
-        return _Fetching(self)
 
     def _size(self, path: str) -> int:
         with suppress(FileNotFoundError):
@@ -141,7 +191,13 @@ class UrlSite(Site):
 
     def _bring_numbered(self, role: str, version: int) -> int:
         """Bring a version of a role's metadata and those that follow; return the last one's."""
+        last = version + _MOST_VERSIONS
         while self._bring(name := f"{version}.{role}.json"):
+            if version == last:
+                raise InputError(
+                    f"{self._url}/{METADATA} has more than {_MOST_VERSIONS} versions of {role}, as "
+                    "no channel has: is it the server of one?"
+                )
             if self._signed(name).get("version") != version:  # a server that has an answer to all
                 raise InputError(f"{self._url}/{METADATA}/{name} is of another version")
             version += 1
@@ -149,9 +205,8 @@ class UrlSite(Site):
 
     def _bring(self, name: str) -> bool:
         path = f"{METADATA}/{name}"
-        try:
-            content = self._ask(self._there.cat_file, f"{self._root}/{path}")
-        except FileNotFoundError:
+        content = self.current(path)
+        if content is None:
             return False
         write(self.folder / path, content)
         return True
@@ -176,17 +231,16 @@ class UrlSite(Site):
             raise LinkError(f"{self._url}: {path.removeprefix(self._root)}: {said}") from exc
 
 
-class _Fetching(Disk):
-    """The folder of a `UrlSite`, where blobs come when they are read."""
+class _Blobs(Disk):
+    """The blobs of a site as a store has them: plain files, fetched before where they are not."""
 
-    def __init__(self, site: UrlSite) -> None:
+    def __init__(self, site: Site) -> None:
         super().__init__(site.folder)
         self._site = site
 
     def map(self, path: str) -> memoryview:
-        """Return a view of a file, fetched before."""
-        self._site.blob(path.removeprefix(f"{BLOBS}/"))
-        return super().map(path)
+        """Return the bytes of a blob, hashed."""
+        return memoryview(self._site.blob(path.removeprefix(f"{BLOBS}/")))
 
 
 @contextmanager
@@ -208,14 +262,8 @@ def shown(text: str) -> str:
     return re.sub(r"(\w+://)[^/@\s]+@", r"\1", text)
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file whole, and durably."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = path.with_name(f".{path.name}.part")
-    work.unlink(missing_ok=True)  # never through a link that somebody left there
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    with os.fdopen(os.open(work, flags, 0o666), "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    work.replace(path)
+def _taken(what: str) -> EdgepackError:
+    return EdgepackError(
+        f"{what} was written by another machine meanwhile: the channel is the other's; run the "
+        "same command again, from one machine at a time"
+    )

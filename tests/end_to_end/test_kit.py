@@ -1,4 +1,4 @@
-"""A kit installs without a network, and nothing in it can be swapped."""
+"""A kit installs without a network, and no wheel of it can be swapped."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def kit(model: Get, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "ner-here-kit"
 
 
-def _install(kit: Path, into: Path) -> subprocess.CompletedProcess[str]:
+def _install(kit: Path, into: Path, **more: str) -> subprocess.CompletedProcess[str]:
     """Run the script, as root on Linux without any network at all."""
     alone = ["unshare", "--net"] if os.geteuid() == 0 and shutil.which("unshare") else []
-    env = {**os.environ, "PYTHON": sys.executable}
+    env = {**os.environ, "PYTHON": sys.executable, **more}
     command = [*alone, "sh", str(kit / "install.sh"), str(into)]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
@@ -78,6 +78,54 @@ def test_the_manifest_pins_the_wheels(kit: Path) -> None:
         for path in (kit / "wheels").iterdir()
     }
     assert found == manifest.kit
+
+
+@pytest.mark.parametrize("name", ["edgepack_runtime", "pip"])
+def test_nothing_runs_out_of_a_wheel_that_was_swapped(kit: Path, name: str, tmp_path: Path) -> None:
+    """The wheels that check and install the others are themselves checked before they run."""
+    copy = tmp_path / "kit"
+    shutil.copytree(kit, copy)
+    wheel = next((copy / "wheels").glob(f"{name}-*.whl"))
+    ran = tmp_path / "ran"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(f"{name}/__init__.py", "")
+        archive.writestr(f"{name}/__main__.py", f"open({str(ran)!r}, 'w')")
+    done = _install(copy, tmp_path / "device")
+    assert done.returncode == 5
+    assert not ran.exists()
+    assert not (tmp_path / "device").exists()
+
+
+def test_a_wheel_that_is_swapped_after_the_check_is_not_installed(
+    kit: Path, tmp_path: Path
+) -> None:
+    """Pip compares the digests too: a kit that changes while it is installed is refused."""
+    copy = tmp_path / "kit"
+    shutil.copytree(kit, copy)
+    wheel = next((copy / "wheels").glob("tokenizers-*.whl"))
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\n[ "$2" = venv ] && printf x >> "{wheel}"\nexec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    done = _install(copy, tmp_path / "device", PYTHON=str(python))
+    assert done.returncode != 0
+    assert "HASHES" in done.stderr
+    assert not list(tmp_path.glob("device/lib/*/site-packages/tokenizers*"))
+
+
+def test_a_kit_is_found_whatever_cdpath_says(kit: Path, tmp_path: Path) -> None:
+    """Called by a relative path, with a CDPATH that has a folder of the same name."""
+    env = {**os.environ, "CDPATH": str(tmp_path / "other")}
+    script = (kit / "install.sh").read_text().partition("into=")[0] + 'echo "$here"\n'
+    (kit.parent / "where").mkdir()
+    (kit.parent / "where/install.sh").write_text(script)
+    (tmp_path / "other/where").mkdir(parents=True)
+    command = ["sh", "where/install.sh"]
+    done = subprocess.run(
+        command, env=env, cwd=kit.parent, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{kit.parent / 'where'}\n"
 
 
 @pytest.mark.parametrize("change", ["swap", "add", "remove"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import handmade
 import pytest
@@ -12,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgepack import signature
 from edgepack.cli import main
+from edgepack.pack import Content, unpack_bundle, write_bundle
 from edgepack_runtime import load
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import InputError, TrustError
@@ -77,6 +80,31 @@ def test_a_signature_does_not_cover_other_files(tmp_path: Path) -> None:
     forged = handmade.bundle(tmp_path / "f.epk", extra={signature.NAME: stolen, "more.bin": b"x"})
     with pytest.raises(TrustError, match="not what"):
         signature.verify(Bundle.open(forged), public)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": "9.9"},
+        {"release": 99},
+        {"name": "other"},
+        {"kit": {"x-1-any.whl": "0" * 64}},
+    ],
+)
+def test_a_signature_covers_the_manifest(tmp_path: Path, change: dict[str, Any]) -> None:
+    """With every signed file untouched, a manifest that says something else is refused."""
+    private, public = make_keys(tmp_path, "ours")
+    path = tmp_path / "a.epk"
+    signature.sign(Bundle.open(handmade.bundle(path)), private, path)
+    signed = Bundle.open(path)
+    signature.verify(signed, public)
+    folder = tmp_path / "files"
+    names = unpack_bundle(signed, folder)
+    content = Content({name: folder / name for name in names})
+    forged = replace(signed.manifest, **change)
+    write_bundle(forged, content, tmp_path / "forged.epk", layout="epk")
+    with pytest.raises(TrustError, match="its manifest is another one"):
+        signature.verify(Bundle.open(tmp_path / "forged.epk"), public)
 
 
 def test_bad_keys_are_one_clear_error(tmp_path: Path) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 from carriers import EXAMPLE, Site, make_swu, rauc_folder
 from fleet import NAME, bad_release, make_bundle, publish
 from hawkbit import serve_hawkbit
+from server import listening
 
 from edgepack_runtime.store import Store
 
@@ -169,6 +174,63 @@ def test_the_hawkbit_client_takes_a_deployment(site: Site) -> None:
     assert gone.returncode == 1
     assert gone.stderr.startswith("error: ")
     assert "\n" not in gone.stderr.strip()
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The hawkBit example as a module, with a token."""
+    spec = importlib.util.spec_from_file_location("hk", EXAMPLE / "hawkbit/edgepack_hawkbit.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setenv("HAWKBIT_TOKEN", "secret")
+    return module
+
+
+@pytest.mark.parametrize("redirected", [True, False])
+def test_the_hawkbit_client_shows_its_token_to_its_server_alone(
+    client: Any,
+    redirected: bool,  # noqa: FBT001 (a parameter of the test)
+) -> None:
+    """Another host, linked or redirected to, is asked for the file and gets no token."""
+    seen: dict[str, tuple[str | None, str | None]] = {}
+
+    class Cdn(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen["cdn"] = (self.headers["Authorization"], self.headers["Range"])
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with listening(Cdn) as cdn:
+
+        class Own(Cdn):
+            def do_GET(self) -> None:
+                seen["own"] = (self.headers["Authorization"], self.headers["Range"])
+                self.send_response(302)
+                self.send_header("Location", f"{cdn}/file")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+        with listening(Own) as own:
+            client.Server.address = f"{own}/t/controller/v1/device"
+            request = client.prepared(f"{own if redirected else cdn}/x", {"Range": "bytes=5-"})
+            client.OPENER.open(request, timeout=10).close()
+    assert seen["cdn"] == (None, "bytes=5-")
+    assert seen.get("own", ("TargetToken secret", "bytes=5-")) == ("TargetToken secret", "bytes=5-")
+
+
+def test_the_hawkbit_client_does_not_leave_https(client: Any) -> None:
+    """A server by https does not send it to http, whatever the host; other schemes go nowhere."""
+    client.Server.address = "https://hawkbit.example/t/controller/v1/device"
+    for url in ("http://hawkbit.example/file", "http://cdn.example/file", "file:///etc/passwd"):
+        with pytest.raises(ValueError, match="is no address by https"):
+            client.prepared(url, {})
+    assert "Authorization" in client.prepared("https://hawkbit.example:443/file", {}).headers
 
 
 def test_the_balena_loop_respects_the_lock(site: Site) -> None:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from fleet import NAME, light_change, make_bundle, new_device, publish, take_update
 
-from edgepack import channel, keys, repository, site
+from edgepack import channel, durable, keys, repository, site
 from edgepack.cli import main as host
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import (
@@ -43,6 +43,44 @@ def test_a_rollout_reaches_its_share_of_devices(place: Path) -> None:
     cohort = new_device(place, policy=Policy(device="d0", cohort="beta", attempts=1))
     assert cohort._chosen(_offer(place, 100, ("beta",)))
     assert not cohort._chosen(_offer(place, 100, ("stable",)))
+
+
+def test_a_staged_rollout_leaves_the_rest_their_release(place: Path) -> None:
+    """Who is not chosen gets, or repairs, the last release for all; in the end all get the new."""
+    first = Bundle.open(place / "r1.epk")
+    publish(place, make_bundle(place, 2), cohorts=("beta",))
+    third = make_bundle(place, 3)
+    publish(place, third, percent=0)
+    device = new_device(place)
+    assert take_update(device) == first.digest
+    with pytest.raises(NothingToDoError):
+        device.check()
+    blob = max((place / "device/blobs").iterdir(), key=lambda path: path.stat().st_size)
+    blob.write_bytes(b"x" * blob.stat().st_size)
+    assert device.install(device.check()).digest == first.digest
+    channel.export(place / "channel", place / "stick", place / "keys", 9)
+    shutil.rmtree(place / "device")
+    assert take_update(new_device(place, Folder(place / "stick"))) == first.digest
+    publish(place, third)
+    assert "before" not in channel.releases(place / "channel")[NAME]
+    assert take_update(device) == third.digest
+
+
+def test_a_device_ahead_of_a_narrowed_rollout_stays(place: Path) -> None:
+    """It took the new release and is not chosen any more: no error, and it does not go back."""
+    publish(place, make_bundle(place, 2), cohorts=("beta",))
+    policy = Policy(cohort="beta", attempts=1)
+    take_update(new_device(place, policy=policy))
+    with pytest.raises(NothingToDoError, match="not rolled out"):
+        new_device(place).check()
+
+
+def test_a_minimum_is_not_undercut_by_the_release_for_the_rest(place: Path) -> None:
+    """A release below the least one that the owner names is offered to nobody."""
+    rollout = channel.Rollout(percent=0, minimum=2)
+    channel.publish(make_bundle(place, 2), place / "channel", place / "keys", rollout)
+    with pytest.raises(NothingToDoError, match="not rolled out"):
+        new_device(place).check()
 
 
 def _offer(place: Path, percent: int, cohorts: tuple[str, ...]) -> Any:
@@ -93,6 +131,32 @@ def test_a_rotation_that_cannot_be_signed_changes_nothing(place: Path) -> None:
     assert (own / "timestamp.pem").read_bytes() == before
     channel.refresh(place / "channel", own)
     assert take_update(new_device(place))
+
+
+@pytest.mark.parametrize("name", keys.ROOTS)
+def test_a_lost_root_key_is_replaced(place: Path, name: str) -> None:
+    """With two of three root keys the third gets a successor, and then any two sign again."""
+    own = place / "keys"
+    (own / f"{name}.pem").unlink()
+    channel.rotate(name, place / "channel", own)
+    assert sorted(keys.present(own, keys.ROOTS)) == sorted(keys.ROOTS)
+    other = next(root for root in keys.ROOTS if root != name)
+    (own / f"{other}.pem").unlink()
+    channel.rotate(other, place / "channel", own)
+    root = json.loads((own / "root.json").read_bytes())["signed"]
+    assert sorted(root["roles"]["root"]["keyids"]) == sorted(keys.present(own, keys.ROOTS).values())
+    publish(place, make_bundle(place, 2))
+    assert take_update(new_device(place))
+
+
+def test_a_lost_root_key_that_cannot_be_told_is_not_guessed(place: Path) -> None:
+    """With the file of a stranger among the root keys, two might be the lost one: none goes."""
+    own = place / "keys"
+    (own / "root-1.pem").unlink()
+    keys.make(own, "root-2")
+    with pytest.raises(InputError, match="holds 1 of the channel's 3 root keys"):
+        channel.rotate("root-1", place / "channel", own)
+    assert not (place / "channel/metadata/2.root.json").exists()
 
 
 def test_the_host_commands_tend_a_channel(tmp_path: Path) -> None:
@@ -193,7 +257,7 @@ def test_a_publish_that_was_interrupted_is_finished(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Targets were written, the rest was not: the same command completes it."""
-    write = site.write
+    write = durable.write
 
     def stops(path: Path, content: bytes) -> None:
         if path.name.endswith("snapshot.json"):

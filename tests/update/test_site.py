@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
@@ -16,10 +17,16 @@ from click.testing import CliRunner
 from fleet import NAME, ONCE, light_change, make_bundle, take_update
 from server import Server, listening, serve
 
-from edgepack import channel, keys
+from edgepack import channel, keys, site
 from edgepack.cli import main as host
 from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.errors import InputError, LinkError, NothingToDoError, TrustError
+from edgepack_runtime.errors import (
+    EdgepackError,
+    InputError,
+    LinkError,
+    NothingToDoError,
+    TrustError,
+)
 from edgepack_runtime.store import Store
 from edgepack_runtime.update import Updater
 from edgepack_runtime.update.source import open_source
@@ -107,7 +114,7 @@ def test_a_channel_is_tended_on_a_web_server(tmp_path: Path, web: Server) -> Non
     """Publish, roll out, rotate, refresh, export, retire, by GET and PUT alone."""
     _tend(tmp_path, web.url, web.url)
     order = [path.rpartition("/")[2] for path in web.put]
-    assert order[-3:] == ["5.targets.json", "8.snapshot.json", "timestamp.json"]
+    assert order[-3:] == ["5.targets.json", "10.snapshot.json", "timestamp.json"]
     blobs = [path for path in web.put if path.startswith("/blobs/")]
     assert len(blobs) == len(set(blobs))  # none was sent twice
 
@@ -223,6 +230,64 @@ def test_a_blob_that_the_server_changed_is_not_exported(tmp_path: Path, web: Ser
         channel.export(web.url, tmp_path / "usb", tmp_path / "keys", 90)
 
 
+@pytest.mark.parametrize("at", [1, 2])
+def test_of_two_machines_that_publish_at_once_one_hears_of_it(
+    tmp_path: Path, web: Server, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Before the targets or the snapshot that one uploads, another publishes: that stays."""
+    web.knows_conditions = True
+    own, rollout = tmp_path / "keys", channel.Rollout()
+    channel.publish(_small(tmp_path, 1), web.url, own, rollout)
+    shutil.copytree(own, tmp_path / "other")
+    theirs = _small(tmp_path, 4)
+
+    def races() -> None:
+        channel.publish(theirs, web.url, tmp_path / "other", rollout)
+
+    with monkeypatch.context() as patch:
+        _before_upload(at, races, patch)
+        with pytest.raises(EdgepackError, match="written by another machine meanwhile"):
+            channel.publish(_small(tmp_path, 3), web.url, own, rollout)
+    assert take_update(_device(tmp_path / "device", web.url)) == theirs.digest
+    channel.refresh(web.url, own)
+    channel.refresh(web.url, tmp_path / "other")
+    assert channel.releases(web.url)[NAME]["release"] == 4
+
+
+def test_a_server_without_conditions_loses_nothing_in_silence(
+    tmp_path: Path, web: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an upload goes over the other's file, both machines say so."""
+    own, rollout = tmp_path / "keys", channel.Rollout()
+    channel.publish(_small(tmp_path, 1), web.url, own, rollout)
+    shutil.copytree(own, tmp_path / "other")
+
+    def races() -> None:
+        channel.publish(_small(tmp_path, 2), web.url, tmp_path / "other", rollout)
+
+    with monkeypatch.context() as patch:
+        _before_upload(1, races, patch)
+        with pytest.raises(EdgepackError, match="written by another machine meanwhile"):
+            channel.publish(_small(tmp_path, 3), web.url, own, rollout)
+    with pytest.raises(TrustError, match="another machine signed with the same keys"):
+        channel.refresh(web.url, tmp_path / "other")
+
+
+def _before_upload(at: int, act: Callable[[], None], patch: pytest.MonkeyPatch) -> None:
+    """Act between the look at the place of a metadata file, the first being 1, and its upload."""
+    put, puts = site.UrlSite._put, 0
+
+    def races(self: site.UrlSite, path: str, content: bytes, *, new: bool = False) -> None:
+        nonlocal puts
+        if "/metadata/" in path:
+            puts += 1
+            if puts == at:
+                act()
+        put(self, path, content, new=new)
+
+    patch.setattr(site.UrlSite, "_put", races)
+
+
 class _Cut(BaseException):
     """The process dies here."""
 
@@ -269,13 +334,14 @@ def _die_after(count: int, patch: pytest.MonkeyPatch) -> None:
     """Die at the operation with this number, among those that name or remove a file."""
     done = 0
     for name in ("replace", "unlink"):
-        real = getattr(Path, name)
+        real = getattr(os, name)
 
-        def dies(path: Path, *args: Any, real: Callable[..., Any] = real, **more: Any) -> Any:
+        def dies(path: Any, *args: Any, real: Callable[..., Any] = real, **more: Any) -> Any:
             nonlocal done
-            if done == count:
-                raise _Cut
-            done += 1
+            if real.__name__ == "replace" or not str(path).endswith(".part"):
+                if done == count:
+                    raise _Cut
+                done += 1
             return real(path, *args, **more)
 
-        patch.setattr(Path, name, dies)
+        patch.setattr(os, name, dies)

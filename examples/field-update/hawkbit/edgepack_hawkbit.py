@@ -18,7 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 TIMEOUT = 60
 PIECE = 1 << 16
@@ -28,6 +29,7 @@ LATER = ("pinned", "the hook", "another process")  # with exit code 7: the next 
 def main(controller: str) -> int:
     """Poll once; return 0 if there was nothing, or the deployment was taken."""
     settings = read_settings(Path(os.environ.get("EDGEPACK_CONF", "/etc/edgepack/update.conf")))
+    Server.address = controller
     links = ask(controller).get("_links", {})
     if "cancelAction" in links:
         cancel = ask(links["cancelAction"]["href"])
@@ -81,7 +83,7 @@ def download(item: dict[str, Any], inbox: Path) -> Path:
     if have < item["size"]:
         link = item["_links"].get("download") or item["_links"]["download-http"]
         request = prepared(link["href"], {"Range": f"bytes={have}-"} if have else {})
-        with urlopen(request, timeout=TIMEOUT) as answer:
+        with OPENER.open(request, timeout=TIMEOUT) as answer:
             if answer.status != 206:
                 have = 0
             with path.open("r+b" if have else "wb") as out:
@@ -99,7 +101,8 @@ def download(item: dict[str, Any], inbox: Path) -> Path:
 
 def ask(url: str) -> dict[str, Any]:
     """Return the JSON at an address."""
-    with urlopen(prepared(url, {"Accept": "application/hal+json"}), timeout=TIMEOUT) as answer:
+    request = prepared(url, {"Accept": "application/hal+json"})
+    with OPENER.open(request, timeout=TIMEOUT) as answer:
         found: dict[str, Any] = json.load(answer)
     return found
 
@@ -112,16 +115,47 @@ def tell(url: str, action: str, *, ok: bool | None, details: list[str] | None = 
     body = json.dumps({"id": action, "status": status}).encode()
     request = prepared(url, {"Content-Type": "application/json"})
     request.data = body
-    with urlopen(request, timeout=TIMEOUT):
+    with OPENER.open(request, timeout=TIMEOUT):
         pass
 
 
 def prepared(url: str, headers: dict[str, str]) -> Request:
-    """Return a request that says who this device is."""
-    token = os.environ.get("HAWKBIT_TOKEN", "")
-    if not url.startswith(("http://", "https://")):
-        raise ValueError(f"{url} is no web address")
-    return Request(url, headers={"Authorization": f"TargetToken {token}", **headers})
+    """Return a request; it says who this device is to the server alone, and to no other host."""
+    allowed = ("https",) if origin(Server.address)[0] == "https" else ("https", "http")
+    if origin(url)[0] not in allowed:
+        raise ValueError(f"{url} is no address by {' or '.join(allowed)}, as the server has it")
+    if origin(url) == origin(Server.address):
+        token = os.environ.get("HAWKBIT_TOKEN", "")
+        headers = {"Authorization": f"TargetToken {token}", **headers}
+    return Request(url, headers=headers)
+
+
+def origin(url: str) -> tuple[str, str, int | None]:
+    """Return the scheme, host and port of an address."""
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname or "", port
+
+
+class Server:
+    """The server that this device belongs to: only it gets the token."""
+
+    address = ""
+
+
+class Redirect(HTTPRedirectHandler):
+    """Follows to where a request of its own may go, with the headers of that request."""
+
+    def redirect_request(self, req: Request, *rest: Any) -> Request | None:
+        """Return the request for where the server points."""
+        found = super().redirect_request(req, *rest)
+        if found is None:
+            return None
+        headers = {k: v for k, v in req.header_items() if k in ("Range", "Accept")}
+        return prepared(found.full_url, headers)
+
+
+OPENER = build_opener(Redirect)
 
 
 def read_settings(path: Path) -> dict[str, str]:

@@ -104,17 +104,14 @@ class Updater:
         state = self.store.state
         least_back = {state.by_keys(f"{MINIMUM}{self.name}"): offer.minimum}
         state = self.store.raise_floors(least_back)
+        if not self.policy.insist and not self._chosen(offer):
+            offer = self._for_the_rest(offer, state.floor(f"{RELEASE}{self.name}"))
         digest = f"sha256:{offer.sha256}"
         if offer.release < (least := state.floor(f"{RELEASE}{self.name}")):
             raise TrustError(
                 f"the channel offers release {offer.release}, and {least} ran here before"
             )
         self.store.check_wanted(digest)
-        if not self.policy.insist and not self._chosen(offer):
-            nameless = "" if self.policy.device else ", which has no name of its own (--device)"
-            raise NothingToDoError(
-                f"release {offer.version} is not rolled out to this device yet{nameless}"
-            )
         return offer
 
     def install(self, offer: Offer) -> Bundle:
@@ -231,6 +228,15 @@ class Updater:
         if manifest.release != offer.release:
             raise TrustError(f"release {manifest.release} was signed as {offer.release}")
         return bundle
+
+    def _for_the_rest(self, offer: Offer, floor: int) -> Offer:
+        """Return the release that goes with a staged one, unless this device has a newer one."""
+        if offer.before is None or offer.before.release < floor:
+            nameless = "" if self.policy.device else ", which has no name of its own (--device)"
+            raise NothingToDoError(
+                f"release {offer.version} is not rolled out to this device yet{nameless}"
+            )
+        return offer.before
 
     def _chosen(self, offer: Offer) -> bool:
         """Tell whether this device is among those that take a release: the same ones every time."""

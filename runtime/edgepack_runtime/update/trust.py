@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,6 +50,7 @@ class Offer:
 
     sha256, size: of its OCI manifest; release: its counter; percent and cohorts: who takes it.
     deltas: ways to make its blobs.  minimum: the release below which this device goes no more.
+    before: the release for devices that this one is not for yet, the last that was for all.
     """
 
     sha256: str
@@ -60,6 +61,7 @@ class Offer:
     cohorts: tuple[str, ...]
     deltas: tuple[Delta, ...] = ()
     minimum: int = 0
+    before: Offer | None = None
 
 
 def offered(source: Source, root: bytes, name: str, state: Record, remember: Remember) -> Offer:
@@ -150,31 +152,38 @@ def _root_digest(folder: Path, version: int) -> str:
 
 
 def _offer(target: Any, name: str) -> Offer:
-    if not is_digest(str(target.hashes.get("sha256"))):
-        raise TrustError(f"the hash of {name} is no sha256")
     try:
-        custom = target.custom
-        found = Offer(
-            sha256=str(target.hashes["sha256"]),
-            size=int(target.length),
-            release=int(custom["release"]),
-            version=str(custom["version"]),
-            percent=int(custom["percent"]),
-            cohorts=tuple(str(cohort) for cohort in custom["cohorts"]),
-            deltas=tuple(
-                Delta(str(d["base"]), str(d["blob"]), str(d["sha256"]), int(d["size"]))
-                for d in custom.get("deltas", [])
-            ),
-            minimum=int(custom.get("minimum", 0)),
-        )
+        before = target.custom.get("before")
+        offer = _read_offer(target.hashes.get("sha256"), target.length, target.custom)
+        if before is not None:
+            rest = _read_offer(before["sha256"], before["size"], before)
+            offer = replace(offer, before=rest)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
         raise TrustError(f"what the channel says of {name} is malformed: {exc}") from exc
-    if found.minimum > found.release:
+    if offer.minimum > offer.release:
         raise TrustError(
-            f"the channel offers release {found.release} of {name} and forbids all below "
-            f"{found.minimum}"
+            f"the channel offers release {offer.release} of {name} and forbids all below "
+            f"{offer.minimum}"
         )
-    return found
+    return offer
+
+
+def _read_offer(sha256: Any, size: Any, custom: Any) -> Offer:
+    if not is_digest(str(sha256)):
+        raise ValueError("the hash is no sha256")
+    return Offer(
+        sha256=str(sha256),
+        size=int(size),
+        release=int(custom["release"]),
+        version=str(custom["version"]),
+        percent=int(custom["percent"]),
+        cohorts=tuple(str(cohort) for cohort in custom["cohorts"]),
+        deltas=tuple(
+            Delta(str(d["base"]), str(d["blob"]), str(d["sha256"]), int(d["size"]))
+            for d in custom.get("deltas", [])
+        ),
+        minimum=int(custom.get("minimum", 0)),
+    )
 
 
 def _versions(folder: Path) -> dict[str, int]:
