@@ -5,6 +5,7 @@ from all that is in the run, and static int8 turns the last bit, which another p
 compiled plan changes, into a whole step.  So dynamic rows run one by one, and static ones run in
 the width and on the plan that they have alone.  Float32 takes any company: its answers differ by
 10⁻⁶.  On GPUs, which are made for full batches, answers differ by the rounding of half precision.
+A model that sees padding (`exact_width`) shares a run with texts of its own length alone, anywhere.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ from edgepack_runtime.manifest import Variant
 
 def mixes(variant: Variant) -> bool:
     """Tell whether rows of unlike widths may share a run."""
-    return variant.precision == "float32" or not on_cpu(variant)
+    alike = variant.precision == "float32" or not on_cpu(variant)
+    return alike and not exact(variant)
+
+
+def exact(variant: Variant) -> bool:
+    """Tell whether a text must run in its own length."""
+    return variant.options.get("exact_width") is True
 
 
 def most_rows(variant: Variant, wanted: int) -> int:
@@ -42,14 +49,16 @@ def runs(
 
     """
     size, mixed = most_rows(variant, size), mixes(variant)
+
+    def width(rows: int, tokens: int) -> int:
+        return tokens if exact(variant) else session.width(rows, tokens)
+
     group: list[int] = []
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        other_width = group and session.width(1, lengths[row]) != session.width(
-            1, lengths[group[0]]
-        )
+        other_width = group and width(1, lengths[row]) != width(1, lengths[group[0]])
         if len(group) == size or (other_width and not mixed):
-            yield group, session.width(len(group), lengths[group[-1]])
+            yield group, width(len(group), lengths[group[-1]])
             group = []
         group.append(row)
     if group:
-        yield group, session.width(len(group), lengths[group[-1]])
+        yield group, width(len(group), lengths[group[-1]])

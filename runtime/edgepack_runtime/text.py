@@ -35,7 +35,7 @@ class Tokens:
         return self.windows[0]
 
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
 
 class TextEncoder:
@@ -112,7 +112,10 @@ class TextEncoder:
         return text[kept[0][0] :] if self.spec.truncation_side == "left" else text[: kept[-1][1]]
 
     def batch(self, rows: Sequence[Encoding], width: int) -> dict[str, Array]:
-        """Stack encodings into int64 arrays [rows, width], padded on the model's side."""
+        """Stack encodings into int64 arrays [rows, width], padded on the model's side.
+
+        Positions count the tokens of a text, wherever its padding stands.
+        """
         import numpy as np
 
         spec = self.spec
@@ -124,7 +127,8 @@ class TextEncoder:
             arrays["input_ids"][i, at] = row.ids
             arrays["token_type_ids"][i, at] = row.type_ids
             arrays["attention_mask"][i, at] = row.attention_mask
-        return arrays
+        positions = arrays["attention_mask"].cumsum(axis=1) - 1
+        return {**arrays, "position_ids": np.maximum(positions, 0)}
 
     def unpad(self, output: Array, row: Encoding, index: int) -> Array:
         """Cut row `index` of a padded output [rows, longest, …] back to its own tokens."""

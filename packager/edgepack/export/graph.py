@@ -186,16 +186,23 @@ def embeddings_to_float16(model: Any) -> None:
 
 
 def _half_tables(model: Any) -> dict[str, Any]:
-    """Return large float tables in float16: those that only a Gather reads, and that fit it."""
+    """Return large float tables in float16: those that only a Gather reads, and that fit it.
+
+    Rows that a layer norm reads as they come stay: ONNX Runtime fuses one that is written as
+    single operators together with the Cast before it, into a graph of two types.
+    """
     import numpy as np
     from onnx import TensorProto, numpy_helper
 
     others = {name for n in model.graph.node if n.op_type != "Gather" for name in n.input}
+    averaged = {n.input[0] for n in model.graph.node if n.op_type == "ReduceMean"}
+    normed = {n.input[0] for n in model.graph.node if averaged & set(n.output)}
     limit = np.finfo(np.float16).max
     found = {}
     for tensor in model.graph.initializer:
         large = len(tensor.dims) == 2 and tensor.dims[0] * tensor.dims[1] >= _LARGE_TABLE
-        if tensor.data_type == TensorProto.FLOAT and large and tensor.name not in others:
+        plain = large and tensor.name not in others and tensor.name not in normed
+        if tensor.data_type == TensorProto.FLOAT and plain:
             table = numpy_helper.to_array(tensor)
             if np.abs(table).max() <= limit:
                 found[tensor.name] = table.astype(np.float16)

@@ -17,9 +17,11 @@ from typing import Any
 from edgepack.artifact import calibration_feeds
 from edgepack.cache import Source, Stage
 from edgepack.export import Choice, graph, optimum_task, tensorrt
+from edgepack.export.families import register_families
 from edgepack.export.folding import decide_branches, fold_products
 from edgepack.export.keep import keep_scales
 from edgepack.export.search import Trial, parameters, quantize_best
+from edgepack.export.traits import copy_traits, probe_padding, sees_padding
 from edgepack.target import VariantSpec
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.text import INPUTS
@@ -98,6 +100,7 @@ def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> N
     """
     from optimum.exporters.onnx import main_export
 
+    register_families()
     try:
         main_export(
             inputs["model"],
@@ -121,6 +124,22 @@ def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> N
     decide_branches(model)
     fold_products(model)
     graph.save(model, out / FILES[0])
+    probe_padding(inputs["model"], partial(_run, _session(out / FILES[0])), out)
+
+
+def _session(model: Path | bytes) -> Any:
+    """Open a graph on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    content = str(model) if isinstance(model, Path) else model
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _run(session: Any, feeds: Mapping[str, Any]) -> Any:
+    """Return the first output for the inputs that the graph takes."""
+    return session.run(None, {item.name: feeds[item.name] for item in session.get_inputs()})[0]
 
 
 def device_options(folder: Path, max_length: int, provider: str) -> dict[str, Any]:
@@ -128,13 +147,15 @@ def device_options(folder: Path, max_length: int, provider: str) -> dict[str, An
 
     A shape outside would have the engine built again, in the middle of an answer.
     """
+    exact = {"exact_width": True} if sees_padding(folder) else {}
     if provider != TENSORRT:
-        return {}
+        return exact
     import onnx
 
     model = onnx.load(str(folder / FILES[0]), load_external_data=False)
     sizes = {"min": (1, 1), "opt": (1, min(_USUAL, max_length)), "max": (_ROWS, max_length)}
     return {
+        **exact,
         "max_rows": _ROWS,
         "provider_options": {
             f"trt_profile_{name}_shapes": ",".join(
@@ -148,6 +169,7 @@ def device_options(folder: Path, max_length: int, provider: str) -> dict[str, An
 def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Path) -> None:
     """Write the `model.onnx` of one variant."""
     source, final = inputs["export"] / FILES[0], out / FILES[0]
+    copy_traits(inputs["export"], out)
     if settings.precision == "float32":
         graph.save(graph.load(source), final)
     elif settings.precision == "float16":
@@ -200,6 +222,7 @@ def _fuse(source: Path) -> Any:
 
     options = FusionOptions("bert")
     options.enable_embed_layer_norm = False  # its table could not be quantized row by row
+    options.enable_rotary_embeddings = False  # its positions take one row alone
     fused = optimize_model(
         str(source), model_type="bert", opt_level=0, optimization_options=options, use_gpu=False
     )

@@ -13,11 +13,14 @@ from typing import Any
 from edgepack.artifact import calibration_feeds
 from edgepack.cache import Source, Stage
 from edgepack.export import Choice, optimum_task
+from edgepack.export.families import register_families
 from edgepack.export.keep import keep_scales, on_old_scale
 from edgepack.export.search import Trial, parameters, quantize_best
+from edgepack.export.traits import copy_traits, probe_padding, sees_padding
 from edgepack.rank import layer_of
 from edgepack.target import VariantSpec
 from edgepack_runtime.errors import InputError
+from edgepack_runtime.text import INPUTS
 
 FILES = ("openvino_model.xml", "openvino_model.bin")
 _EXPORT_TOOLS = ("edgepack", "torch", "transformers", "optimum", "optimum-intel", "openvino")
@@ -74,6 +77,10 @@ def device_options(folder: Path, max_length: int, provider: str) -> dict[str, An
     3.4 ms with dynamic shapes, for 44 MB more memory a plan; on BERT-base (110 M) it is 8 %
     for 220 MB.
     """
+    if sees_padding(folder):
+        if provider == _NPU:
+            raise InputError("an NPU pads every text, and this model answers padded texts otherwise")
+        return {"max_tokens": max_length, "exact_width": True}
     if provider == _NPU:
         sizes = [size for size in _BUCKETS if size < max_length]
         return {"static_only": True, "static_tokens": [*sizes, max_length]}
@@ -92,6 +99,7 @@ def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> N
     import openvino as ov
     from optimum.exporters.openvino import main_export
 
+    register_families()
     work = out / "work"
     try:
         main_export(
@@ -110,12 +118,34 @@ def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> N
     for path in work.iterdir():
         path.unlink()
     work.rmdir()
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = ov.Core().compile_model(out / FILES[0], "CPU", exact)
+    probe_padding(inputs["model"], partial(_run, compiled), out)
+
+
+def _run(compiled: Any, feeds: Mapping[str, Any]) -> Any:
+    """Return the first output for the inputs that the graph takes."""
+    return compiled({name: feeds[name] for name in _names(compiled)})[compiled.output(0)]
+
+
+def _names(model: Any) -> list[str]:
+    """Name the inputs of a graph.
+
+    Raises:
+        InputError: the runtime makes no such input.
+
+    """
+    names = [item.get_any_name() for item in model.inputs]
+    if unknown := sorted(set(names) - set(INPUTS)):
+        raise InputError(f"the OpenVINO graph wants an input that texts do not give: {unknown[0]}")
+    return names
 
 
 def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Path) -> None:
     """Write the IR of one variant."""
     import openvino as ov
 
+    copy_traits(inputs["export"], out)
     if settings.precision == "int8":
         quantize = partial(_quantize, inputs, settings.choice.kept)
         quantize_best(quantize, "openvino", settings.choice.trials, inputs, out)
@@ -135,7 +165,7 @@ def _quantize(inputs: Mapping[str, Path], kept: Sequence[str], trial: Trial, out
 
     model = ov.Core().read_model(inputs["export"] / FILES[0])
     nncf.set_log_level(logging.ERROR)
-    names = [item.get_any_name() for item in model.inputs]
+    names = _names(model)
     feeds = [{name: feed[name] for name in names} for feed in calibration_feeds(inputs)]
     products = [node for node in model.get_ops() if node.get_type_name() == "MatMul"]
     names = [node.get_friendly_name() for node in products]

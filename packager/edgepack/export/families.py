@@ -1,0 +1,18 @@
+"""Families that Optimum would export as it exports their kin, if it knew their names."""
+
+from __future__ import annotations
+
+from functools import cache
+
+
+@cache
+def register_families() -> None:
+    """Tell Optimum of ERNIE, which is BERT with one embedding more that its models do not use."""
+    from optimum.exporters.onnx.model_configs import BertOnnxConfig
+    from optimum.exporters.openvino import model_configs as _  # noqa: F401 (OpenVINO's own first)
+    from optimum.exporters.tasks import TasksManager
+
+    tasks = ("feature-extraction", "text-classification", "token-classification")
+    for exporter in ("onnx", "openvino"):
+        register = TasksManager.create_register(exporter)
+        register("ernie", *tasks, library_name="transformers")(BertOnnxConfig)
