@@ -79,7 +79,7 @@ def device_options(folder: Path, max_length: int, provider: str) -> dict[str, An
     """
     if sees_padding(folder):
         if provider == _NPU:
-            raise InputError("an NPU pads every text, and this model answers padded texts otherwise")
+            raise InputError("an NPU pads every text, which changes the answers of this model")
         return {"max_tokens": max_length, "exact_width": True}
     if provider == _NPU:
         sizes = [size for size in _BUCKETS if size < max_length]
@@ -286,6 +286,20 @@ def _constant(node: Any) -> Any:
     return node if node.get_type_name() == "Constant" else None
 
 
+def _name_inputs_and_outputs_alone(model: Any) -> None:
+    """Take the exporter's numbers off all tensors between.
+
+    Where a compiler finds that a first reshape does nothing, the input gets the number of the
+    reshape as a second name, and may be asked for by that.
+    """
+    named = {item.input_value(0).get_node().get_friendly_name() for item in model.get_results()}
+    for node in model.get_ops():
+        between = node.get_type_name() not in ("Parameter", "Result")
+        if between and node.get_friendly_name() not in named:
+            for output in node.outputs():
+                output.get_tensor().set_names(set())
+
+
 def _save(model: Any, out: Path, *, half: bool = False) -> None:
     """Write the IR, its weights in float16 if `half`, with names that depend on nothing else.
 
@@ -295,6 +309,7 @@ def _save(model: Any, out: Path, *, half: bool = False) -> None:
     import openvino as ov
 
     path = out / FILES[0]
+    _name_inputs_and_outputs_alone(model)
     ov.save_model(model, path, compress_to_fp16=half)
     text = path.read_text()
     notes = r"\s*<rt_info>(?:(?!<rt_info>).)*</rt_info>(?=\s*</net>)"  # layers have their own
