@@ -45,6 +45,7 @@ _SIZES = {
     "intermediate_size": INNER, "max_position_embeddings": POSITIONS + 2,
 }  # fmt: skip
 _DECODER = {"num_key_value_heads": 2, "head_dim": 16, "pad_token_id": 1}
+_NO_TOKENS = ("text-classification", "feature-extraction")  # what Optimum exports
 _GENERATIVE = ("text-classification", "token-classification", "feature-extraction")
 
 FAMILIES: dict[str, Family] = {
@@ -102,8 +103,8 @@ FAMILIES: dict[str, Family] = {
          "pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 2}, _GENERATIVE,
     ),
     "qwen2": Family("Qwen2Config", "bytelevel", "Qwen2TokenizerFast", _DECODER, _GENERATIVE),
-    "qwen3": Family("Qwen3Config", "bytelevel", "Qwen2TokenizerFast", _DECODER, _GENERATIVE),
-    "llama": Family("LlamaConfig", "unigram", "PreTrainedTokenizerFast", _DECODER, _GENERATIVE),
+    "qwen3": Family("Qwen3Config", "bytelevel", "Qwen2TokenizerFast", _DECODER, _NO_TOKENS),
+    "llama": Family("LlamaConfig", "unigram", "PreTrainedTokenizerFast", _DECODER, _NO_TOKENS),
 }  # fmt: skip
 
 

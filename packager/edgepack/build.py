@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from edgepack import gate, progress, staged, supply
-from edgepack.artifact import read_task
+from edgepack.artifact import are_generated, read_task
 from edgepack.cache import StageCache, sweep, work_folder
 from edgepack.export import find
 from edgepack.fetch import fetch
@@ -27,6 +27,7 @@ from edgepack.lint import lint
 from edgepack.measure import measure
 from edgepack.pack import Content, refuse_foreign, replace_bundle, write_bundle
 from edgepack.plan import Plan, VariantPlan, make_plan
+from edgepack.preflight import left_out, refuse
 from edgepack.rank import read_ranking
 from edgepack.recipe import Recipe
 from edgepack.target import Target
@@ -38,6 +39,7 @@ from edgepack_runtime.paths import cache_folder, write_whole
 
 _logger = logging.getLogger(__name__)
 Latencies = dict[str, dict[str, float]]
+_LIKENESS = ("agreement", "cosine", "least_cosine")  # to the float model
 # What loading takes at the least: the weights twice, while an engine packs them, and the engine.
 _COPIES = 2
 _ENGINE_BYTES = 40 << 20
@@ -71,7 +73,13 @@ def plans(
     The data is examined here: what is wrong with it is an error, what misleads is logged.
     """
     model = fetch(recipe, offline=offline)
-    planned = [make_plan(recipe, model, t, kit=(kits or {}).get(t.name)) for t in targets]
+    refuse(recipe, model)
+    planned = [
+        make_plan(recipe, model, target, kit=(kits or {}).get(target.name)).without(
+            left_out(model, target)
+        )
+        for target in targets
+    ]
     for line in lint(recipe, model):
         _logger.warning("%s", line)
     return planned
@@ -147,6 +155,8 @@ def _gated(plan: Plan, workers: Workers, *, strict: bool) -> tuple[Plan, Folders
 
 def _made(plan: Plan, workers: Workers, folders: Folders, *, strict: bool) -> Plan:
     """Run the stages of a plan; return it without the variants that cannot be made."""
+    if strict and plan.left_out:
+        _without(plan, plan.left_out, strict=True)
     optional = () if strict else plan.optional()
     log = _log(plan, workers.cache)
     failures = workers.run(plan.stages(), folders, log, optional=optional)
@@ -160,7 +170,7 @@ def _made(plan: Plan, workers: Workers, folders: Folders, *, strict: bool) -> Pl
 
 def _without(plan: Plan, reasons: Mapping[str, str], *, strict: bool) -> Plan:
     if strict:
-        told = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
+        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise InputError(f"{plan.target.name}: {told}; leave it out with --variant")
     return plan.without(reasons)
 
@@ -275,6 +285,7 @@ def _manifest(plan: Plan, folders: Folders, content: Content) -> Manifest:
         provenance={
             "model": plan.model.source.key,
             "plan": plan.key,
+            "compared_on": "generated" if are_generated(folders[plan.texts.key]) else "given",
             **({"left_in_float": kept} if kept else {}),
             **({"left_out": dict(plan.left_out)} if plan.left_out else {}),
         },
@@ -299,7 +310,7 @@ def _variant(variant: VariantPlan, folders: Folders, task: Task) -> Variant:
         requires=replace(spec.requires, memory_mb=max(spec.requires.memory_mb, least)),
         tolerance=Tolerance(found["tolerance_cosine"], found["tolerance_agreement"]),
         options=_merged(options, spec.options),
-        measured={"agreement": found["agreement"], "cosine": found["cosine"], **quality},
+        measured={**{name: found[name] for name in _LIKENESS}, **quality},
     )
 
 

@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 unexpected, 2 wrong input, 3 budget broken, 4 device does 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgepack import __version__, cache_command, channel_commands
+from edgepack import __version__, bundle_commands, cache_command, channel_commands
 from edgepack_runtime.errors import EdgepackError, InputError
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
+        if logging.lastResort is not None:  # what libraries of ours warn of, as a line of ours
+            logging.lastResort.setFormatter(logging.Formatter("warning: %(message)s"))
         try:
             return super().invoke(ctx)
         except EdgepackError as exc:
@@ -68,6 +71,10 @@ def main() -> None:
 @click.option(
     "--jobs", type=click.IntRange(1), help="Stages at a time (default: 2 if it pays and fits)."
 )
+@click.option("--variant", "variants", multiple=True, help="Make this one only; repeatable.")
+@click.option("--max-length", type=click.IntRange(1), help="Tokens of the longest text.")
+@click.option("--quality-drop", type=float, help="Points that a variant may lose, at most.")
+@click.option("--strict", is_flag=True, help="A variant that cannot be made is an error.")
 @click.option("--offline", is_flag=True, help="Use the local hub cache only.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, build nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -84,8 +91,12 @@ def build(  # noqa: PLR0913, PLR0917 (one parameter an option, as click has it)
     kit_python: str,
     wheels: Path | None,
     jobs: int | None,
+    variants: tuple[str, ...],
+    max_length: int | None,
+    quality_drop: float | None,
     *,
     kit: bool,
+    strict: bool,
     offline: bool,
     dry_run: bool,
     as_json: bool,
@@ -101,8 +112,11 @@ def build(  # noqa: PLR0913, PLR0917 (one parameter an option, as click has it)
 
     given: dict[str, Any] = {"task": task, "revision": revision, "name": name,
                              "calibration": calibration, "precision": precision, "layout": layout,
-                             "targets": targets}  # fmt: skip
+                             "targets": targets, "variants": variants,
+                             "max_length": max_length}  # fmt: skip
     recipe = replace(_recipe(model), **{key: value for key, value in given.items() if value})
+    if quality_drop is not None:
+        recipe = replace(recipe, budget=replace(recipe.budget, quality_drop=quality_drop))
     _check(recipe)
     wanted = {target.name: target for target in map(find_target, recipe.targets)}
     if kit and recipe.layout != "epk":
@@ -117,7 +131,7 @@ def build(  # noqa: PLR0913, PLR0917 (one parameter an option, as click has it)
     if dry_run:
         _show_plans(planned, as_json=as_json)
         return
-    _build(planned, output, jobs or 0, as_json=as_json)
+    _build(planned, output, jobs=jobs or 0, strict=strict, as_json=as_json)
     for plan in planned if kit else []:
         target = with_python(plan.target, kit_python)
         made = write_kit(target, kits[target.name], bundle_path(plan, output))
@@ -149,7 +163,7 @@ def _check(recipe: Recipe) -> None:
             raise InputError(f"{option} must be one of {', '.join(known)}, not {value!r}")
 
 
-def _build(planned: list[Plan], output: Path, jobs: int, *, as_json: bool) -> None:
+def _build(planned: list[Plan], output: Path, *, jobs: int, strict: bool, as_json: bool) -> None:
     from rich.console import Console
 
     from edgepack import report
@@ -159,7 +173,7 @@ def _build(planned: list[Plan], output: Path, jobs: int, *, as_json: bool) -> No
     total = sum(len(list(plan.stages())) + 2 for plan in planned)
     # The stream itself: what a stage does to sys.stderr meanwhile is not the view's.
     with make_view(Console(file=sys.stderr), total, plain=as_json) as view:
-        built = run(planned, output, view, jobs=jobs)
+        built = run(planned, output, view, jobs=jobs, strict=strict)
     if as_json:
         click.echo(json.dumps(report.as_json(built), indent=1, ensure_ascii=False))
         return
@@ -169,6 +183,33 @@ def _build(planned: list[Plan], output: Path, jobs: int, *, as_json: bool) -> No
             console.print(report.stages_table(item))
         console.print(report.table(item))
         console.print(report.summary(item), highlight=False, soft_wrap=True)
+
+
+@main.command()
+@click.argument("model")
+@click.option("-t", "--target", "targets", multiple=True, help="Device; repeatable (default: all).")
+@click.option("--task", default="", help="Instead of the one detected from the model.")
+@click.option("--offline", is_flag=True, help="Use the local hub cache only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(model: str, targets: tuple[str, ...], task: str, *, offline: bool, as_json: bool) -> None:
+    """Tell within seconds what will be built of MODEL (or of a recipe), without building it."""
+    from edgepack.preflight import check_model
+    from edgepack.target import all_targets, find_target
+
+    recipe = _recipe(model)
+    recipe = replace(recipe, task=task or recipe.task, targets=targets or recipe.targets)
+    wanted = [find_target(name) for name in recipe.targets] or all_targets()
+    found = check_model(recipe, wanted, offline=offline)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    click.echo(f"{found['name']}: {found['model_type']}, {found['task']}")
+    for name, variants in found["targets"].items():
+        made = [variant for variant, reason in variants.items() if not reason]
+        click.echo(f"  {name:<18} {', '.join(made) or 'nothing'}")
+        for variant, reason in variants.items():
+            if reason:
+                click.echo(f"  {'':<18} not {variant}: {reason}")
 
 
 def _show_plans(planned: list[Plan], *, as_json: bool) -> None:
@@ -281,81 +322,9 @@ def targets(name: str | None, *, explain: bool, markdown: bool, as_json: bool) -
                 click.echo(f"  {line}")
 
 
-@main.command()
-@click.argument("bundle")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def inspect(bundle: str, *, as_json: bool) -> None:
-    """Show what a bundle says of itself."""
-    from edgepack_runtime.cli import main as runtime
-
-    sys.exit(runtime(["inspect", bundle, *(["--json"] if as_json else [])]))
-
-
-@main.command()
-@click.argument("bundle")
-@click.option("--key", type=click.Path(path_type=Path), help="Public key of its model signature.")
-def verify(bundle: str, key: Path | None) -> None:
-    """Hash every file of a bundle against its manifest, and check its model signature."""
-    from edgepack_runtime.bundle import Bundle
-
-    opened = Bundle.open(bundle)
-    size = opened.verify()
-    if key is not None:
-        from edgepack.signature import verify as verify_signature
-
-        verify_signature(opened, key)
-        click.echo(f"{bundle}: signed by {key}")
-    click.echo(
-        f"{bundle}: {len(opened.manifest.files)} files, {size / 1e6:.1f} MB, all as promised"
-    )
-    click.echo(opened.digest)
-
-
-@main.command()
-@click.argument("bundle")
-@click.option("--key", type=click.Path(path_type=Path), required=True, help="Private key (PEM).")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Instead of BUNDLE itself.")
-def sign(bundle: str, key: Path, output: Path | None) -> None:
-    """Put an OpenSSF model signature into BUNDLE; devices trust their channel, not this."""
-    from edgepack import signature
-    from edgepack_runtime.bundle import Bundle
-
-    click.echo(signature.sign(Bundle.open(bundle), key, output or Path(bundle)))
-
-
-@main.command()
-@click.argument("bundle")
-@click.argument("folder", type=click.Path(path_type=Path))
-def unpack(bundle: str, folder: Path) -> None:
-    """Write the files of BUNDLE to FOLDER, for Optimum and other tools."""
-    from edgepack.pack import unpack_bundle
-    from edgepack_runtime.bundle import Bundle
-
-    names = unpack_bundle(Bundle.open(bundle), folder)
-    click.echo(f"{folder}: {len(names)} files")
-
-
-@main.command()
-@click.argument("old")
-@click.argument("new")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def diff(old: str, new: str, *, as_json: bool) -> None:
-    """Show what differs between two bundles."""
-    from edgepack.diff import compare
-    from edgepack_runtime.bundle import Bundle
-
-    found = compare(Bundle.open(old), Bundle.open(new))
-    if as_json:
-        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
-        return
-    for line in found["changed"] or ["no difference"]:
-        click.echo(line)
-    new, shared = found["new_bytes"] / 1e6, found["shared_bytes"] / 1e6
-    click.echo(f"{new:.1f} MB of blobs are new, {shared:.1f} MB shared; "
-               "the deltas of a channel make an update smaller")  # fmt: skip
-
-
 main.add_command(cache_command.cache_group)
 main.add_command(channel_commands.keys_group)
 main.add_command(channel_commands.publish)
 main.add_command(channel_commands.channel_group)
+for _command in bundle_commands.COMMANDS:
+    main.add_command(_command)

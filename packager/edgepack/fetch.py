@@ -48,7 +48,7 @@ def fetch(recipe: Recipe, *, offline: bool = False) -> ModelInfo:
     base = None
     if (folder / ADAPTER_FILE).is_file():
         base = find_folder(base_of(folder), offline=offline)
-    config = _config(base or folder)
+    config = read_config(base or folder)
     if recipe.task and recipe.task not in TASKS:
         raise InputError(f"unknown task {recipe.task!r}; edgepack has {', '.join(TASKS)}")
     return ModelInfo(
@@ -145,7 +145,13 @@ def _hub(name: str, revision: str, *, offline: bool) -> Path:
     return Path(found)
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a model's config.json.
+
+    Raises:
+        InputError: there is none, or it is not a JSON object.
+
+    """
     path = folder / "config.json"
     try:
         value = json.loads(path.read_text())

@@ -28,6 +28,7 @@ def as_json(built: Sequence[Built]) -> list[dict[str, Any]]:
             "default_here": fastest(item),
             "stages": item.stages,
             "left_in_float": item.bundle.manifest.provenance.get("left_in_float", {}),
+            "compared_on": item.bundle.manifest.provenance.get("compared_on", "given"),
             "left_out": item.bundle.manifest.provenance.get("left_out", {}),
             "variants": [_variant(item, variant) for variant in item.bundle.manifest.variants],
         }
@@ -48,15 +49,17 @@ def table(item: Built) -> Table:
     manifest = item.bundle.manifest
     cells = _cells(item)
     title = f"{manifest.name} {manifest.version} for {manifest.target}"
-    caption = "milliseconds, text to result, by tokens × rows" if cells else ""
-    shown = Table(title=title, caption=caption, title_style="bold", box=SIMPLE_HEAD,
+    captions = ["milliseconds, text to result, by tokens × rows"] if cells else []
+    if manifest.provenance.get("compared_on", "given") == "generated":
+        captions.append("agreement with the float model on generated texts; yours say more")
+    shown = Table(title=title, caption="\n".join(captions), title_style="bold", box=SIMPLE_HEAD,
                   pad_edge=False, padding=(0, 1, 0, 0))  # fmt: skip
     shown.add_column("variant", no_wrap=True)
-    for name in ("MB", *cells, *(["speed-up"] if cells else []), "agreement"):
+    for name in ("MB", *cells, *(["speed-up"] if cells else []), "agreement", "min cos"):
         shown.add_column(name, justify="right", no_wrap=True)
     before = item.latency_ms.get(BASELINE, {})
     first = [_ms(before, cell) for cell in cells] + (["1.0×"] if cells else [])
-    shown.add_row("before: float32", _megabytes(item.baseline_bytes), *first, "", style="dim")
+    shown.add_row("before: float32", _megabytes(item.baseline_bytes), *first, "", "", style="dim")
     best = fastest(item)
     for variant in manifest.variants:
         row = _variant(item, variant)
@@ -64,6 +67,7 @@ def table(item: Built) -> Table:
         times = [_ms(mine, cell) for cell in cells] + ([_speed_up(before, mine)] if cells else [])
         shown.add_row(
             variant.name, _megabytes(row["bytes"]), *times, f"{row['agreement']:.2%}",
+            f"{row['least_cosine']:.3f}",
             style="bold" if variant.name == best else "",
         )  # fmt: skip
     return shown
@@ -126,6 +130,7 @@ def _variant(item: Built, variant: Variant) -> dict[str, Any]:
         "bytes": sum(sizes),
         "agreement": variant.measured["agreement"],
         "cosine": variant.measured["cosine"],
+        "least_cosine": variant.measured.get("least_cosine", variant.measured["cosine"]),
         "latency_ms": item.latency_ms.get(variant.name),
     }
 

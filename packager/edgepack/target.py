@@ -92,8 +92,11 @@ def find_target(name: str) -> Target:
     if name == "native":
         return native(Path("/"), platform.machine())
     if name not in paths:
-        near = get_close_matches(name, paths, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(paths))}"
+        near = sorted(path for path in paths if path.startswith(name)) if name else []
+        near = near or get_close_matches(name, paths, 1)
+        hint = (
+            f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(paths))}"
+        )
         raise InputError(f"unknown target {name!r}; {hint}")
     return read_target(paths[name])
 

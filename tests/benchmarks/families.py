@@ -138,7 +138,7 @@ def _judge(bundle: Any, cell: Cell, texts: list[str], wanted: list[Any]) -> None
             here = replace(here, options=options)
         got = _answers(open_variant(bundle, here), texts)
         if variant.precision == "float32":
-            found = max(_difference(a, b) for a, b in zip(wanted, got, strict=True))
+            found = float(max(_difference(a, b) for a, b in zip(wanted, got, strict=True)))
             cell.difference = max(cell.difference or 0.0, found)
         else:
             shares = [_likeness(a, b) for a, b in zip(wanted, got, strict=True)]
