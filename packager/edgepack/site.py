@@ -238,6 +238,11 @@ class _Blobs(Disk):
         super().__init__(site.folder)
         self._site = site
 
+    def read(self, path: str, size: int = -1, start: int = 0) -> bytes:
+        """Return bytes of a blob, which is hashed whole."""
+        content = self.map(path)[start:]
+        return bytes(content if size < 0 else content[:size])
+
     def map(self, path: str) -> memoryview:
         """Return the bytes of a blob, hashed."""
         return memoryview(self._site.blob(path.removeprefix(f"{BLOBS}/")))

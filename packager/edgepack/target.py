@@ -92,11 +92,10 @@ def find_target(name: str) -> Target:
     if name == "native":
         return native(Path("/"), platform.machine())
     if name not in paths:
-        near = sorted(path for path in paths if path.startswith(name)) if name else []
+        near = sorted((path for path in paths if name and path.startswith(name)), key=len)
         near = near or get_close_matches(name, paths, 1)
-        hint = (
-            f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(paths))}"
-        )
+        meant = " or ".join(map(repr, near[:3]))
+        hint = f"did you mean {meant}?" if near else f"known: {', '.join(sorted(paths))}"
         raise InputError(f"unknown target {name!r}; {hint}")
     return read_target(paths[name])
 
