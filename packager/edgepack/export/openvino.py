@@ -290,9 +290,10 @@ def _name_inputs_and_outputs_alone(model: Any) -> None:
     """Take the exporter's numbers off all tensors between.
 
     Where a compiler finds that a first reshape does nothing, the input gets the number of the
-    reshape as a second name, and may be asked for by that.
+    reshape as a second name, and may be asked for by that.  NNCF wants names where a branch reads.
     """
-    named = {item.input_value(0).get_node().get_friendly_name() for item in model.get_results()}
+    readers = [*model.get_results(), *(n for n in model.get_ops() if n.get_type_name() == "If")]
+    named = {value.get_node().get_friendly_name() for n in readers for value in n.input_values()}
     for node in model.get_ops():
         between = node.get_type_name() not in ("Parameter", "Result")
         if between and node.get_friendly_name() not in named:
