@@ -135,11 +135,12 @@ def test_few_rows_are_all_learned_from() -> None:
     assert holdout.split(_labelled({"a": 50, "b": 49}), 0) == []
 
 
-def test_a_packed_batch_is_what_the_tokenizer_pads(model: Get) -> None:
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_packed_batch_is_what_the_tokenizer_pads(side: str, model: Get) -> None:
     """Texts and pairs of texts: the same ids, mask and types, and labels beside them."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model("bert-intent"))
+    tokenizer = AutoTokenizer.from_pretrained(model("bert-intent"), padding_side=side)
     config = load_torch(model("bert-intent"), TASK).config
     names = list(config.label2id)
     for pair in (None, "in the kitchen"):

@@ -20,6 +20,7 @@ from edgepack.compress.augment import read_origins, read_rows
 from edgepack.compress.batches import Labels, Rows, pack, pack_labels
 from edgepack.compress.examples import max_length_of
 from edgepack.compress.folder import load, save
+from edgepack.compress.launch import first_process, launch
 from edgepack.compress.schedule import Schedule
 from edgepack.compress.teach import Lesson, Probe
 from edgepack.dataset import Columns, Example
@@ -69,7 +70,7 @@ def distill(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
         InputError: labels that the teacher does not know, or what `training.fit` refuses.
 
     """
-    training.launch(__name__, settings, inputs, out)
+    launch(__name__, settings, inputs, out)
 
 
 def work(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
@@ -97,7 +98,7 @@ def work(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     learn, held = _divide(settings, examples, read_origins(inputs["rows"]))
     job = training.Job(model, lengths, learn, student.collate, student.loss, held, student=True)
     record = training.fit(job, settings.schedule, out)
-    if training.first_process():
+    if first_process():
         record.write(out, "distill")
         for name, rate in declared.items():  # that of the training is no trait of the model
             setattr(model.config, name, rate)

@@ -11,6 +11,7 @@ from edgepack.compress import holdout, linear, losses, training
 from edgepack.compress.batches import Labels, pack, pack_labels
 from edgepack.compress.examples import max_length_of, read_training
 from edgepack.compress.folder import load, save, spaced
+from edgepack.compress.launch import first_process, launch
 from edgepack.compress.schedule import Schedule
 from edgepack.dataset import Columns, Example
 from edgepack.evaluate import labels_of
@@ -36,7 +37,7 @@ def finetune(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
         InputError: no labels, one class only, or what `training.fit` refuses.
 
     """
-    training.launch(__name__, settings, inputs, out)
+    launch(__name__, settings, inputs, out)
 
 
 def work(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
@@ -66,13 +67,13 @@ def work(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     if held and figure != "loss":
         judge = holdout.judge(tokenizer, settings.task, [examples[i] for i in held], longest)
     probe = None
-    if held and figure == "accuracy" and training.first_process():
+    if held and figure == "accuracy" and first_process():
         probe = linear.probe(model, rows, [e.label for e in examples], learn, held)
     job = training.Job(
         model, rows.lengths.tolist(), learn, collate, _loss, held, judge, figure,
     )  # fmt: skip
     record = training.fit(job, settings.schedule, out)
-    if training.first_process():
+    if first_process():
         replace(record, probe=probe).write(out, "finetune")
         save(model, tokenizer, out)
 
