@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from edgepack.cache import Source, Stage, file_source
-from edgepack.compress import adapt, augment, distill, finetune, prune, teach, vocabulary
+from edgepack.compress import (
+    adapt,
+    augment,
+    checks,
+    distill,
+    finetune,
+    presets,
+    prune,
+    teach,
+    vocabulary,
+)
 from edgepack.fetch import ModelInfo
 from edgepack.recipe import Recipe
 from edgepack_runtime.errors import InputError
@@ -27,8 +39,17 @@ def make_forms(recipe: Recipe, info: ModelInfo, data: Mapping[str, Needed]) -> t
     """Return the forms of the model in order; the first is what quality is compared with.
 
     A fine-tuning or an adapter makes the teacher: what came before has no quality to keep.
+
+    Raises:
+        InputError: what a stage would refuse after an hour of training.
+
     """
-    steps = recipe.compression
+    columns = recipe.data.columns
+    config = _config(info)
+    steps = presets.expand(recipe.compression, config, columns)
+    checks.check_sizes(steps, config)
+    checks.check_data(steps, info.task, config, data, columns)
+    recipe = replace(recipe, compression=steps)
     training = _training(data)
     teacher = _teacher(recipe, info, data)
     forms = [Form("teacher", teacher)]
@@ -44,6 +65,12 @@ def make_forms(recipe: Recipe, info: ModelInfo, data: Mapping[str, Needed]) -> t
         student = _student(recipe, info, steps.distill, (teacher, forms[-1].model), data)
         forms.append(Form("distilled", student))
     return tuple(forms)
+
+
+def _config(info: ModelInfo) -> dict[str, Any]:
+    folder = (info.base or info.source).path
+    found: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    return found
 
 
 def _teacher(recipe: Recipe, info: ModelInfo, data: Mapping[str, Needed]) -> Needed:
@@ -81,8 +108,6 @@ def _student(
     lesson = Stage("ask the teacher", teach.teach, taught,
                     {"teacher": teacher, "rows": rows}, teach.TOOLS)  # fmt: skip
     inputs: dict[str, Needed] = {"model": start, "rows": rows, "lesson": lesson}
-    if settings.schedule.patience and "evaluation" in data:
-        inputs["evaluation"] = data["evaluation"]
     return Stage("distil", distill.distill, settings, inputs, distill.TOOLS, resumes=True)
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.compress import distill, finetune, prune, training, vocabulary
+from edgepack.compress.presets import SIZES
+from edgepack.compress.schedule import PRECISIONS as PRECISIONS_OF_TRAINING
+from edgepack.compress.schedule import Schedule
 from edgepack.compress.teach import TRANSFERS
 from edgepack.dataset import Columns
 from edgepack.schema import Table, check, read_toml
@@ -50,14 +53,17 @@ class Budget:
 class Compression:
     """The steps between the model as it came and its export; None leaves a step out.
 
-    augment: new texts for each text of the data, for the student to learn from.
+    augment: new texts for each text of the data, for the student to learn from; None for as many
+        as it needs.
+    size: one of `presets.SIZES`, from which the steps follow that are None; empty for none.
     """
 
     finetune: finetune.Settings | None = None
     vocabulary: vocabulary.Settings | None = None
     prune: prune.Settings | None = None
     distill: distill.Settings | None = None
-    augment: int = 0
+    augment: int | None = None
+    size: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,7 +166,7 @@ def _budget(table: Table) -> Budget:
 
 
 def _compression(root: Table, columns: Columns) -> Compression:
-    steps: dict[str, Any] = {}
+    steps: dict[str, Any] = {"size": root.text("compress", choices=("", *SIZES))}
     if table := root.optional("finetune"):
         steps["finetune"] = finetune.Settings(
             "", _schedule(table), columns, max_length=table.integer("max_length", 128, least=8)
@@ -168,15 +174,21 @@ def _compression(root: Table, columns: Columns) -> Compression:
         table.done()
     if table := root.optional("vocabulary"):
         least = table.integer("min_count", 1, least=1)
-        steps["vocabulary"] = vocabulary.Settings("", least, columns)
+        general = table.number("general", vocabulary.GENERAL, most=1.0)
+        steps["vocabulary"] = vocabulary.Settings("", least, general, columns)
         table.done()
     if table := root.optional("prune"):
-        kept = {key: table.integer(key, 0) for key in ("layers", "heads", "feed_forward")}
+        sizes = ("layers", "heads", "feed_forward")
+        kept = {key: table.optional_integer(key, least=1) or 0 for key in sizes}
+        if not any(kept.values()):
+            table.fault("keeps everything; say how many layers, heads or feed_forward neurons stay")
         steps["prune"] = prune.Settings("", columns=columns, **kept)
         table.done()
     if table := root.optional("distill"):
-        steps["augment"] = table.integer("augment", 0)
         steps["distill"] = _distill(table, columns)
+        copies = table.optional_integer("augment")
+        fixed = steps["distill"].schedule.epochs is not None
+        steps["augment"] = 0 if copies is None and fixed else copies
         table.done()
     return Compression(**steps)
 
@@ -197,20 +209,21 @@ def _distill(table: Table, columns: Columns) -> distill.Settings:
     )
 
 
-def _schedule(table: Table) -> training.Schedule:
-    plain = training.Schedule()
+def _schedule(table: Table) -> Schedule:
+    plain = Schedule()
     reporters = table.texts("report_to")
     for name in reporters:
         table.check_choice("report_to", name, training.REPORTERS)
-    return training.Schedule(
-        epochs=table.number("epochs", plain.epochs, least=0.001),
-        learning_rate=table.number("learning_rate", plain.learning_rate, least=1e-9, most=1.0),
-        batch_size=table.integer("batch_size", plain.batch_size, least=1),
+    return Schedule(
+        epochs=table.optional_number("epochs", least=0.001),
+        learning_rate=table.optional_number("learning_rate", least=1e-9, most=1.0),
+        batch_size=table.optional_integer("batch_size", least=1),
         accumulate=table.integer("accumulate", plain.accumulate, least=1),
         warmup=table.number("warmup", plain.warmup, most=1.0),
         weight_decay=table.number("weight_decay", plain.weight_decay),
-        precision=table.text("precision", plain.precision, choices=training.PRECISIONS),
-        patience=table.integer("patience", plain.patience),
+        precision=table.text("precision", plain.precision, choices=PRECISIONS_OF_TRAINING),
+        patience=table.optional_integer("patience"),
+        max_minutes=table.number("max_minutes", plain.max_minutes, least=0.01),
         seed=table.integer("seed", plain.seed),
         processes=table.integer("processes", plain.processes, least=1),
         launcher=table.texts("launcher"),
@@ -229,10 +242,8 @@ def _check_needs(recipe: Recipe, faults: list[str]) -> None:
         for name in ("vocabulary", "prune", "distill")
         if getattr(steps, name) and not (data.train or data.unlabelled)
     )
-    if steps.finetune and steps.finetune.schedule.patience:
-        faults.append("finetune.patience: only distill has early stopping; leave it out")
-    if steps.distill and steps.distill.schedule.patience and not data.evaluation:
-        faults.append("distill.patience: needs data.evaluation")
+    if steps.size and not (data.train or data.unlabelled):
+        faults.append("compress: needs data.train or data.unlabelled")
     if recipe.budget.quality_drop is not None and not data.evaluation:
         faults.append("budget.quality_drop: needs data.evaluation")
 

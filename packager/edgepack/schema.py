@@ -92,10 +92,17 @@ class Table:
             self._faults.append(f"{self._where}{key}: must be {bound}, not {value:g}")
         return value
 
-    def optional_number(self, key: str) -> float | None:
-        """Take a number of at least 0; None if it is not there."""
+    def optional_number(
+        self, key: str, *, least: float = 0.0, most: float = float("inf")
+    ) -> float | None:
+        """Take a number from `least` to `most`; None if it is not there."""
         self._known.append(key)
-        return self.number(key, 0.0) if key in self._values else None
+        return self.number(key, 0.0, least=least, most=most) if key in self._values else None
+
+    def optional_integer(self, key: str, *, least: int = 0) -> int | None:
+        """Take a whole number of at least `least`; None if it is not there."""
+        self._known.append(key)
+        return self.integer(key, 0, least=least) if key in self._values else None
 
     def flag(self, key: str, *, default: bool) -> bool:
         """Take true or false."""
@@ -111,6 +118,10 @@ class Table:
         """Take a table whose keys are not ours to know."""
         value: dict[str, Any] = self._take(key, {}, dict, "a table")
         return value
+
+    def fault(self, message: str) -> None:
+        """Note a fault of the table as a whole."""
+        self._faults.append(f"{self._where.rstrip('.')}: {message}")
 
     def done(self) -> None:
         """Note every key that nothing has asked for."""

@@ -45,7 +45,7 @@ def prepare(name: str, work: Path) -> Path:
         texts = [*wiki.replace(" . ", " .\n").splitlines(), *(row["text"] for _, row in spoken)]
         kept = [text.strip() for text in texts if len(text.split()) > 3]
         (work / "texts.txt").write_text("\n".join(kept) + "\n")
-    if name == "snips":
+    if name in ("snips", "snips_intents"):
         lines = (data / "data/snips_nlu/train.jsonl").read_text().splitlines(keepends=True)
         (work / "train.jsonl").write_text("".join(lines[SNIPS_HELD_OUT:]))
         (work / "evaluation.jsonl").write_text("".join(lines[:SNIPS_HELD_OUT]))

@@ -81,9 +81,11 @@ def test_every_command_of_the_documents_is_run_somewhere() -> None:
 
 def test_the_recipes_of_the_readme_are_valid(tmp_path: Path) -> None:
     """The recipes that the README explains have no fault, their commented lines included."""
-    plain, compressed = _blocks("README.md", "toml")
+    plain, short, compressed = _blocks("README.md", "toml")
     (tmp_path / "edgepack.toml").write_text(plain)
     assert read_recipe(tmp_path / "edgepack.toml").targets == ("jetson-orin", "native")
+    (tmp_path / "edgepack.toml").write_text(short)
+    assert read_recipe(tmp_path / "edgepack.toml").compression.size == "balanced"
     everything = re.sub(r"^# (?=[a-z_\[]+( =|\]))", "", compressed, flags=re.MULTILINE)
     (tmp_path / "edgepack.toml").write_text(everything)
     steps = read_recipe(tmp_path / "edgepack.toml").compression

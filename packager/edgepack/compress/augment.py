@@ -18,13 +18,15 @@ from edgepack.dataset import Columns, Example
 TOOLS = ("edgepack",)
 _DROP, _REPLACE, _SWAP = 0.1, 0.15, 0.2  # chances: of each word, of each word, of each text
 
+_ENOUGH, _MOST = 60_000, 12  # new texts in all; copies of a text
+
 
 @dataclass(frozen=True)
 class Settings:
-    """copies: new texts for each text of the data."""
+    """copies: new texts for each text of the data; None for as many as bring enough rows."""
 
     task: str
-    copies: int = 0
+    copies: int | None = 0
     columns: Columns = Columns()
     seed: int = 0
 
@@ -35,8 +37,9 @@ def augment(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     words = [word for example in examples for word in _words(example)]
     rng = random.Random(settings.seed)  # noqa: S311 (a choice, not a secret)
     rows = [_row(example) for example in examples]
-    for _ in range(settings.copies):
-        rows += [_noised(example, words, rng) for example in examples]
+    copies = _copies(settings.task, len(examples)) if settings.copies is None else settings.copies
+    for _ in range(copies):
+        rows += [{**_noised(e, words, rng), "copy_of": i} for i, e in enumerate(examples)]
     with (out / "rows.jsonl").open("w", encoding="utf-8") as stream:
         stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
@@ -45,6 +48,18 @@ def read_rows(folder: Path) -> list[Example]:
     """Read what `augment` wrote."""
     with (folder / "rows.jsonl").open(encoding="utf-8") as stream:
         return [_example(json.loads(line), number) for number, line in enumerate(stream, 1)]
+
+
+def read_origins(folder: Path) -> list[int]:
+    """Return for each row of `augment` the number of the row that it is made from; most its own."""
+    with (folder / "rows.jsonl").open(encoding="utf-8") as stream:
+        return [json.loads(line).get("copy_of", number) for number, line in enumerate(stream)]
+
+
+def _copies(task: str, rows: int) -> int:
+    """Return how many copies of each text a student needs: tags bear less noise than labels."""
+    enough, most = (30_000, 4) if task == "token-classification" else (_ENOUGH, _MOST)
+    return min(most, round(enough / rows))
 
 
 def _words(example: Example) -> Sequence[str]:
@@ -61,7 +76,8 @@ def _row(example: Example) -> dict[str, object]:
 
 
 def _example(row: dict[str, object], line: int) -> Example:
-    plain = {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()}
+    plain = {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()
+             if name != "copy_of"}  # fmt: skip
     return Example(line=line, **plain)  # type: ignore[arg-type]
 
 

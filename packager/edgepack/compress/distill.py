@@ -10,29 +10,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgepack.compress import layers, training
-from edgepack.compress.augment import read_rows
-from edgepack.compress.examples import (
-    label_of,
-    max_length_of,
-    pad,
-    pad_labels,
-    tokenize,
-)
+from edgepack.compress import holdout, layers, losses, training
+from edgepack.compress.augment import read_origins, read_rows
+from edgepack.compress.batches import Labels, Rows, pack, pack_labels
+from edgepack.compress.examples import max_length_of
 from edgepack.compress.folder import load, save
+from edgepack.compress.launch import first_process, launch
+from edgepack.compress.schedule import Schedule
 from edgepack.compress.teach import Lesson, Probe
-from edgepack.dataset import Columns, Example, read_examples
+from edgepack.dataset import Columns, Example
 from edgepack.describe import pooling_of
-from edgepack.evaluate import TORCH_BATCH, check_labels, evaluate
+from edgepack.evaluate import check_labels
 from edgepack_runtime.errors import InputError
 
 TOOLS = training.TOOLS
-_RELATION_HEADS = 12
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
 
 
@@ -49,7 +45,7 @@ class Settings:
     """
 
     task: str
-    schedule: training.Schedule = field(default_factory=training.Schedule)
+    schedule: Schedule = field(default_factory=Schedule)
     layers: int = 0
     temperature: float = 2.0
     hard: float = 0.1
@@ -67,14 +63,14 @@ def distill(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     Args:
         settings: see there.
         inputs: `model` (what the student starts from), `rows` (of `augment`), `lesson` (of
-            `teach`), `evaluation` (for early stopping, may be missing).
+            `teach`).
         out: the folder to fill.
 
     Raises:
         InputError: labels that the teacher does not know, or what `training.fit` refuses.
 
     """
-    training.launch(__name__, settings, inputs, out)
+    launch(__name__, settings, inputs, out)
 
 
 def work(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
@@ -96,15 +92,29 @@ def work(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     labelled = [e for e in examples if e.label is not None or e.tags]
     if settings.task.endswith("classification") and model.config.num_labels > 1:
         check_labels(labelled, list(model.config.label2id), "training data")
-    lesson = Lesson(inputs["lesson"])
-    student = _Student(settings, model, tokenizer, lesson, pooling_of(inputs["model"])[0] or "mean")
-    rows = [student.row(example, i) for i, example in enumerate(examples)]
-    job = training.Job(model, rows, student.collate, student.loss, _judge(settings, inputs))
-    training.fit(job, settings.schedule, out)
-    if training.first_process():
+    pooling = pooling_of(inputs["model"])[0] or "mean"
+    student = _Student(settings, model, tokenizer, Lesson(inputs["lesson"]), pooling)
+    lengths = student.take(examples)
+    learn, held = _divide(settings, examples, read_origins(inputs["rows"]))
+    job = training.Job(model, lengths, learn, student.collate, student.loss, held, student=True)
+    record = training.fit(job, settings.schedule, out)
+    if first_process():
+        record.write(out, "distill")
         for name, rate in declared.items():  # that of the training is no trait of the model
             setattr(model.config, name, rate)
         save(model, tokenizer, out, source=inputs["model"])
+
+
+def _divide(
+    settings: Settings, examples: Sequence[Example], origins: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """Return the rows to learn from and those held out, whose copies nobody learns from."""
+    if not settings.schedule.holds_out:
+        return list(range(len(examples))), []
+    own = [i for i, origin in enumerate(origins) if i == origin]
+    held = [own[i] for i in holdout.split([examples[i] for i in own], settings.schedule.seed)]
+    apart = set(held)
+    return [i for i, origin in enumerate(origins) if origin not in apart], held
 
 
 def _dropouts(folder: Path) -> dict[str, float]:
@@ -115,25 +125,11 @@ def _dropouts(folder: Path) -> dict[str, float]:
     return {name: getattr(config, name) for name in _DROPOUTS if hasattr(config, name)}
 
 
-def _judge(settings: Settings, inputs: Mapping[str, Path]) -> Callable[[Any], float] | None:
-    """Return what measures the student after each epoch, if early stopping wants it."""
-    if "evaluation" not in inputs or not settings.schedule.patience:
-        return None
-    from edgepack.torch_model import wrap_torch
-
-    examples = read_examples(str(inputs["evaluation"]), settings.task, settings.columns)
-    source = inputs["model"]
-
-    def judge(model: Any) -> float:
-        return evaluate(
-            wrap_torch(model, source, settings.task), examples, batch_size=TORCH_BATCH
-        ).value
-
-    return judge
-
-
 class _Student:
     """Turns examples into rows and batches, and batches into the loss."""
+
+    _rows: Rows
+    _labels: Labels | None = None
 
     def __init__(
         self, settings: Settings, model: Any, tokenizer: Any, lesson: Lesson, pooling: str
@@ -146,37 +142,30 @@ class _Student:
         self._longest = min(settings.max_length, max_length_of(model, tokenizer))
         self._probe: Probe | None = None
 
-    def row(self, example: Example, number: int) -> dict[str, Any]:
-        """Return the tokens of an example, its label and its number in the lesson."""
-        row = tokenize(self._tokenizer, example, self._longest)
-        head = self._settings.task.endswith("classification")
-        labels = label_of(example, row, self._config) if head else None
-        return {**row, "labels": labels, "number": number, "length": len(row["input_ids"])}
+    def take(self, examples: Sequence[Example]) -> list[int]:
+        """Tokenize the examples; return the tokens of each."""
+        self._rows, words = pack(self._tokenizer, examples, self._longest)
+        if self._settings.task.endswith("classification"):
+            self._labels = pack_labels(examples, self._rows, words, self._config)
+        lengths: list[int] = self._rows.lengths.tolist()
+        return lengths
 
-    def collate(self, batch: list[Mapping[str, Any]]) -> dict[str, Any]:
+    def collate(self, picked: Sequence[int]) -> dict[str, Any]:
         """Pad a batch and join what the teacher said of it."""
         import torch
 
-        inputs = pad(self._tokenizer, batch)
-        width = inputs["input_ids"].shape[1]
+        made = self._rows.pad(picked)
+        width = made["input_ids"].shape[1]
         per_token = self._settings.task == "token-classification"
-        outputs = [self._lesson.outputs(row["number"]) for row in batch]
-        made = {**inputs, "soft": _stack(outputs, width if per_token else 1)}
-        has = torch.tensor([row["labels"] is not None for row in batch])
-        known = next((row["labels"] for row in batch if row["labels"] is not None), None)
-        if known is not None:
-            blank = _blank(known)
-            labels = [blank if r["labels"] is None else r["labels"] for r in batch]
-            made["labels"] = pad_labels(labels, width)
-        made["labelled"] = has
-        same = [self._lesson.tokens(row["number"]) == row["length"] for row in batch]
-        made["aligned"] = torch.tensor(same)
+        left = self._rows.left
+        soft = self._lesson.outputs(picked, width if per_token else 1, left=left)
+        aligned = self._lesson.tokens[picked] == self._rows.lengths[picked]
+        made["soft"], made["aligned"] = torch.from_numpy(soft), torch.from_numpy(aligned)
+        if self._labels is not None:
+            made["labels"] = self._labels.pick(picked, left=left)
+            made["labelled"] = torch.from_numpy(self._labels.known[picked])
         if self._settings.transfer != "none":
-            states = [
-                self._lesson.inner(row["number"]) if fit else None
-                for row, fit in zip(batch, same, strict=True)
-            ]
-            made["inner"] = _stack(states, width)
+            made["inner"] = torch.from_numpy(self._lesson.inner(picked, width, left=left))
         return made
 
     def loss(self, model: Any, batch: dict[str, Any]) -> Any:
@@ -184,11 +173,11 @@ class _Student:
         if self._probe is None:
             self._probe = Probe(model, self._settings.transfer, self._pooling)
         extra = {k: batch.pop(k, None) for k in ("soft", "labels", "labelled", "aligned", "inner")}
-        output, inner = self._probe(batch)
+        output, inner = (x if x is None else x.float() for x in self._probe(batch))
         mask = batch["attention_mask"] * extra["aligned"].unsqueeze(1)
         loss = self._decisions(output, extra, mask)
         if inner is not None and bool(extra["aligned"].any()):
-            transfer = _hidden if self._settings.transfer == "hidden" else _relation
+            transfer = losses.hidden if self._settings.transfer == "hidden" else losses.relation
             loss = loss + self._settings.transfer_weight * transfer(inner, extra["inner"], mask)
         return loss
 
@@ -196,13 +185,15 @@ class _Student:
         """Mix soft and hard labels."""
         settings = self._settings
         if output.dim() == 2:
-            soft = _soft(output, extra["soft"][:, 0], self._kind(), settings.temperature).mean()
+            soft = losses.soft(
+                output, extra["soft"][:, 0], self._kind(), settings.temperature
+            ).mean()
         else:
-            each = _soft(output, extra["soft"], self._kind(), settings.temperature)
+            each = losses.soft(output, extra["soft"], self._kind(), settings.temperature)
             soft = (each * mask).sum() / mask.sum().clamp(min=1)
         if extra["labels"] is None or settings.hard == 0:
             return soft
-        hard = _hard(output, extra["labels"], self._kind(), extra["labelled"])
+        hard = losses.hard(output, extra["labels"], self._kind(), extra["labelled"])
         return (1 - settings.hard) * soft + settings.hard * hard
 
     def _kind(self) -> str:
@@ -210,87 +201,3 @@ class _Student:
             return "embedding"
         declared = str(self._config.problem_type or "")
         return "regression" if self._config.num_labels == 1 else declared
-
-
-def _blank(known: Any) -> Any:
-    """Return a label that stands for none beside labels like `known`."""
-    from edgepack.compress.examples import IGNORED
-
-    if isinstance(known, list):
-        return [IGNORED] if isinstance(known[0], int) else [0.0] * len(known)
-    return float("nan") if isinstance(known, float) else IGNORED
-
-
-def _stack(arrays: list[Any], length: int) -> Any:
-    """Stack arrays [tokens, width] into a tensor [rows, length, width]; None gives zeros."""
-    import torch
-
-    width = next((array.shape[1] for array in arrays if array is not None), 1)
-    stacked = torch.zeros(len(arrays), length, width)
-    for i, array in enumerate(arrays):
-        if array is not None:
-            kept = array[:length]
-            stacked[i, : len(kept)] = torch.from_numpy(kept)
-    return stacked
-
-
-def _soft(output: Any, wanted: Any, kind: str, temperature: float) -> Any:
-    """Return how far each output is from the teacher's: [rows] or [rows, tokens]."""
-    from torch.nn import functional
-
-    if kind == "embedding":
-        return 1 - functional.cosine_similarity(output, wanted, dim=-1)
-    if kind == "regression":
-        return ((output - wanted) ** 2).mean(dim=-1)
-    if kind == "multi_label_classification":
-        target = (wanted / temperature).sigmoid()
-        each = functional.binary_cross_entropy_with_logits(
-            output / temperature, target, reduction="none"
-        )
-        return each.mean(dim=-1) * temperature**2
-    found, target = ((x / temperature).log_softmax(dim=-1) for x in (output, wanted))
-    each = functional.kl_div(found, target, reduction="none", log_target=True)
-    return each.sum(dim=-1) * temperature**2
-
-
-def _hard(output: Any, labels: Any, kind: str, labelled: Any) -> Any:
-    """Return the task's own loss over the rows that have a label."""
-    from torch.nn import functional
-
-    if not bool(labelled.any()):
-        return output.sum() * 0.0
-    if kind == "regression":
-        return ((output[labelled, 0] - labels[labelled]) ** 2).mean()
-    if kind == "multi_label_classification":
-        return functional.binary_cross_entropy_with_logits(output[labelled], labels[labelled])
-    return functional.cross_entropy(output.flatten(0, -2), labels.flatten())
-
-
-def _hidden(found: Any, wanted: Any, mask: Any) -> Any:
-    if found.shape[-1] != wanted.shape[-1]:
-        raise InputError(
-            f"transfer = 'hidden' needs teacher and student of one width, not {wanted.shape[-1]} "
-            f"and {found.shape[-1]}; use 'relation'"
-        )
-    each = ((found - wanted) ** 2).mean(dim=-1)
-    return (each * mask).sum() / mask.sum().clamp(min=1)
-
-
-def _relation(found: Any, wanted: Any, mask: Any) -> Any:
-    """Compare how tokens relate by queries, by keys and by values, head by head."""
-    total: Any = 0.0
-    for mine, theirs in zip(found.chunk(3, dim=-1), wanted.chunk(3, dim=-1), strict=True):
-        widths = (mine.shape[-1], theirs.shape[-1])
-        heads = next(h for h in range(_RELATION_HEADS, 0, -1) if not any(w % h for w in widths))
-        target, guess = _relations(theirs, mask, heads), _relations(mine, mask, heads)
-        each = (target.exp() * (target - guess)).sum(dim=-1).mean(dim=1)
-        total = total + (each * mask).sum() / mask.sum().clamp(min=1)
-    return total / 3
-
-
-def _relations(states: Any, mask: Any, heads: int) -> Any:
-    """Return log-softmax of scaled products of tokens: [rows, heads, tokens, tokens]."""
-    rows, tokens, width = states.shape
-    split = states.reshape(rows, tokens, heads, -1).transpose(1, 2)
-    scores = split @ split.transpose(-1, -2) / (width / heads) ** 0.5
-    return scores.masked_fill(mask[:, None, None, :] == 0, -1e4).log_softmax(dim=-1)

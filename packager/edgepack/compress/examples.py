@@ -1,11 +1,11 @@
-"""Examples as tensors: tokens with labels, padded batches, and the loss of each task."""
+"""Examples as numbers: tokens with labels, and the loss of each task."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgepack.dataset import Columns, Example, read_examples
 from edgepack.describe import positions_of
@@ -13,15 +13,10 @@ from edgepack.evaluate import labels_of
 from edgepack.formats import PLAIN
 from edgepack_runtime.errors import InputError
 
+if TYPE_CHECKING:
+    from edgepack.compress.batches import Batch
+
 IGNORED = -100  # the label that torch's cross entropy leaves out
-
-
-@dataclass(frozen=True)
-class Batch:
-    """inputs: int64 tensors [rows, tokens] by name; labels: a tensor, None without labels."""
-
-    inputs: Mapping[str, Any]
-    labels: Any = None
 
 
 def read_training(
@@ -53,19 +48,28 @@ def read_training(
     return examples[::step]
 
 
-def tokenize(tokenizer: Any, example: Example, max_length: int) -> dict[str, list[int]]:
-    """Tokenize one example: ids, mask and types, and `word_ids` for one split into words."""
-    if example.words and not getattr(tokenizer, "add_prefix_space", True):
-        raise InputError(
-            "the model's tokenizer was saved with add_prefix_space false, so it cannot take texts "
-            "split into words as it was trained; save it with add_prefix_space=True"
-        )
-    if example.words:
-        row = tokenizer(
-            list(example.words), is_split_into_words=True, truncation=True, max_length=max_length
-        )
-        return {**row, "word_ids": [-1 if i is None else i for i in row.word_ids()]}
-    return dict(tokenizer(example.text, example.pair, truncation=True, max_length=max_length))
+def tokenize_all(
+    tokenizer: Any, examples: Sequence[Example], max_length: int
+) -> dict[str, list[list[int]]]:
+    """Tokenize examples together: lists of ids, masks and types; `word_ids` for words.
+
+    Raises:
+        InputError: the tokenizer cannot take texts split into words.
+
+    """
+    cut = {"truncation": True, "max_length": max_length}
+    if any(example.words for example in examples):
+        if not getattr(tokenizer, "add_prefix_space", True):
+            raise InputError(
+                "the model's tokenizer was saved with add_prefix_space false, so it cannot take "
+                "texts split into words as it was trained; save it with add_prefix_space=True"
+            )
+        split = [list(example.words or example.text.split()) for example in examples]
+        found = tokenizer(split, is_split_into_words=True, **cut)
+        words = [[-1 if i is None else i for i in found.word_ids(row)] for row in range(len(split))]
+        return {**found, "word_ids": words}
+    texts = [(e.text, e.pair) if e.pair else e.text for e in examples]
+    return dict(tokenizer(texts, **cut))
 
 
 def label_of(example: Example, row: Mapping[str, Any], config: Any) -> Any:
@@ -87,40 +91,6 @@ def label_of(example: Example, row: Mapping[str, Any], config: Any) -> Any:
         chosen = {config.label2id[name] for name in labels_of(example)}
         return [float(i in chosen) for i in range(config.num_labels)]
     return config.label2id[example.label]
-
-
-def pad(tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Stack rows into int64 tensors [rows, longest]."""
-    tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True  # on purpose
-    names = [name for name in tokenizer.model_input_names if name in rows[0]]
-    padded = tokenizer.pad(
-        {name: [row[name] for row in rows] for name in names}, return_tensors="pt"
-    )
-    return dict(padded)
-
-
-def pad_labels(labels: Sequence[Any], length: int) -> Any:
-    """Stack labels into one tensor; those of tokens are padded to `length` with `IGNORED`."""
-    import torch
-
-    first = labels[0]
-    if isinstance(first, list) and isinstance(first[0], int):
-        return torch.tensor([row + [IGNORED] * (length - len(row)) for row in labels])
-    return torch.tensor(labels)
-
-
-def batches(model: Any, tokenizer: Any, examples: Sequence[Example], size: int) -> Iterator[Batch]:
-    """Yield batches of examples of like length; labels only where every row has one."""
-    longest = max_length_of(model, tokenizer)
-    rows = [tokenize(tokenizer, example, longest) for example in examples]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
-    for start in range(0, len(order), size):
-        picked = order[start : start + size]
-        inputs = pad(tokenizer, [rows[i] for i in picked])
-        labels = [label_of(examples[i], rows[i], model.config) for i in picked]
-        whole = all(label is not None for label in labels)
-        width = inputs["input_ids"].shape[1]
-        yield Batch(inputs, pad_labels(labels, width) if whole else None)
 
 
 def max_length_of(model: Any, tokenizer: Any, most: int = 512) -> int:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgepack.compress import training
-from edgepack.compress.examples import (
-    label_of,
-    max_length_of,
-    pad,
-    pad_labels,
-    read_training,
-    tokenize,
-)
+from edgepack.compress import holdout, linear, losses, training
+from edgepack.compress.batches import Labels, pack, pack_labels
+from edgepack.compress.examples import max_length_of, read_training
 from edgepack.compress.folder import load, save, spaced
+from edgepack.compress.launch import first_process, launch
+from edgepack.compress.schedule import Schedule
 from edgepack.dataset import Columns, Example
 from edgepack.evaluate import labels_of
 from edgepack_runtime.errors import InputError
@@ -29,7 +25,7 @@ class Settings:
     """task: what to learn; max_length: tokens of a text, longer ones are cut."""
 
     task: str
-    schedule: training.Schedule = field(default_factory=training.Schedule)
+    schedule: Schedule = field(default_factory=Schedule)
     columns: Columns = Columns()
     max_length: int = 128
 
@@ -41,7 +37,7 @@ def finetune(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
         InputError: no labels, one class only, or what `training.fit` refuses.
 
     """
-    training.launch(__name__, settings, inputs, out)
+    launch(__name__, settings, inputs, out)
 
 
 def work(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
@@ -51,32 +47,62 @@ def work(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     set_seed(settings.schedule.seed)
     examples = read_training(inputs, settings.task, settings.columns)
     model, tokenizer = load(
-        inputs["model"], settings.task, **_head(examples), ignore_mismatched_sizes=True
+        inputs["model"], settings.task, **head_of(examples), ignore_mismatched_sizes=True
     )
     if settings.task == "token-classification":
         tokenizer = spaced(tokenizer, inputs["model"])
     longest = min(settings.max_length, max_length_of(model, tokenizer))
-    rows = [_row(model, tokenizer, example, longest) for example in examples]
+    rows, words = pack(tokenizer, examples, longest)
+    labels = pack_labels(examples, rows, words, model.config)
+    assert labels is not None  # noqa: S101 (`head_of` refuses rows without one)
+    known: Labels = labels
+    held = holdout.split(examples, settings.schedule.seed) if settings.schedule.holds_out else []
+    learn = sorted(set(range(len(examples))) - set(held))
 
-    def collate(batch: list[Mapping[str, Any]]) -> dict[str, Any]:
-        inputs = pad(tokenizer, batch)
-        width = inputs["input_ids"].shape[1]
-        return {**inputs, "labels": pad_labels([row["labels"] for row in batch], width)}
+    def collate(picked: Sequence[int]) -> dict[str, Any]:
+        return {**rows.pad(picked), "labels": known.pick(picked, left=rows.left)}
 
-    job = training.Job(model, rows, collate, lambda m, batch: m(**batch).loss)
-    training.fit(job, settings.schedule, out)
-    if training.first_process():
+    figure = _figure_of(settings.task, model.config)
+    judge = None
+    if held and figure != "loss":
+        judge = holdout.judge(tokenizer, settings.task, [examples[i] for i in held], longest)
+    probe = None
+    if held and figure == "accuracy" and first_process():
+        probe = linear.probe(model, rows, [e.label for e in examples], learn, held)
+    job = training.Job(
+        model, rows.lengths.tolist(), learn, collate, _loss, held, judge, figure,
+    )  # fmt: skip
+    record = training.fit(job, settings.schedule, out)
+    if first_process():
+        replace(record, probe=probe).write(out, "finetune")
         save(model, tokenizer, out)
 
 
-def _row(model: Any, tokenizer: Any, example: Example, longest: int) -> dict[str, Any]:
-    row = tokenize(tokenizer, example, longest)
-    labels = label_of(example, row, model.config)
-    return {**row, "labels": labels, "length": len(row["input_ids"])}
+def _loss(model: Any, batch: dict[str, Any]) -> Any:
+    """Return the task's own loss, in float32 whatever the model computes in."""
+    import torch
+
+    labels = batch.pop("labels")
+    config = getattr(model, "module", model).config  # what several processes wrap
+    everyone = torch.ones(len(labels), dtype=torch.bool, device=labels.device)
+    return losses.hard(model(**batch)[0].float(), labels, str(config.problem_type), everyone)
 
 
-def _head(examples: Sequence[Example]) -> dict[str, Any]:
-    """Return what the classification head must know: labels and kind of problem."""
+def _figure_of(task: str, config: Any) -> str:
+    """Return what counts on held-out rows, as `evaluate` names it; a loss for scores."""
+    if task == "token-classification":
+        return "entity_f1"
+    kinds = {"single_label_classification": "accuracy", "multi_label_classification": "micro_f1"}
+    return kinds.get(config.problem_type, "loss")
+
+
+def head_of(examples: Sequence[Example]) -> dict[str, Any]:
+    """Return what the classification head must know: labels and kind of problem.
+
+    Raises:
+        InputError: a row has no label, or all have the same.
+
+    """
     missing = [e.line for e in examples if e.label is None and not e.tags]
     if missing:
         raise InputError(f"line {missing[0]}: no label, which fine-tuning needs")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,11 +41,27 @@ def family_of(model: Any) -> Family:
     """Return the family of a model; an `InputError` if its layers cannot be cut."""
     kind = model.config.model_type
     if kind not in FAMILIES:
-        raise InputError(
-            f"models of type {kind!r} cannot be pruned or made shallower; "
-            f"edgepack does it for {', '.join(FAMILIES)}"
-        )
+        raise InputError(cannot_cut(kind))
     return FAMILIES[kind]
+
+
+def cannot_cut(kind: str) -> str:
+    """Return what to say of a model whose layers cannot be cut."""
+    return (
+        f"models of type {kind!r} cannot be pruned or made shallower; "
+        f"edgepack does it for {', '.join(FAMILIES)}"
+    )
+
+
+def sizes_of(config: Mapping[str, Any]) -> dict[str, int]:
+    """Return layers, heads and feed-forward neurons, as the `config.json` of a family has them."""
+    family = FAMILIES[str(config["model_type"])]
+    heads = config.get("num_attention_heads") or config.get("n_heads")
+    return {
+        "layers": int(config[family.depth]),
+        "heads": int(heads or 0),
+        "feed_forward": int(config[family.width]),
+    }
 
 
 def encoder(model: Any) -> tuple[Any, str]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.compress import layers
-from edgepack.compress.examples import batches, read_training, task_loss
+from edgepack.compress.batches import batches
+from edgepack.compress.examples import read_training, task_loss
 from edgepack.compress.folder import load, save
 from edgepack.dataset import Columns
 from edgepack.evaluate import check_labels

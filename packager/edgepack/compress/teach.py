@@ -14,8 +14,10 @@ from typing import Any
 from edgepack import progress
 from edgepack.compress import layers
 from edgepack.compress.augment import read_rows
-from edgepack.compress.examples import max_length_of, pad, tokenize
+from edgepack.compress.batches import gather, pack, spans
+from edgepack.compress.examples import max_length_of
 from edgepack.compress.folder import load
+from edgepack.compress.schedule import fastest
 from edgepack.describe import pooling_of
 
 TOOLS = ("edgepack", "torch", "transformers")
@@ -35,8 +37,8 @@ class Settings:
 class Lesson:
     """The teacher's outputs, row by row.
 
-    `logits[i]` is [labels] or [tokens, labels], or [width] for embeddings; `inner[i]` is
-    [tokens, width] of the last layer, or [tokens, 3 × width] of its queries, keys and values.
+    A row's outputs are its [labels] or [tokens, labels], or [width] for embeddings; its inner
+    states [tokens, width] of the last layer, or [tokens, 3 × width] of queries, keys and values.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,18 +53,20 @@ class Lesson:
     def __len__(self) -> int:
         return len(self._logits) - 1
 
-    def tokens(self, row: int) -> int:
-        """Return how many tokens the teacher saw."""
-        return int(self._tokens[row + 1] - self._tokens[row])
+    @property
+    def tokens(self) -> Any:
+        """Return how many tokens the teacher saw of each row."""
+        return self._tokens[1:] - self._tokens[:-1]
 
-    def outputs(self, row: int) -> Any:
-        """Return the decisions of a row, float32 [1 or tokens, labels]."""
-        return self._outputs[self._logits[row] : self._logits[row + 1]].astype("float32")
+    def outputs(self, picked: Sequence[int], width: int, *, left: bool = False) -> Any:
+        """Return decisions, float32 [rows, width, labels]; a width of 1 where a row has one."""
+        places, there = spans(self._logits, picked, width, left=left)
+        return gather(self._outputs, places, there, 0).astype("float32")
 
-    def inner(self, row: int) -> Any:
-        """Return the inner states of a row, float32 [tokens, width]."""
-        at = slice(self._tokens[row], self._tokens[row + 1])
-        return None if self._inner is None else self._inner[at].astype("float32")
+    def inner(self, picked: Sequence[int], width: int, *, left: bool = False) -> Any:
+        """Return the inner states of rows, float32 [rows, width, states]."""
+        places, there = spans(self._tokens, picked, width, left=left)
+        return gather(self._inner, places, there, 0).astype("float32")
 
 
 def teach(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
@@ -74,23 +78,31 @@ def teach(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.eval().to(device)
     longest = min(settings.max_length, max_length_of(model, tokenizer))
-    rows = [tokenize(tokenizer, e, longest) for e in read_rows(inputs["rows"])]
-    lengths = [len(row["input_ids"]) for row in rows]
+    rows, _ = pack(tokenizer, read_rows(inputs["rows"]), longest)
     probe = Probe(model, settings.transfer, pooling_of(inputs["teacher"])[0] or "mean")
     per_token = settings.task == "token-classification"
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    places = starts if per_token else np.arange(len(rows) + 1)
-    writer = _Writer(out, places, starts)
-    order = sorted(range(len(rows)), key=lengths.__getitem__)
-    with torch.inference_mode():
+    places = rows.starts if per_token else np.arange(len(rows.lengths) + 1)
+    writer = _Writer(out, places, rows.starts, left=rows.left)
+    order: Any = np.argsort(rows.lengths, kind="stable")
+    with torch.inference_mode(), _arithmetic(model, settings.task, device):
         for start in range(0, len(order), _BATCH):
             picked = order[start : start + _BATCH]
-            batch = pad(tokenizer, [rows[i] for i in picked])
+            batch = rows.pad(picked)
             found = probe({name: tensor.to(device) for name, tensor in batch.items()})
             output, inner = (None if x is None else x.float().cpu().numpy() for x in found)
             progress.step(start + len(picked), len(order))
             writer.write(picked, output, inner)
     writer.close()
+
+
+def _arithmetic(model: Any, task: str, device: str) -> Any:
+    """Compute decisions between classes in the fastest precision, numbers in float32."""
+    import torch
+
+    width = model.get_input_embeddings().weight.shape[1]
+    classes = task.endswith("classification") and model.config.num_labels > 1
+    half = classes and fastest(width) == "bfloat16"
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=half)
 
 
 class Probe:
@@ -141,32 +153,32 @@ def _pool(output: Any, mask: Any, pooling: str) -> Any:
 class _Writer:
     """Writes outputs of rows in any order into files in the order of the rows."""
 
-    def __init__(self, out: Path, places: Any, tokens: Any) -> None:
+    def __init__(self, out: Path, places: Any, tokens: Any, *, left: bool) -> None:
         import numpy as np
 
         np.savez(out / "rows.npz", logits=places, tokens=tokens)
         self._out = out
         self._places, self._tokens = places, tokens
+        self._left = left
         self._files: dict[str, Any] = {}
 
-    def write(self, rows: Sequence[int], output: Any, inner: Any) -> None:
+    def write(self, rows: Any, output: Any, inner: Any) -> None:
         """Write a batch: output [rows, labels] or [rows, tokens, labels]."""
-        for at, row in enumerate(rows):
-            mine = output[at][None] if output.ndim == 2 else output[at]
-            self._put("outputs", self._places, row, mine, "float32")
-            if inner is not None:
-                self._put("inner", self._tokens, row, inner[at], "float16")
+        output = output[:, None] if output.ndim == 2 else output
+        self._put("outputs", self._places, rows, output, "float32")
+        if inner is not None:
+            self._put("inner", self._tokens, rows, inner, "float16")
 
-    def _put(self, name: str, places: Any, row: int, values: Any, kind: str) -> None:
+    def _put(self, name: str, starts: Any, rows: Any, values: Any, kind: str) -> None:
         import numpy as np
 
         if name not in self._files:
-            shape = (int(places[-1]), values.shape[-1])
+            shape = (int(starts[-1]), values.shape[-1])
             self._files[name] = np.lib.format.open_memmap(
                 self._out / f"{name}.npy", mode="w+", dtype=kind, shape=shape
             )
-        size = int(places[row + 1] - places[row])
-        self._files[name][places[row] : places[row + 1]] = values[:size]
+        places, there = spans(starts, rows, values.shape[1], left=self._left)
+        self._files[name][places[there]] = values[there]
 
     def close(self) -> None:
         """Flush the files."""

@@ -8,130 +8,113 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import shutil
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgepack import progress
-from edgepack_runtime.errors import EdgepackError, InputError
+from edgepack.compress import rates
+from edgepack.compress.batches import ByLength
+from edgepack.compress.launch import first_process
+from edgepack.compress.record import Record, history_of, since_best
+from edgepack.compress.schedule import Course, Schedule, choose, facts_of
+from edgepack_runtime.errors import InputError
 
 TOOLS = ("edgepack", "torch", "transformers", "accelerate")
-PRECISIONS = ("float32", "bfloat16", "float16")
 REPORTERS = ("tensorboard", "wandb")
 _CHECKPOINTS = "checkpoints"
 _CHECKPOINTS_KEPT = 2
-_POOL = 50  # steps whose rows are sorted by length together
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How to train.
-
-    epochs: passes over the data; batch_size: rows in one step of all processes together.
-    accumulate: steps whose gradients are summed before the weights move.
-    warmup: share of all steps in which the learning rate rises.
-    precision: of the arithmetic, one of `PRECISIONS`; weights stay in float32.
-    patience: evaluations without gain after which to stop; 0 never stops early.
-    processes: on this machine, joined by torchrun; launcher: more arguments for torchrun, for
-        instance `--nnodes=2 --rdzv-endpoint=host:29500`.
-    report_to: experiment trackers, of `REPORTERS`.
-    checkpoint_steps: steps between two checkpoints; with patience there is one an epoch.
-    """
-
-    epochs: float = 3.0
-    learning_rate: float = 5e-5
-    batch_size: int = 32
-    accumulate: int = 1
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    precision: str = "float32"
-    patience: int = 0
-    seed: int = 0
-    processes: int = 1
-    launcher: tuple[str, ...] = ()
-    report_to: tuple[str, ...] = ()
-    checkpoint_steps: int = 500
+_NO_FIGURE = -1e9
 
 
 @dataclass(frozen=True)
 class Job:
     """One training: what `fit` needs.
 
-    rows: dicts with `input_ids`, `attention_mask` and whatever `collate` reads.
-    evaluate: returns the figure of a model that counts; None without evaluation rows.
+    lengths: tokens of every row. learn: numbers of the rows to learn from; held: of those held
+    out. collate: makes a batch of row numbers. judge: returns the figure of a model on the
+    held-out rows, called `figure`, more is better; None takes their loss.
+    student: whether a teacher's answers are copied.
     """
 
     model: Any
-    rows: Sequence[Mapping[str, Any]]
-    collate: Callable[[list[Mapping[str, Any]]], dict[str, Any]]
+    lengths: Sequence[int]
+    learn: Sequence[int]
+    collate: Callable[[Sequence[int]], dict[str, Any]]
     loss: Callable[[Any, dict[str, Any]], Any]
-    evaluate: Callable[[Any], float] | None = None
+    held: Sequence[int] = ()
+    judge: Callable[[Any], float] | None = None
+    figure: str = "loss"
+    student: bool = False
 
 
-def fit(job: Job, schedule: Schedule, out: Path) -> None:
+def fit(job: Job, schedule: Schedule, out: Path) -> Record:
     """Train `job.model` in place; checkpoints lie in `out` until it is done.
 
     Raises:
         InputError: the loss is not a number, or memory ran out; the message says what to lower.
 
     """
-    from transformers.trainer_utils import get_last_checkpoint
-
+    course, tried = _course(job, schedule)
     folder = out / _CHECKPOINTS
     _drop_halves(folder)
-    trainer = _trainer(job, schedule, folder)
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the libraries' own: file times, missing devices
-            trainer.train(resume_from_checkpoint=last)
+        log = _train(job, schedule, course, folder)
     except (MemoryError, RuntimeError) as exc:
         if isinstance(exc, MemoryError) or "memory" in str(exc).lower():
             raise InputError(
-                f"training ran out of memory at batch_size {schedule.batch_size}; lower "
+                f"training ran out of memory at batch_size {course.batch_size}; lower "
                 "batch_size and raise accumulate by the same factor, or lower max_length"
             ) from exc
         raise
     if first_process():
         shutil.rmtree(folder, ignore_errors=True)
+    history = history_of(log, -1 if job.judge is None else 1)
+    ended = "all epochs were done" if not course.bounded else "max_minutes bounded the epochs"
+    early = course.patience and history and history[-1]["epoch"] < course.epochs
+    return Record(
+        course.learning_rate, course.epochs, course.batch_size, course.precision,
+        len(job.learn), len(job.held), job.figure, "no gain on held-out rows" if early else ended,
+        history, {f"{rate:g}": round(loss, 4) for rate, loss in tried.items()} or None,
+    )  # fmt: skip
 
 
-class _ByLength:
-    """Order rows at random, so that the rows of one step are of like length.
+def _course(job: Job, schedule: Schedule) -> tuple[Course, dict[float, float]]:
+    """Choose what the schedule leaves open; return {rate: loss} of the trials too."""
+    from transformers import set_seed
 
-    The order of an epoch follows from the seed and its number alone: so it is the same after
-    a resume, and for any number of processes, which share each step's rows between them.
-    """
+    mean = sum(job.lengths) / max(1, len(job.lengths))
+    facts = facts_of(job.model, len(job.learn), len(job.held), tokens=mean, student=job.student)
+    course = choose(schedule, facts)
+    if schedule.learning_rate is not None or not job.held or schedule.processes > 1:
+        return course, {}
+    order = list(ByLength([job.lengths[i] for i in job.learn], course.batch_size, schedule.seed))
+    tried = rates.settle(job, course, [job.learn[i] for i in order])
+    set_seed(schedule.seed)  # the training is the same whether the rate was tried or given
+    return replace(course, learning_rate=rates.best(tried)), tried
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self._lengths = lengths
-        self._batch_size = batch_size
-        self._seed = seed
-        self._epoch = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next; the Trainer calls this."""
-        self._epoch = epoch
+def _train(
+    job: Job, schedule: Schedule, course: Course, folder: Path
+) -> Sequence[Mapping[str, Any]]:
+    """Run the Trainer, from its last checkpoint if there is one; return its log."""
+    from transformers.trainer_utils import get_last_checkpoint
 
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        rng = random.Random(f"{self._seed}/{self._epoch}")  # noqa: S311 (an order, not a secret)
-        order = list(range(len(self._lengths)))
-        rng.shuffle(order)
-        size = self._batch_size
-        pools = (order[i : i + size * _POOL] for i in range(0, len(order), size * _POOL))
-        ranked = [i for pool in pools for i in sorted(pool, key=self._lengths.__getitem__)]
-        steps = [ranked[i : i + size] for i in range(0, len(ranked), size)]
-        last = steps.pop() if len(steps[-1]) < size else []  # the short one stays at the end
-        rng.shuffle(steps)
-        yield from (i for step in [*steps, last] for i in step)
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if last is not None:
+        state = json.loads((Path(last) / "trainer_state.json").read_text())
+        if _stops(course, state["log_history"]):  # killed between its end and this function's
+            _load_weights(job.model, Path(state["best_model_checkpoint"]))
+            return list(state["log_history"])
+    trainer = _trainer(job, schedule, course, folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the libraries' own: file times, missing devices
+        trainer.train(resume_from_checkpoint=last)
+    log: Sequence[Mapping[str, Any]] = trainer.state.log_history
+    return log
 
 
 def _drop_halves(folder: Path) -> None:
@@ -143,9 +126,23 @@ def _drop_halves(folder: Path) -> None:
             shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def _trainer(job: Job, schedule: Schedule, folder: Path) -> Any:
+def _load_weights(model: Any, checkpoint: Path) -> None:
+    from safetensors.torch import load_model
+
+    load_model(model, checkpoint / "model.safetensors", strict=False)
+
+
+def _stops(course: Course, log: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell from the log, which checkpoints hold, whether the training stops early.
+
+    So a resumed run stops where a whole one does.
+    """
+    return bool(course.patience) and since_best(log) * course.every >= course.patience
+
+
+def _trainer(job: Job, schedule: Schedule, course: Course, folder: Path) -> Any:
     import torch
-    from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+    from transformers import Trainer
 
     class _Fitter(Trainer):  # type: ignore[misc]
         """A Trainer with the loss, the order of rows and the evaluation of the job."""
@@ -157,77 +154,95 @@ def _trainer(job: Job, schedule: Schedule, folder: Path) -> Any:
             if not math.isfinite(float(loss.detach())):
                 raise InputError(
                     f"the loss is not a number at step {self.state.global_step}; lower "
-                    f"learning_rate (it is {schedule.learning_rate}), or use precision float32"
+                    f"learning_rate (it is {course.learning_rate:g}), or use precision float32"
                 )
             return loss
 
         def _get_train_sampler(self, *_: Any) -> Any:
-            rows = schedule.batch_size * schedule.accumulate
-            return _ByLength([row["length"] for row in job.rows], rows, schedule.seed)
+            rows = course.batch_size * schedule.accumulate
+            return ByLength([job.lengths[i] for i in job.learn], rows, schedule.seed)
 
         def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
             self.model.eval()
             with torch.no_grad():
-                figures = {"eval_quality": job.evaluate(self.model) if job.evaluate else 0.0}
+                found = _figure(job, course)
+            figures = {"eval_quality": found if math.isfinite(found) else _NO_FIGURE}
             self.log(figures)
             self.control = self.callback_handler.on_evaluate(
                 self.args, self.state, self.control, figures
             )
             return figures
 
-    class _Steps(TrainerCallback):  # type: ignore[misc]
-        """Shows how far the training is."""
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-            progress.step(state.global_step, state.max_steps)
-
-    stopping = schedule.patience and job.evaluate
-    stops = [EarlyStoppingCallback(schedule.patience)] if stopping else []
+    judged = bool(course.patience)
     trainer = _Fitter(
         model=job.model,
-        args=_arguments(schedule, folder, evaluated=job.evaluate is not None),
-        train_dataset=list(job.rows),
-        eval_dataset=[] if job.evaluate else None,
+        args=_arguments(schedule, course, folder, judged=judged),
+        train_dataset=list(job.learn),
+        eval_dataset=[] if judged else None,
         data_collator=job.collate,
-        callbacks=[*stops, _Steps()],
+        callbacks=[_pace(course)],
     )
     trainer.model_accepts_loss_kwargs = False  # `loss` is a mean: accumulation has to divide it
     return trainer
 
 
-def _arguments(schedule: Schedule, folder: Path, *, evaluated: bool) -> Any:
+def _figure(job: Job, course: Course) -> float:
+    """Return the figure on the held-out rows, more is better."""
+    if job.judge is not None:
+        return job.judge(job.model)
+    return -rates.held_out_loss(job, course, job.held)
+
+
+def _pace(course: Course) -> Any:
+    """Return the callback that shows progress, evaluates now and then, and stops early."""
+    from transformers import TrainerCallback
+
+    class _Pace(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            progress.step(state.global_step, state.max_steps)
+
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            if round(state.epoch) % course.every and state.global_step < state.max_steps:
+                control.should_evaluate = control.should_save = False
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            control.should_training_stop = _stops(course, state.log_history)
+
+    return _Pace()
+
+
+def _arguments(schedule: Schedule, course: Course, folder: Path, *, judged: bool) -> Any:
     import os
 
     from transformers import TrainingArguments
 
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    if schedule.batch_size % world:
-        raise InputError(f"batch_size {schedule.batch_size} does not divide by {world} processes")
-    best = evaluated and schedule.patience > 0
+    if course.batch_size % world:
+        raise InputError(f"batch_size {course.batch_size} does not divide by {world} processes")
     logs = folder.parent / "logs"
     if "wandb" in schedule.report_to:  # it takes its folder from here, and wants it to be there
         logs.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("WANDB_DIR", str(logs))
     arguments = TrainingArguments(
         output_dir=str(folder),
-        num_train_epochs=schedule.epochs,
-        learning_rate=schedule.learning_rate,
-        per_device_train_batch_size=schedule.batch_size // world,
+        num_train_epochs=course.epochs,
+        learning_rate=course.learning_rate,
+        per_device_train_batch_size=course.batch_size // world,
         gradient_accumulation_steps=schedule.accumulate,
         warmup_ratio=schedule.warmup,
         weight_decay=schedule.weight_decay,
         use_cpu=not _cuda(),
-        bf16=schedule.precision == "bfloat16",
-        fp16=schedule.precision == "float16",
+        bf16=course.precision == "bfloat16",
+        fp16=course.precision == "float16",
         seed=schedule.seed,
         data_seed=schedule.seed,
-        save_strategy="epoch" if best else "steps",
+        save_strategy="epoch" if judged else "steps",
         save_steps=schedule.checkpoint_steps,
         save_on_each_node=True,
         save_total_limit=_CHECKPOINTS_KEPT,
-        eval_strategy="epoch" if best else "no",
-        load_best_model_at_end=best,
-        metric_for_best_model="eval_quality" if best else None,
+        eval_strategy="epoch" if judged else "no",
+        load_best_model_at_end=judged,
+        metric_for_best_model="eval_quality" if judged else None,
         greater_is_better=True,
         logging_steps=50,
         logging_dir=str(logs),
@@ -243,66 +258,7 @@ def _arguments(schedule: Schedule, folder: Path, *, evaluated: bool) -> Any:
     return arguments
 
 
-def first_process() -> bool:
-    """Tell whether this is the one process of its machine that writes the result."""
-    import os
-
-    return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
 def _cuda() -> bool:
     import torch
 
     return bool(torch.cuda.is_available())
-
-
-def launch(module: str, settings: Any, inputs: Mapping[str, Path], out: Path) -> None:
-    """Run `module.work(settings, inputs, out)`: here, or in processes joined by torchrun.
-
-    Raises:
-        EdgepackError: a process failed; of the family that it failed with.
-
-    """
-    from importlib import import_module
-
-    schedule: Schedule = settings.schedule
-    if schedule.processes == 1 and not schedule.launcher:
-        import_module(module).work(settings, inputs, out)
-        return
-    import pickle
-    import subprocess
-
-    job = out / "job.pickle"
-    failure = out / "failure.json"
-    failure.unlink(missing_ok=True)
-    job.write_bytes(pickle.dumps((module, settings, dict(inputs), out)))
-    command = [
-        sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={schedule.processes}",
-        *(schedule.launcher or ("--standalone",)), "-m", "edgepack.compress.training", str(job),
-    ]  # fmt: skip
-    done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
-    job.unlink(missing_ok=True)
-    if done.returncode:
-        said = json.loads(failure.read_text()) if failure.is_file() else {}
-        lines = done.stderr.strip().splitlines() or ["no message"]
-        kind = InputError if said.get("exit_code") == InputError.exit_code else EdgepackError
-        raise kind(said.get("message", f"training failed: {lines[-1]}"))
-
-
-def _worker(job: Path) -> None:
-    """Run one process of a job that `launch` wrote."""
-    import pickle
-    from importlib import import_module
-
-    module, settings, inputs, out = pickle.loads(job.read_bytes())  # noqa: S301 (our own file)
-    try:
-        import_module(module).work(settings, inputs, out)
-    except EdgepackError as exc:
-        (out / "failure.json").write_text(
-            json.dumps({"message": str(exc), "exit_code": exc.exit_code})
-        )
-        raise
-
-
-if __name__ == "__main__":
-    _worker(Path(sys.argv[1]))

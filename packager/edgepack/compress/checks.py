@@ -1,0 +1,101 @@
+"""What can be refused before an hour of training: sizes and labels that cannot fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from edgepack.cache import Source
+from edgepack.compress import layers
+from edgepack.compress.finetune import head_of
+from edgepack.dataset import Columns, Example, read_examples
+from edgepack.evaluate import check_labels
+from edgepack_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from edgepack.recipe import Compression
+
+
+def check_sizes(steps: Compression, config: Mapping[str, Any]) -> None:
+    """Refuse to keep more of a model than its `config.json` says there is.
+
+    Raises:
+        InputError: of the first such setting, or of a model whose layers cannot be cut.
+
+    """
+    wanted: dict[str, int] = {}
+    if steps.prune:
+        cut = steps.prune
+        wanted = {"layers": cut.layers, "heads": cut.heads, "feed_forward": cut.feed_forward}
+    depth = steps.distill.layers if steps.distill else 0
+    if not any((*wanted.values(), depth)):
+        return
+    kind = str(config.get("model_type", ""))
+    if kind not in layers.FAMILIES:
+        raise InputError(layers.cannot_cut(kind))
+    there = layers.sizes_of(config)
+    for name, count in wanted.items():
+        if count > there[name]:
+            raise InputError(f"prune.{name} = {count} keeps more than the {there[name]} there are")
+    left = wanted.get("layers") or there["layers"]
+    if depth > left:
+        raise InputError(f"distill.layers is {depth}; the model has {left}")
+
+
+def check_data(
+    steps: Compression,
+    task: str,
+    config: Mapping[str, Any],
+    data: Mapping[str, Any],
+    columns: Columns,
+) -> None:
+    """Refuse labels that a later stage would refuse: of training rows and of evaluation rows.
+
+    Args:
+        steps: of the compression.
+        task: as the runtime names it.
+        config: of the model.
+        data: sources by role; what is not a file yet is left to the stages.
+        columns: what the columns are called.
+
+    Raises:
+        InputError: one class only, rows without a label, or labels that the model will not know.
+
+    """
+    if not task.endswith("classification"):
+        return
+    found = {
+        role: _examples(source.path.as_posix(), source.key, task, columns)
+        for role, source in data.items()
+        if role != "unlabelled" and isinstance(source, Source) and source.path.is_file()
+    }
+    train = found.get("data", ())
+    if steps.finetune and not train:
+        return
+    head = head_of(train) if steps.finetune else {"id2label": config.get("id2label") or {}}
+    known = list(head.get("id2label", {}).values())
+    evaluated = found.get("evaluation", ())
+    if not known:
+        _same_kind(train, evaluated)
+        return
+    if steps.distill or steps.prune:
+        labelled = [e for e in train if e.label is not None or e.tags]
+        check_labels(labelled, known, "training data")
+    check_labels(evaluated, known, "evaluation data")
+
+
+@cache
+def _examples(path: str, _key: str, task: str, columns: Columns) -> tuple[Example, ...]:
+    """Read a file once for all targets of a build; the key is that of its content."""
+    return tuple(read_examples(path, task, columns))
+
+
+def _same_kind(train: tuple[Example, ...], evaluated: tuple[Example, ...]) -> None:
+    """Refuse names where the training data has scores."""
+    wrong = [e.line for e in evaluated if not isinstance(e.label, float)]
+    if train and isinstance(train[0].label, float) and wrong:
+        raise InputError(
+            f"evaluation data, line {wrong[0]}: the label is not a number, as those of the "
+            "training data are"
+        )

@@ -1,0 +1,71 @@
+"""Start a training: in this process, or in several that torchrun joins."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgepack.compress.schedule import Schedule
+from edgepack_runtime.errors import EdgepackError, InputError
+
+
+def first_process() -> bool:
+    """Tell whether this is the one process of its machine that writes the result."""
+    import os
+
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def launch(module: str, settings: Any, inputs: Mapping[str, Path], out: Path) -> None:
+    """Run `module.work(settings, inputs, out)`: here, or in processes joined by torchrun.
+
+    Raises:
+        EdgepackError: a process failed; of the family that it failed with.
+
+    """
+    from importlib import import_module
+
+    schedule: Schedule = settings.schedule
+    if schedule.processes == 1 and not schedule.launcher:
+        import_module(module).work(settings, inputs, out)
+        return
+    import pickle
+    import subprocess
+
+    job = out / "job.pickle"
+    failure = out / "failure.json"
+    failure.unlink(missing_ok=True)
+    job.write_bytes(pickle.dumps((module, settings, dict(inputs), out)))
+    command = [
+        sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={schedule.processes}",
+        *(schedule.launcher or ("--standalone",)), "-m", "edgepack.compress.launch", str(job),
+    ]  # fmt: skip
+    done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
+    job.unlink(missing_ok=True)
+    if done.returncode:
+        said = json.loads(failure.read_text()) if failure.is_file() else {}
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        kind = InputError if said.get("exit_code") == InputError.exit_code else EdgepackError
+        raise kind(said.get("message", f"training failed: {lines[-1]}"))
+
+
+def _worker(job: Path) -> None:
+    """Run one process of a job that `launch` wrote."""
+    import pickle
+    from importlib import import_module
+
+    module, settings, inputs, out = pickle.loads(job.read_bytes())  # noqa: S301 (our own file)
+    try:
+        import_module(module).work(settings, inputs, out)
+    except EdgepackError as exc:
+        (out / "failure.json").write_text(
+            json.dumps({"message": str(exc), "exit_code": exc.exit_code})
+        )
+        raise
+
+
+if __name__ == "__main__":
+    _worker(Path(sys.argv[1]))

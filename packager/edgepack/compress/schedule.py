@@ -1,0 +1,156 @@
+"""How to train: what a recipe says, and what is chosen where it is silent.
+
+Every choice is a pure function of its inputs.  Time is bounded by arithmetic, counted and not
+measured: the same data and seed give the same model on a fast host and on a busy one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+_VISITS = {False: 100_000, True: 400_000}  # rows read in all: by a fine-tuning, by a student
+_FEWEST, _MOST = 3, 40  # epochs
+_RATE, _WIDTH = 2e-4, 384  # a learning rate that suits encoders of this width
+_RATES = (1e-5, 1e-3)
+_STUDENT = 2.5  # a student that copies a teacher bears a larger rate
+_BATCH = {False: 32, True: 64}
+_SMALLEST_BATCH, _FEWEST_STEPS = 8, 300
+_FLOPS = 2e11  # a second: two cores of a current server in bfloat16, as measured on MiniLM
+_LEAST_WIDTH = 128  # below it, casting to bfloat16 costs more than it saves
+_LEAST_ROWS = 100  # fewer are all needed to learn from
+_EVALUATIONS = 10
+_HELD, _MOST_HELD = 20, 1000  # one row in so many is held out
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How to train, as a recipe says it; None where it is to be chosen.
+
+    epochs: passes over the data; batch_size: rows in one step of all processes together.
+    accumulate: steps whose gradients are summed before the weights move.
+    warmup: share of all steps in which the learning rate rises.
+    precision: of the arithmetic, one of `PRECISIONS`; weights stay in float32.
+    patience: epochs without gain on held-out rows after which to stop; 0 never stops early.
+    max_minutes: bound of the epochs that are chosen, for a host of `_FLOPS`; never measured.
+    processes: on this machine, joined by torchrun; launcher: more arguments for torchrun, for
+        instance `--nnodes=2 --rdzv-endpoint=host:29500`.
+    report_to: experiment trackers, of `training.REPORTERS`.
+    checkpoint_steps: steps between two checkpoints; with patience there is one an epoch.
+    """
+
+    epochs: float | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    accumulate: int = 1
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    precision: str = "auto"
+    patience: int | None = None
+    max_minutes: float = 30.0
+    seed: int = 0
+    processes: int = 1
+    launcher: tuple[str, ...] = ()
+    report_to: tuple[str, ...] = ()
+    checkpoint_steps: int = 500
+
+    @property
+    def holds_out(self) -> bool:
+        """Tell whether held-out rows are needed: to choose by, or to stop by."""
+        return self.epochs is None or self.learning_rate is None or bool(self.patience)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the choice depends on.
+
+    rows: to learn from; held: held out; tokens: mean of a row; width: of the hidden states.
+    weights: numbers that matrix products use. student: whether a teacher's answers are copied.
+    """
+
+    rows: int
+    held: int
+    tokens: float
+    width: int
+    weights: int
+    student: bool
+
+
+@dataclass(frozen=True)
+class Course:
+    """A schedule with nothing left to choose; the fields mean what `Schedule`'s do.
+
+    bounded: whether `max_minutes` made it shorter than it would be.
+    """
+
+    epochs: float
+    learning_rate: float
+    batch_size: int
+    precision: str
+    patience: int
+    bounded: bool = False
+
+    @property
+    def every(self) -> int:
+        """Return the epochs between two evaluations, each of which writes a checkpoint."""
+        return max(1, math.ceil(self.epochs / _EVALUATIONS))
+
+
+def choose(schedule: Schedule, facts: Facts) -> Course:
+    """Fill in what a schedule leaves open."""
+    wanted = _VISITS[facts.student] / max(1, facts.rows)
+    seconds = 6 * facts.weights * facts.tokens * facts.rows / _FLOPS  # of an epoch: forward is 2
+    most = schedule.max_minutes * 60 / seconds if seconds else math.inf
+    epochs = float(min(_MOST, max(_FEWEST, round(wanted))))
+    bounded = schedule.epochs is None and epochs > max(1.0, most)
+    epochs = float(max(1, int(most))) if bounded else epochs
+    epochs = schedule.epochs if schedule.epochs is not None else epochs
+    patience = 0 if schedule.epochs is not None else max(3, round(epochs / 3))
+    patience = patience if schedule.patience is None else schedule.patience
+    return Course(
+        epochs=epochs,
+        learning_rate=schedule.learning_rate or _rate(facts),
+        batch_size=schedule.batch_size or _batch(facts, epochs, schedule.processes),
+        precision=fastest(facts.width) if schedule.precision == "auto" else schedule.precision,
+        patience=patience if facts.held else 0,
+        bounded=bounded,
+    )
+
+
+def held_out(rows: int) -> int:
+    """Return how many rows to hold out of so many."""
+    return 0 if rows < _LEAST_ROWS else min(_MOST_HELD, max(rows // _HELD, min(100, rows // 10)))
+
+
+def facts_of(model: Any, rows: int, held: int, *, tokens: float, student: bool) -> Facts:
+    """Return the facts of a torch model and its data."""
+    vectors = model.get_input_embeddings().weight
+    weights = sum(p.numel() for p in model.parameters() if p.dim() > 1) - vectors.numel()
+    return Facts(rows, held, tokens, int(vectors.shape[1]), weights, student)
+
+
+def _rate(facts: Facts) -> float:
+    """Return a learning rate: the wider a model, the smaller."""
+    rate = _RATE * (_WIDTH / facts.width) ** 2 * (_STUDENT if facts.student else 1)
+    return min(_RATES[1], max(_RATES[0], float(f"{rate:.2g}")))
+
+
+def _batch(facts: Facts, epochs: float, processes: int) -> int:
+    """Return the rows of a step: few data are read in smaller steps, so that there are enough."""
+    size = _BATCH[facts.student]
+    while size > _SMALLEST_BATCH and facts.rows * epochs / size < _FEWEST_STEPS:
+        size //= 2
+    return max(1, size // processes) * processes
+
+
+def fastest(width: int) -> str:
+    """Return bfloat16 where the processor computes in it and a model is wide enough to gain."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    can: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    native = can.get("avx512_bf16") or can.get("amx_bf16")
+    return "bfloat16" if native and width >= _LEAST_WIDTH else "float32"
