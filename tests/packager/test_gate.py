@@ -12,6 +12,7 @@ import pytest
 import tiny
 from click.testing import CliRunner
 
+from edgepack import gate
 from edgepack.cli import main
 from edgepack.torch_model import load_torch, open_torch
 from edgepack_runtime import Bundle
@@ -77,12 +78,17 @@ def _build(folder: Path, recipe: str, *options: str) -> tuple[int, str]:
 
 
 def test_a_layer_that_int8_breaks_is_left_in_float(work: Path, folder: Path) -> None:
-    """One planted outlier channel breaks naive int8; the repair names and frees its layer."""
+    """One planted outlier channel breaks naive int8; the repair names and frees its layer.
+
+    No budget is needed for that: what answers unlike the float model is repaired anyway.
+    """
     planted = _plant_outlier(work / "teacher", folder / "planted", layer=1)
     plain = RECIPE.format(model=planted)
     code, output = _build(folder, plain, "--json")
-    assert code == 6, output  # without a budget nothing repairs it, and it is below the floor
-    assert "(least 0.500)" in output
+    assert code == 0, output
+    (repaired,) = json.loads(output)
+    assert repaired["left_in_float"]["onnxruntime-int8-avx2"]
+    assert repaired["variants"][0]["agreement"] >= gate.LEAST_LIKENESS
     code, output = _build(folder, plain + "[budget]\nquality_drop = 15.0\n", "--json")
     assert code == 0, output
     (repaired,) = json.loads(output)
@@ -93,6 +99,17 @@ def test_a_layer_that_int8_breaks_is_left_in_float(work: Path, folder: Path) -> 
     assert Bundle.open(repaired["path"]).manifest.provenance["left_in_float"] == {
         "onnxruntime-int8-avx2": kept
     }
+
+
+def test_a_variant_that_answers_otherwise_is_left_out(
+    work: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where repair does not help it is left out, and a bundle of nothing else is refused."""
+    monkeypatch.setattr(gate, "LEAST_LIKENESS", 1.01)
+    code, output = _build(folder, RECIPE.format(model=work / "teacher"))
+    assert code == 2
+    assert "no variant of cpu-x86-64 can be made" in output
+    assert "agrees with the float model" in output
 
 
 @pytest.mark.parametrize(

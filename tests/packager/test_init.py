@@ -62,10 +62,27 @@ def test_every_key_is_there_with_its_default(
             finetune.Settings(""), vocabulary.Settings(""), prune.Settings(""), distill.Settings("")
         ),
     )
-    examples = {"calibration": None, "previous": None, "budget": Budget(), "data": Data()}
+    examples = {"calibration": None, "previous": None, "budget": Budget(), "data": Data(),
+                "compression": _without_examples(found.compression)}  # fmt: skip
     assert replace(found, **examples) == plain  # type: ignore[arg-type]
     assert found.data.columns == Data().columns
     assert None not in (found.calibration, found.previous, found.budget.memory_mb)
+
+
+def _without_examples(steps: Compression) -> Compression:
+    """Take away what is chosen where a recipe says nothing, and has an example in its place."""
+    chosen = {"epochs": None, "learning_rate": None, "batch_size": None, "patience": None}
+    assert steps.finetune
+    assert steps.distill
+    assert steps.prune
+    assert steps.size == "balanced"
+    assert min(steps.prune.layers, steps.prune.heads, steps.prune.feed_forward) > 0
+    return Compression(
+        replace(steps.finetune, schedule=replace(steps.finetune.schedule, **chosen)),  # type: ignore[arg-type]
+        steps.vocabulary,
+        prune.Settings(""),
+        replace(steps.distill, schedule=replace(steps.distill.schedule, **chosen)),  # type: ignore[arg-type]
+    )
 
 
 def test_every_key_is_explained(tmp_path: Path) -> None:

@@ -90,14 +90,14 @@ def test_a_task_that_is_not_known_or_cannot_be_told(tmp_path: Path) -> None:
 
 
 def test_an_unsupported_architecture(tmp_path: Path) -> None:
-    """A model type that transformers does not know is refused, and nothing is written."""
+    """A model type that no exporter knows is refused at once, and nothing is written."""
     (tmp_path / "model.safetensors").write_bytes(b"")
     config = {"architectures": ["XForTokenClassification"], "model_type": "nosuchtype"}
     (tmp_path / "config.json").write_text(json.dumps(config))
     out = tmp_path / "dist"
     output = run("build", str(tmp_path), "-t", "cpu-arm64", "-o", str(out), "--json")
     assert "nosuchtype" in output
-    assert list(out.iterdir()) == []
+    assert not out.exists()
 
 
 def test_targets_and_recipes_that_are_not_there(
@@ -180,19 +180,15 @@ def test_a_name_that_the_format_refuses_is_refused_first(name: str, model: Get) 
     assert "is not usable" in output
 
 
-def test_a_broken_model_is_one_line_and_a_log(model: Get, tmp_path: Path) -> None:
-    """Weights that no library can read are one error line that names the log, exit 1."""
+def test_a_broken_model_is_one_line(model: Get, tmp_path: Path) -> None:
+    """Weights that no library can read are one error line that names the file, and the remedy."""
     import shutil
 
     folder = tmp_path / "broken"
     shutil.copytree(model("bert-intent"), folder)
     (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
-    output = run(
-        "build", str(folder), "-t", "cpu-arm64", "-o", str(tmp_path / "d"), "--json", code=1
-    )
-    assert "stage 'export to ONNX' failed" in output
-    assert "details in" in output
-    assert "Traceback" in Path(output.split("details in ")[1].strip()).read_text()
+    output = run("build", str(folder), "-t", "cpu-arm64", "-o", str(tmp_path / "d"), "--json")
+    assert "model.safetensors is damaged or cut short; download it again" in output
 
 
 def test_a_max_length_beyond_the_model_is_refused(model: Get, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgepack.export import onnxruntime as exporter
-from edgepack.export.tensorrt import RULES, lint
+from edgepack.export.tensorrt import RULES, lint, make_signed, products_at
 from edgepack_runtime import Bundle
 
 Get = Callable[..., Path]
@@ -172,6 +172,7 @@ def test_a_large_embedding_is_float16_for_tensorrt_alone(tmp_path: Path) -> None
     )  # fmt: skip
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(model, str(export / "model.onnx"))
+    (export / "traits.json").write_text('{"sees_padding": false}')
     with pytest.MonkeyPatch.context() as patch:
         feeds = [{"input_ids": rng.integers(0, 8000, (1, 9))} for _ in range(8)]
         patch.setattr(exporter, "calibration_feeds", lambda _: iter(feeds))
@@ -203,3 +204,34 @@ def test_the_engine_shapes_cover_what_the_runtime_sends(bundle: Get) -> None:
     assert f"input_ids:8x{manifest.task.text.max_length}" in shapes["trt_profile_max_shapes"]
     assert shapes["trt_engine_cache_enable"] == "1"
     assert options["max_rows"] == 8
+
+
+def _session(model: Any) -> Any:
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+
+
+def test_what_is_never_negative_is_made_signed(tmp_path: Path) -> None:
+    """An unsigned pair, as after a ReLU, becomes one that TensorRT reads, of the same range."""
+    model = _graph()
+    _set(model, "x_zero", np.array(0, np.uint8))
+    unsigned = _session(model)
+    x = np.linspace(0, 20, 4 * WIDTH, dtype=np.float32).reshape(4, WIDTH)
+    wanted = unsigned.run(None, {"x": x})[0]
+    make_signed(model)
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    assert lint(tmp_path / "model.onnx") == []
+    got = _session(model).run(None, {"x": x})[0]
+    assert np.corrcoef(wanted.ravel(), got.ravel())[0, 1] > 0.999
+
+
+def test_the_products_at_a_fault_are_named(tmp_path: Path) -> None:
+    """What has to stay in float is the product that reads the pair, and all that share a weight."""
+    model = _graph()
+    other = helper.make_node("MatMul", ["x", "wd"], ["again"], "other")
+    model.graph.node.append(other)
+    _set(model, "x_zero", np.array(0, np.uint8))
+    path = tmp_path / "model.onnx"
+    onnx.save(model, str(path))
+    assert products_at(path, lint(path)) == {"product", "other"}

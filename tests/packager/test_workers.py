@@ -79,8 +79,8 @@ def test_the_first_failure_ends_it() -> None:
     first, second = _stage("first"), _stage("second")
     schedule = Schedule([first, second], {})
     schedule.take(here=True)
-    schedule.fail(InputError("this"))
-    schedule.fail(InputError("not that"))
+    schedule.fail(first, InputError("this"))
+    schedule.fail(second, InputError("not that"))
     assert schedule.take(here=False) is None
     with pytest.raises(InputError, match="this"):
         schedule.wait()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack.artifact import read_texts
 from edgepack.export import open_as_device
+from edgepack.export.traits import copy_traits
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.manifest import canonical_json
@@ -66,6 +67,7 @@ def keep_scales(
         new.mkdir()
         _spill(Bundle.open(inputs["previous"]), variant, old)
         tensors = apply(old, out, new)
+        copy_traits(inputs["export"], new)
         report: dict[str, Any] = {"tensors": tensors}
         if tensors:
             wanted = _outputs(inputs, inputs["export"], engine, "float32")

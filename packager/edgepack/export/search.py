@@ -15,6 +15,7 @@ from typing import Any
 
 from edgepack.artifact import read_texts
 from edgepack.export import open_as_device
+from edgepack.export.traits import copy_traits
 from edgepack_runtime.manifest import canonical_json
 from edgepack_runtime.selftest import compare, reference
 
@@ -107,6 +108,7 @@ def quantize_best(
         with TemporaryDirectory(dir=out) as name:
             folder = Path(name)
             quantize(trial, folder)
+            copy_traits(inputs["export"], folder)
             got = _outputs(inputs["tokenizer"], folder, engine, texts, "int8")
             score = compare(wanted[0], wanted[1], got[1]).mean_cosine
             rows.append({"alpha": trial.alpha, "ranges": trial.ranges or "nncf",

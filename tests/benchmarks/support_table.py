@@ -1,6 +1,6 @@
 """Build every family for every task, in float and int8, and compare with `transformers.pipeline`.
 
-    python tests/benchmarks/families.py --work DIR [FAMILY…]
+    python tests/benchmarks/support_table.py --work DIR [FAMILY…]
 
 Models are small, with heads that were trained (`tests/families.py`).  What TensorRT and CUDA would
 run is run on the CPU.  Results go to `results/families.json`, the table to `docs/families.md`.
@@ -147,7 +147,9 @@ def _judge(bundle: Any, cell: Cell, texts: list[str], wanted: list[Any]) -> None
 
 
 def _answers(model: Any, texts: list[str]) -> list[Any]:
-    options = {"ignore_labels": []} if model.task.name == "token-classification" else {}
+    options: dict[str, Any] = {}
+    if model.task.name == "token-classification":
+        options = {"ignore_labels": []}
     if model.task.name == "text-classification":
         options = {"top_k": 10}
     return [model(text, **options) for text in texts]
@@ -180,7 +182,7 @@ def _difference(wanted: Any, got: Any) -> float:
                 for rows in (wanted, got))  # fmt: skip
         if set(a) != set(b):
             return float("inf")
-        return max(abs(a[k] - b[k]) for k in a)
+        return float(max(abs(a[k] - b[k]) for k in a))
     first, second = np.asarray(wanted), np.asarray(got)
     scale = max(1.0, float(np.abs(first).max()))
     return float(np.abs(first - second).max()) / scale if first.shape == second.shape else 9.9
@@ -196,7 +198,7 @@ def _likeness(wanted: Any, got: Any) -> float:
     if "label" in wanted[0]:
         return float(wanted[0]["label"] == got[0]["label"])
     pairs = list(zip(wanted, got, strict=True))
-    return sum(a["entity"] == b["entity"] for a, b in pairs) / len(pairs)
+    return float(sum(a["entity"] == b["entity"] for a, b in pairs)) / len(pairs)
 
 
 def write_table(cells: list[Cell]) -> None:
@@ -205,7 +207,7 @@ def write_table(cells: list[Cell]) -> None:
     lines = [
         "# Families",
         "",
-        "Made by `python tests/benchmarks/families.py`: small models with random weights and heads that",
+        "Made by `python tests/benchmarks/support_table.py`: small models with random weights and heads that",
         "were trained, built for an x86 CPU and for jetson-orin, and compared with",
         "`transformers.pipeline` on 105 texts. The variants of a GPU were run on the CPU: no GPU has run",
         "them.",
