@@ -94,7 +94,7 @@ def test_a_folder_without_a_tokenizer_is_refused(folder: Path) -> None:
     assert "no fast form" in check(str(folder))
 
 
-@pytest.mark.parametrize("spoil", [lambda c: c[:-9], lambda c: b"version https://", lambda c: b""])
+@pytest.mark.parametrize("spoil", [lambda c: c[:-9], lambda _: b"version https://", lambda _: b""])
 def test_damaged_weights_are_named(folder: Path, spoil: Callable[[bytes], bytes]) -> None:
     """Cut short, a pointer of Git LFS, and an empty file: the message names it."""
     path = folder / "model.safetensors"
