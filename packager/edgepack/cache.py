@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -161,7 +161,7 @@ def folder_of(needed: Stage | Source, folders: Mapping[str, Path]) -> Path:
 
 def file_source(path: Path) -> Source:
     """Return one file as a source, named by its content."""
-    return Source(path, hash_folder(path.parent, [path]))
+    return Source(path, joint_hash(hash_files(path.parent, [path])))
 
 
 @contextlib.contextmanager
@@ -201,14 +201,20 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def hash_folder(folder: Path, files: list[Path]) -> str:
-    """Hash files by relative name and content."""
-    lines = []
+def hash_files(folder: Path, files: Iterable[Path]) -> dict[str, str]:
+    """Return {relative name: sha256} of files, by name."""
+    found = {}
     for path in sorted(files):
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        lines.append(f"{digest}  {path.relative_to(folder).as_posix()}\n")
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+        found[path.relative_to(folder).as_posix()] = digest
+    return found
+
+
+def joint_hash(digests: Mapping[str, str]) -> str:
+    """Hash {name: digest}: the key of a folder as it was given."""
+    lines = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from edgepack.cache import Source, hash_folder
+from edgepack.cache import Source, hash_files, joint_hash
 from edgepack.compress.adapt import ADAPTER_FILE, base_of
 from edgepack.recipe import TASKS, Recipe
 from edgepack_runtime.errors import EdgepackError, InputError
@@ -27,13 +28,18 @@ _HEADS = {
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model as its folder describes it, before anything heavy is imported."""
+    """A model as its folder describes it, before anything heavy is imported.
+
+    files: {name: sha256} of what was read; commit: of the hub, empty for a model from elsewhere.
+    """
 
     source: Source
     name: str
     task: str
     model_type: str
     base: Source | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    commit: str = ""
 
 
 def fetch(recipe: Recipe, *, offline: bool = False) -> ModelInfo:
@@ -51,20 +57,26 @@ def fetch(recipe: Recipe, *, offline: bool = False) -> ModelInfo:
     config = read_config(base or folder)
     if recipe.task and recipe.task not in TASKS:
         raise InputError(f"unknown task {recipe.task!r}; edgepack has {', '.join(TASKS)}")
+    files = _files(folder)
     return ModelInfo(
-        source=_source(folder),
+        source=Source(folder, joint_hash(files)),
         name=recipe.name or _name(recipe.source),
         task=recipe.task or (_adapted(folder) if base else _detect(folder, config)),
         model_type=str(config.get("model_type", "")),
-        base=_source(base) if base else None,
+        base=Source(base, joint_hash(_files(base))) if base else None,
+        files=files,
+        commit=folder.name
+        if folder.parent.name == "snapshots"
+        else "",  # as the hub's cache has it
     )
 
 
-def _source(folder: Path) -> Source:
+def _files(folder: Path) -> dict[str, str]:
+    """Hash what a model is read from."""
     files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
     if not any(path.suffix in (".safetensors", ".bin") for path in files):
         raise InputError(f"{folder} holds no weights (model.safetensors or pytorch_model.bin)")
-    return Source(folder, hash_folder(folder, files))
+    return hash_files(folder, files)
 
 
 def _adapted(folder: Path) -> str:

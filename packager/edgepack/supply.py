@@ -69,9 +69,10 @@ def bill(plan: Plan, manifest: Manifest) -> dict[str, Any]:
 def provenance(plan: Plan, manifest: Manifest) -> dict[str, Any]:
     """Return an in-toto statement with SLSA 1 provenance of the bundle's files."""
     source = _source(plan)
+    origin = source.get("purl", f"file:{source['name']}")
     materials = [
-        {"uri": source["purl"] if "purl" in source else f"file:{source['name']}",
-         "digest": {"sha256": plan.model.source.key}},
+        *({"uri": origin, "name": name, "digest": {"sha256": digest}}
+          for name, digest in plan.model.files.items()),
         *({"uri": _purl(name, found)} for name, found in _tools(plan).items()),
     ]  # fmt: skip
     stages = [{"label": stage.label, "key": stage.key} for stage in plan.stages()]
@@ -135,23 +136,29 @@ def _source(plan: Plan) -> dict[str, Any]:
     given, digest = plan.recipe.source, plan.model.source.key
     found: dict[str, Any] = {
         "type": "machine-learning-model", "bom-ref": f"model:{digest[:16]}",
-        "name": plan.model.name, "hashes": [{"alg": "SHA-256", "content": digest}],
+        "name": plan.model.name,
+        "components": [
+            {**_hashed(name, found), "bom-ref": f"model:{name}"}
+            for name, found in plan.model.files.items()
+        ],
     }  # fmt: skip
     if given.startswith("package:"):
         package = given.removeprefix("package:").partition("/")[0]
         found["purl"] = _purl(package.replace("_", "-"), _version(package))
     elif _HUB_ID.fullmatch(given) and not Path(given).exists():
-        found["purl"] = f"pkg:huggingface/{given}" + (
-            f"@{plan.recipe.revision.lower()}" if plan.recipe.revision else ""
-        )
+        commit = plan.model.commit
+        found["purl"] = f"pkg:huggingface/{given}" + (f"@{commit}" if commit else "")
     if licence := _card_licence(plan.model.source.path):
         found["licenses"] = [{"license": {"name": licence}}]
     return found
 
 
 def _file(entry: File) -> dict[str, Any]:
-    return {"type": "file", "bom-ref": f"file:{entry.path}", "name": entry.path,
-            "hashes": [{"alg": "SHA-256", "content": entry.sha256}]}  # fmt: skip
+    return {**_hashed(entry.path, entry.sha256), "bom-ref": f"file:{entry.path}"}
+
+
+def _hashed(name: str, sha256: str) -> dict[str, Any]:
+    return {"type": "file", "name": name, "hashes": [{"alg": "SHA-256", "content": sha256}]}
 
 
 def _wheels(manifest: Manifest) -> list[dict[str, Any]]:

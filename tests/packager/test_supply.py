@@ -68,6 +68,39 @@ def test_the_papers_are_true_of_the_files(bundle: Bundle) -> None:
     }
 
 
+def test_the_model_is_told_by_digests_that_tools_can_match(bundle: Bundle) -> None:
+    """Both documents list the model's own files, each by the hash of its bytes."""
+    folder = bundle.path.parents[1] / "model"
+    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+               for name in ("model.safetensors", "config.json")}  # fmt: skip
+    bill = read(bundle, supply.BILL)
+    source = next(p for p in bill["components"] if p["type"] == "machine-learning-model")
+    listed = {part["name"]: part["hashes"][0]["content"] for part in source["components"]}
+    assert "hashes" not in source
+    statement = read(bundle, supply.PROVENANCE)["predicate"]["buildDefinition"]
+    materials = {item["name"]: item["digest"]["sha256"]
+                 for item in statement["resolvedDependencies"] if "name" in item}  # fmt: skip
+    for name, digest in digests.items():
+        assert listed[name] == materials[name] == digest
+
+
+def test_a_hub_model_is_told_by_the_commit_that_was_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a revision in the recipe too: the commit is that of the snapshot."""
+    from edgepack.build import plans
+    from edgepack.recipe import Recipe
+    from edgepack.target import find_target
+
+    commit = "5" * 40
+    tiny.make("bert-intent", tmp_path / "hub/models--org--tiny/snapshots" / commit)
+    (tmp_path / "hub/models--org--tiny/refs").mkdir()
+    (tmp_path / "hub/models--org--tiny/refs/main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    (plan,) = plans(Recipe(source="org/tiny"), [find_target("cpu-arm64")], offline=True)
+    assert supply._source(plan)["purl"] == f"pkg:huggingface/org/tiny@{commit}"
+
+
 def test_the_card_holds_what_was_measured(bundle: Bundle) -> None:
     """Task, figures by variant, and the licence of the model."""
     bill = read(bundle, supply.BILL)
