@@ -84,6 +84,7 @@ def test_saturation_is_real_and_the_safe_form_is_free_of_it(tmp_path: Path) -> N
     for folder in folders.values():
         folder.mkdir()
     onnx.save(model, str(folders["export"] / "model.onnx"))
+    (folders["export"] / "traits.json").write_text('{"sees_padding": false}')
     settings = exporter.VariantSettings("int8", "dynamic")
     exporter.make_variant(settings, {"export": folders["export"]}, folders["dynamic"])
     settings = exporter.VariantSettings("int8", "dynamic-reduced")
