@@ -143,6 +143,7 @@ def test_a_variant_that_cannot_be_made_sinks_no_build(
     model: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bundle has the others and says why; with strict it is an error, and nothing is there."""
+    monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))  # another test may have made it
     breach = tensorrt.Breach("some-rule", "nowhere", "TensorRT does not like it")
     monkeypatch.setattr(tensorrt, "lint", lambda _: [breach])
     recipe = Recipe(source=str(model("bert-intent")), name="part", version="9.9.9")
