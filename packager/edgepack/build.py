@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from edgepack import gate, progress, staged, supply
 from edgepack.artifact import are_generated, read_task
 from edgepack.cache import StageCache, sweep, work_folder
+from edgepack.compress.record import read_record
 from edgepack.export import find
 from edgepack.fetch import fetch
 from edgepack.golden import read_assessment
@@ -120,6 +121,8 @@ def build(
     jobs = jobs or max((fitting_jobs(plan.model.source.path) for plan in planned), default=1)
     with Workers(cache, view, jobs) as workers:
         made = [_gated(plan, workers, strict=strict) for plan in planned]
+    for line in dict.fromkeys(line for item in made for line in _remarks(*item)):
+        _logger.warning("%s", line)
     with work_folder(out) as work:  # where no bundle looks finished
         built = [
             _unchanged(plan, folders, bundle_path(plan, out))
@@ -166,6 +169,14 @@ def _made(plan: Plan, workers: Workers, folders: Folders, *, strict: bool) -> Pl
             if (failure := failures.get(stage.key)) is not None:
                 reasons.setdefault(variant.spec.name, getattr(failure, "reason", str(failure)))
     return plan.without(reasons) if reasons else plan
+
+
+def _remarks(plan: Plan, folders: Folders) -> Iterator[str]:
+    """Yield what deserves a word of the trainings: too short, worse than a linear probe."""
+    for stage in plan.stages():
+        record = read_record(folders[stage.key]) if stage.resumes else None
+        for remark in (record or {}).get("remarks", ()):
+            yield f"{stage.label}: {remark}"
 
 
 def _without(plan: Plan, reasons: Mapping[str, str], *, strict: bool) -> Plan:
