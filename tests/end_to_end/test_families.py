@@ -29,7 +29,7 @@ def _build(folder: Path, out: Path, precision: str, *targets: str) -> list[Any]:
     "family",
     [
         "convbert",  # sees padding, and has depthwise convolutions
-        "distilbert",  # a ReLU before its last layer
+        pytest.param("distilbert", marks=pytest.mark.slow),  # a ReLU before its last layer
         pytest.param("deberta-v2", marks=pytest.mark.slow),  # branches, and products of weights
         pytest.param("gpt2", marks=pytest.mark.slow),  # positions, and a reshape at its input
         pytest.param("qwen3", marks=pytest.mark.slow),  # rotary embeddings
