@@ -75,12 +75,8 @@ def plans(
     """
     model = fetch(recipe, offline=offline)
     refuse(recipe, model)
-    planned = [
-        make_plan(recipe, model, target, kit=(kits or {}).get(target.name)).without(
-            left_out(model, target)
-        )
-        for target in targets
-    ]
+    wanted = [make_plan(recipe, model, t, kit=(kits or {}).get(t.name)) for t in targets]
+    planned = [plan.without(left_out(model, (v.spec for v in plan.variants))) for plan in wanted]
     for line in lint(recipe, model):
         _logger.warning("%s", line)
     return planned
@@ -152,7 +148,7 @@ def _gated(plan: Plan, workers: Workers, *, strict: bool) -> tuple[Plan, Folders
             table = staged.measure_forms(plan, folders, manifest)
             _refuse(plan, gate.lost_message(plan, folders, lost), table)
         else:
-            reasons = {name: gate.unlike_message(drop) for name, drop in unlike.items()}
+            reasons = {name: gate.unlike_message(like) for name, like in unlike.items()}
             plan = _without(plan, reasons, strict=strict)
 
 
@@ -180,6 +176,7 @@ def _remarks(plan: Plan, folders: Folders) -> Iterator[str]:
 
 
 def _without(plan: Plan, reasons: Mapping[str, str], *, strict: bool) -> Plan:
+    """Leave variants out of a plan; an `InputError` if that was forbidden."""
     if strict:
         told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise InputError(f"{plan.target.name}: {told}; leave it out with --variant")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgepack.export.known import known_families, why_not_onnx, why_not_openvino
 from edgepack.fetch import ModelInfo, fetch, read_config
 from edgepack.recipe import Recipe
-from edgepack.target import Target
+from edgepack.target import Target, VariantSpec
 from edgepack_runtime.errors import InputError
 
 _TOKENIZERS = (
@@ -36,10 +36,10 @@ def refuse(recipe: Recipe, model: ModelInfo) -> None:
         raise InputError(f"{model.source.path.name}: {'; '.join(reasons)}")
 
 
-def left_out(model: ModelInfo, target: Target) -> dict[str, str]:
-    """Return {variant: why} of a target's variants that no exporter makes for this model."""
+def left_out(model: ModelInfo, variants: Iterable[VariantSpec]) -> dict[str, str]:
+    """Return {variant: why} of those that no exporter makes for this model."""
     reason = why_not_openvino(model.model_type, model.task)
-    return {v.name: reason for v in target.variants if reason and v.engine == "openvino"}
+    return {v.name: reason for v in variants if reason and v.engine == "openvino"}
 
 
 def check_model(recipe: Recipe, targets: Sequence[Target], *, offline: bool) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def check_model(recipe: Recipe, targets: Sequence[Target], *, offline: bool) -> 
     """
     model = fetch(recipe, offline=offline)
     refuse(recipe, model)
-    reasons = {target.name: left_out(model, target) for target in targets}
+    reasons = {target.name: left_out(model, target.variants) for target in targets}
     return {
         "name": model.name,
         "model_type": model.model_type,

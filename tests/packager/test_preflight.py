@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from edgepack import preflight
 from edgepack.build import build, plans
 from edgepack.cache import Source, Stage
 from edgepack.cli import main
@@ -157,6 +158,17 @@ def test_a_variant_that_cannot_be_made_sinks_no_build(
     left_out = Bundle.open(built.path).manifest.provenance["left_out"]
     assert list(left_out) == ["tensorrt-int8"]
     assert "the first at nowhere" in left_out["tensorrt-int8"]
+
+
+def test_only_what_was_asked_for_is_left_out(model: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that has no form of a family costs its own variants, in float32 too."""
+    monkeypatch.setattr(preflight, "why_not_openvino", lambda *_: "no such form")
+    source, target = str(model("bert-intent")), find_target("cpu-x86-64")
+    for precision, lacking in (("target", "openvino-int8"), ("float32", "openvino-float32")):
+        (plan,) = plans(Recipe(source=source, precision=precision), [target])
+        assert plan.left_out == {lacking: "no such form"}
+    (plan,) = plans(Recipe(source=source, variants=("onnxruntime-int8",)), [target])
+    assert plan.left_out == {}
 
 
 def test_a_target_of_which_nothing_can_be_made_is_an_error(model: Get) -> None:
