@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,6 @@ def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> N
         InputError: Optimum knows no OpenVINO form of this architecture.
 
     """
-    import openvino as ov
     from optimum.exporters.openvino import main_export
 
     register_families()
@@ -114,13 +113,21 @@ def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> N
         raise InputError(
             f"Optimum cannot export {inputs['model'].name} to OpenVINO: {exc}"
         ) from exc
-    _save(ov.Core().read_model(work / FILES[0]), out)
+    _save(_core().read_model(work / FILES[0]), out)
     for path in work.iterdir():
         path.unlink()
     work.rmdir()
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = ov.Core().compile_model(out / FILES[0], "CPU", exact)
+    compiled = _core().compile_model(out / FILES[0], "CPU", exact)
     probe_padding(inputs["model"], partial(_run, compiled), out)
+
+
+@cache
+def _core() -> Any:
+    """Return the one core of this process; a second one loads and unloads every plug-in again."""
+    import openvino as ov
+
+    return ov.Core()
 
 
 def _run(compiled: Any, feeds: Mapping[str, Any]) -> Any:
@@ -143,8 +150,6 @@ def _names(model: Any) -> list[str]:
 
 def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Path) -> None:
     """Write the IR of one variant."""
-    import openvino as ov
-
     copy_traits(inputs["export"], out)
     if settings.precision == "int8":
         quantize = partial(_quantize, inputs, settings.choice.kept)
@@ -152,7 +157,7 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
         if settings.previous:
             keep_scales("openvino", settings.previous, _keep_scales, inputs, out)
     else:
-        model = ov.Core().read_model(inputs["export"] / FILES[0])
+        model = _core().read_model(inputs["export"] / FILES[0])
         _save(model, out, half=settings.precision == "float16")
 
 
@@ -161,9 +166,8 @@ def _quantize(inputs: Mapping[str, Path], kept: Sequence[str], trial: Trial, out
     import logging
 
     import nncf
-    import openvino as ov
 
-    model = ov.Core().read_model(inputs["export"] / FILES[0])
+    model = _core().read_model(inputs["export"] / FILES[0])
     nncf.set_log_level(logging.ERROR)
     names = _names(model)
     feeds = [{name: feed[name] for name in names} for feed in calibration_feeds(inputs)]
@@ -244,9 +248,8 @@ def _keep_scales(old: Path, new: Path, out: Path) -> int:
     """
     import openvino as ov
 
-    core = ov.Core()
-    model = core.read_model(new / FILES[0])
-    ours, theirs = (_weights(item) for item in (model, core.read_model(old / FILES[0])))
+    model = _core().read_model(new / FILES[0])
+    ours, theirs = (_weights(item) for item in (model, _core().read_model(old / FILES[0])))
     if len(ours) != len(theirs):
         return 0
     count = 0

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,12 +65,19 @@ def _import_openvino() -> Any:
 ov = _import_openvino()
 
 
+@cache
+def _core(process: int) -> Any:  # noqa: ARG001 (a fork needs one of its own)
+    """Return the one core of a process; a second one would load every plug-in again."""
+    return ov.Core()
+
+
 class Plan:
     """One compiled shape of the model and its request."""
 
     def __init__(self, compiled: Any, memory: Any) -> None:
-        self._memory = memory  # the model points into it and does not keep it alive
         self._request = compiled.create_infer_request()
+        # The model points into it and does not keep it alive: it goes after the request.
+        self._memory = memory
         self.inputs = tuple(item.get_any_name() for item in compiled.inputs)
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
@@ -94,7 +101,7 @@ class OpenVinoSession:
     def __init__(
         self, files: Mapping[str, memoryview], variant: Variant, threads: int, cache: Path | None
     ) -> None:
-        self._core = ov.Core()
+        self._core = _core(os.getpid())
         self.placement: dict[str, int] = {}
         self._files = files
         self._cache = cache
