@@ -30,7 +30,7 @@ class _Size:
 
 _SHARES = {
     "small": _Size(1 / 2, 1 / 3, 1 / 3),
-    "balanced": _Size(1, 1 / 2, 1 / 2),
+    "balanced": _Size(1, 1 / 2, 2 / 5),
     "accurate": _Size(1, 1, 1),
 }
 SIZES = tuple(_SHARES)
