@@ -68,6 +68,11 @@ class CrashDisk:
         disk._durable = dict(disk._names)
         return disk
 
+    def now(self) -> State:
+        """Return what is there while the power is on."""
+        there = sorted(self._names.items())
+        return tuple((path, None if file.folder else file.current) for path, file in there)
+
     def states(self, limit: int, rng: random.Random) -> Iterator[State]:
         """Yield what a cut now may leave: all of it, or a sample of `limit`."""
         files = {id(f): f for f in (*self._durable.values(), *self._names.values())}

@@ -136,6 +136,7 @@ class Updater:
         self._download.blobs(missing, chunks, offer.deltas)
         total = sum(missing.values())
         if bundle.digest == self.store.state.active:
+            self.store.storage.sync_folder(BLOBS)
             self.event("repaired", {"version": offer.version, "bytes": total})
             return bundle
         self.store.install(bundle)
