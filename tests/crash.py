@@ -159,8 +159,9 @@ class CrashDisk:
 
     def truncate(self, path: str, size: int) -> None:
         """Cut."""
+        file = self._file(path)
         self._do(f"truncate {path}")
-        self._file(path).current = self._file(path).current[:size]
+        file.current = file.current[:size]
 
     def overwrite(self, path: str, content: bytes) -> None:
         """Write over the beginning."""
@@ -210,8 +211,10 @@ class CrashDisk:
         """Return the bytes as programs see them now."""
         return memoryview(self._file(path).current)
 
-    def lock(self, path: str, *, shared: bool = False) -> AbstractContextManager[bool]:  # noqa: ARG002 (Storage)
-        """Nobody else is there."""
+    def lock(
+        self, path: str, *, shared: bool = False, own: bool = False  # noqa: ARG002 (Storage)
+    ) -> AbstractContextManager[bool]:  # fmt: skip
+        """Nobody else is there, so no file is made."""
         return nullcontext(enter_result=True)
 
     def _synced(self) -> bool:

@@ -154,7 +154,7 @@ class Store:
         """
         self.storage.make_folder("")
         now = int(time.monotonic())
-        with self.storage.lock(LOCK) as taken:
+        with self.storage.lock(LOCK, own=True) as taken:
             if not taken:
                 self._check_holder(now)
                 raise NothingToDoError("another process updates this store")
