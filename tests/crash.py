@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 
 State = tuple[tuple[str, bytes | None], ...]  # None for a folder
 Hook = Callable[[str], None]
@@ -51,6 +52,7 @@ class CrashDisk:
     drop: numbers of sync operations that silently do nothing (mutation).
     """
 
+    root: Path = Path()
     room: int = 1 << 30
     before: Hook | None = None
     drop: frozenset[int] = frozenset()

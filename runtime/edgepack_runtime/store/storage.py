@@ -22,6 +22,8 @@ _OWN = 0o600
 class Storage(Protocol):
     """A tree of files.  Paths are relative, with `/`; a missing file is `FileNotFoundError`."""
 
+    root: Path  # where it stands
+
     def read(self, path: str, size: int = -1, start: int = 0) -> bytes:
         """Return the bytes of a file from `start` on, at most `size` of them."""
 
