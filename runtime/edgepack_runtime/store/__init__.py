@@ -33,6 +33,7 @@ from edgepack_runtime.store.writer import Writer
 ATTEMPTS = 3
 RELEASE = "release:"  # the floor of this name and NAME/BOARD: no older release is taken
 MINIMUM = "minimum:"  # likewise: no rollback goes below that release
+ROOT = "root"  # the floor of the root metadata's version
 TIME = "time"  # the floor below which no clock is believed, in seconds since 1970
 _MARGIN = 1 << 20  # bytes left free for the rest of the system
 
@@ -241,16 +242,23 @@ class Store:
                 f"{name} goes back to release {least} or later only, and before it ran {before_it}"
             )
 
-    def forgive(self) -> Record:
+    def forgive(self, *, root: bool = False) -> Record:
         """Forget which releases failed here, and what time it was: both are asked for anew.
 
         A clock that ran ahead while a long-lived stick was taken makes a channel look expired.
+
+        Args:
+            root: forget as well which root was accepted, so that the next update trusts the one
+                that it is given: for a channel that its owner began again from nothing.
+
         """
         state = self.state
-        floors = {name: least for name, least in state.floors.items() if name != TIME}
-        if not state.bad and floors == state.floors:
+        gone = {TIME, ROOT} if root else {TIME}
+        floors = {name: least for name, least in state.floors.items() if name not in gone}
+        new = replace(state, bad=(), floors=floors, root="" if root else state.root)
+        if new == state:
             raise NothingToDoError("no release failed here, and no time is remembered")
-        return self._write(replace(state, bad=(), floors=floors))
+        return self._write(new)
 
     def pin(self, *, pinned: bool) -> Record:
         """Hold updates back, or take them again."""
