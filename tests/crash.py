@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 
 State = tuple[tuple[str, bytes | None], ...]  # None for a folder
 Hook = Callable[[str], None]
@@ -51,6 +52,7 @@ class CrashDisk:
     drop: numbers of sync operations that silently do nothing (mutation).
     """
 
+    root: Path = Path()
     room: int = 1 << 30
     before: Hook | None = None
     drop: frozenset[int] = frozenset()
@@ -67,6 +69,11 @@ class CrashDisk:
                        for path, content in state}  # fmt: skip
         disk._durable = dict(disk._names)
         return disk
+
+    def now(self) -> State:
+        """Return what is there while the power is on."""
+        there = sorted(self._names.items())
+        return tuple((path, None if file.folder else file.current) for path, file in there)
 
     def states(self, limit: int, rng: random.Random) -> Iterator[State]:
         """Yield what a cut now may leave: all of it, or a sample of `limit`."""
@@ -154,8 +161,9 @@ class CrashDisk:
 
     def truncate(self, path: str, size: int) -> None:
         """Cut."""
+        file = self._file(path)
         self._do(f"truncate {path}")
-        self._file(path).current = self._file(path).current[:size]
+        file.current = file.current[:size]
 
     def overwrite(self, path: str, content: bytes) -> None:
         """Write over the beginning."""
@@ -205,8 +213,10 @@ class CrashDisk:
         """Return the bytes as programs see them now."""
         return memoryview(self._file(path).current)
 
-    def lock(self, path: str, *, shared: bool = False) -> AbstractContextManager[bool]:  # noqa: ARG002 (Storage)
-        """Nobody else is there."""
+    def lock(
+        self, path: str, *, shared: bool = False, own: bool = False  # noqa: ARG002 (Storage)
+    ) -> AbstractContextManager[bool]:  # fmt: skip
+        """Nobody else is there, so no file is made."""
         return nullcontext(enter_result=True)
 
     def _synced(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.store import ATTEMPTS, Store
 from edgepack_runtime.store.blobs import PARTS
 from edgepack_runtime.store.layout import BLOBS
+from edgepack_runtime.store.record import Record
 
 Work = Callable[[Store, "Promises"], None]
 
@@ -26,22 +28,29 @@ class Promises:
     """What the store has acknowledged so far: it must hold after any cut.
 
     allowed: releases that may run now, empty for the factory's; attempts: the most starts that a
-    trial may have left; base: what runs when a trial is given up.
+    trial may have left; base: what runs when a trial is given up; pinned: None for either;
+    refused and welcome: releases that are in the bad list, and that are not; damaged: blobs that
+    the disk may have spoilt.
     """
 
     allowed: set[str] = field(default_factory=lambda: {""})
     floors: Mapping[str, int] = field(default_factory=dict)
     attempts: int = ATTEMPTS
     base: str = ""
+    pinned: bool | None = False
+    refused: set[str] = field(default_factory=set)
+    welcome: set[str] = field(default_factory=set)
+    damaged: set[str] = field(default_factory=set)
 
     def copy(self) -> Promises:
         """Return what holds now."""
-        return Promises(set(self.allowed), dict(self.floors), self.attempts, self.base)
+        return Promises(**{name: copy(value) for name, value in vars(self).items()})
 
     def key(self) -> int:
         """Name what is promised: the same state may be right at one time and wrong at another."""
+        sets = (self.allowed, self.refused, self.welcome, self.damaged)
         floors = tuple(sorted(self.floors.items()))
-        return hash((frozenset(self.allowed), floors, self.attempts))
+        return hash((*map(frozenset, sets), floors, self.attempts, self.pinned))
 
 
 @dataclass
@@ -88,7 +97,7 @@ class Explorer:
         recover(Store(disk), promises, self.later)
         widened = promises.copy()
         widened.allowed |= {self.later.digest, promises.base}  # recovering gave up the trial
-        widened.attempts = ATTEMPTS
+        widened.attempts, widened.pinned = ATTEMPTS, None
         for second in found:
             self._check(second, widened)
 
@@ -105,22 +114,22 @@ class Explorer:
 
 def recover(store: Store, promises: Promises, later: Bundle) -> None:
     """Start, check every promise, collect, and take the next update."""
-    for name in store.storage.names(BLOBS):
+    for name in set(store.storage.names(BLOBS)) - promises.damaged:
         if store.storage.digest(f"{BLOBS}/{name}") != name:
             raise BrokenPromiseError(f"blob {name[:12]} is not what its name says")
     started = store.start()
     digest = started.bundle.digest if started.bundle else ""
     if digest not in promises.allowed:
         raise BrokenPromiseError(f"{digest or 'the factory release'} runs, not {promises.allowed}")
-    for name, least in promises.floors.items():
-        if store.state.floors.get(name, 0) < least:
-            raise BrokenPromiseError(f"floor {name} fell below {least}")
+    check_record(store.state, promises)
     if started.on_trial:
         if store.state.attempts >= promises.attempts:
             raise BrokenPromiseError("a start was not counted")
         store.reject()
+    store.pin(pinned=False)
     store.collect()
-    check_no_leak(store)
+    if not promises.damaged:
+        check_no_leak(store)
     if digest == later.digest or later.digest in (store.state.active, *store.state.bad):
         return
     store.install(later)
@@ -128,6 +137,19 @@ def recover(store: Store, promises: Promises, later: Bundle) -> None:
     if again.bundle is None or again.bundle.digest != later.digest or not again.on_trial:
         raise BrokenPromiseError("the next update does not start")
     store.confirm()
+
+
+def check_record(state: Record, promises: Promises) -> None:
+    """See that the record says of floors, pin and bad releases what was acknowledged."""
+    for name, least in promises.floors.items():
+        if state.floors.get(name, 0) < least:
+            raise BrokenPromiseError(f"floor {name} fell below {least}")
+    if promises.pinned not in (None, state.pinned):
+        raise BrokenPromiseError(f"pinned is {state.pinned}, not {promises.pinned}")
+    if lost := promises.refused - set(state.bad):
+        raise BrokenPromiseError(f"{lost} may be tried again")
+    if kept := promises.welcome & set(state.bad):
+        raise BrokenPromiseError(f"{kept} may not be tried again")
 
 
 def check_no_leak(store: Store) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +12,13 @@ import handmade
 
 from edgepack import channel, keys
 from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.store import ATTEMPTS, Store
+from edgepack_runtime.errors import DeviceError
+from edgepack_runtime.store import ATTEMPTS, TIME, Store
+from edgepack_runtime.store.layout import BLOBS
 from edgepack_runtime.trial import prove
 from edgepack_runtime.update import Policy, Updater
 from edgepack_runtime.update.source import Archive, Folder, Source
+from edgepack_runtime.update.trust import Offer
 
 if TYPE_CHECKING:
     from explorer import Promises
@@ -60,6 +64,89 @@ def _update(store: Store, promises: Promises, release: Bundle, floors: dict[str,
     promises.allowed, promises.floors = {release.digest}, {**promises.floors, **floors}
     assert store.start().on_trial
     promises.attempts = ATTEMPTS - 1
+
+
+def settle(releases: Sequence[Bundle], store: Store, promises: Promises) -> None:
+    """Two updates, one after the other: the second one runs, the first one is kept."""
+    first, _, good, _ = releases
+    for release in (first, good):
+        _update(store, promises, release, {TIME: 9})
+        store.confirm()
+
+
+def tend(releases: Sequence[Bundle], store: Store, promises: Promises) -> None:
+    """What happens to a settled store between updates: hands, bad sectors and a full disk."""
+    first, bad, good, _ = releases
+    promises.pinned = None
+    store.pin(pinned=True)
+    promises.pinned = True
+    assert store.state.pinned
+    promises.pinned = None
+    store.pin(pinned=False)
+    promises.pinned = False
+    _put_off(store, promises, bad)
+    store.collect()
+    _forgive(store, promises, bad)
+    own = next(file.sha256 for file in good.manifest.files if file.path == "extra.bin")
+    _repair(store, promises, good, first.digest, own)
+    promises.allowed = {good.digest}
+    with suppress(DeviceError):  # no disk has as much
+        store.make_room(1 << 60)
+    assert not store.state.previous
+    _repair(store, promises, good, "", good.digest.removeprefix("sha256:"))
+    _put_off(store, promises, bad, switched=True)
+    store.collect()
+
+
+def _put_off(store: Store, promises: Promises, release: Bundle, *, switched: bool = False) -> None:
+    """Take a release and give it up without a verdict, maybe after it was made the active one."""
+    promises.welcome = set()  # who recovers rejects it
+    _update(store, promises, release, {})
+    if switched:
+        promises.attempts = ATTEMPTS
+        store.confirm(settled=False)
+    promises.allowed = {release.digest, promises.base}
+    store.abandon()
+    promises.allowed, promises.welcome = {promises.base}, {release.digest}
+    assert release.digest not in store.state.bad
+
+
+def _forgive(store: Store, promises: Promises, release: Bundle) -> None:
+    """Reject a release, then let it and the time be forgotten."""
+    promises.welcome = set()
+    _update(store, promises, release, {})
+    promises.allowed = {release.digest, promises.base}
+    store.reject()
+    promises.allowed, promises.refused = {promises.base}, {release.digest}
+    promises.refused, promises.floors = set(), {}
+    store.forgive()
+    promises.welcome = {release.digest}
+
+
+def _repair(store: Store, promises: Promises, release: Bundle, instead: str, sha256: str) -> None:
+    """Flip bits of a blob of what runs, so that `instead` does, and let it come again."""
+    promises.damaged = {sha256}
+    promises.allowed = {release.digest, instead}
+    path = f"{BLOBS}/{sha256}"
+    store.storage.overwrite(path, bytes(byte ^ 1 for byte in store.storage.read(path)))
+    assert store.start().bundle != release
+    digest = release.digest.removeprefix("sha256:")
+    said = release.manifest
+    name, size = f"{said.name}/{said.target}", release.blobs()[digest]
+    offer = Offer(digest, size, said.release, said.version, 100, ())
+    Updater(store, [_Carrier(release)], b"", name, Policy(attempts=1, pause=0.0)).install(offer)
+    promises.allowed, promises.damaged = {release.digest}, set()
+
+
+@dataclass(frozen=True)
+class _Carrier:
+    """A source of the blobs of one release."""
+
+    release: Bundle
+
+    def fetch(self, path: str, start: int = 0) -> Iterator[bytes]:
+        """Yield the bytes of a blob from `start` on."""
+        yield bytes(self.release.blob(path.removeprefix(f"{BLOBS}/")))[start:]
 
 
 @dataclass(frozen=True)

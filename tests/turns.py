@@ -80,10 +80,12 @@ class TurnsDisk(Disk):
         """Take a turn."""
         self._turns.step()
 
-    def lock(self, path: str, *, shared: bool = False) -> AbstractContextManager[bool]:
+    def lock(
+        self, path: str, *, shared: bool = False, own: bool = False
+    ) -> AbstractContextManager[bool]:
         """Take a turn, then lock."""
         self._turns.step()
-        return super().lock(path, shared=shared)
+        return super().lock(path, shared=shared, own=own)
 
 
 def _in_turn(name: str) -> Callable[..., Any]:

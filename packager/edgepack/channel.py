@@ -21,11 +21,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from edgepack import keys
+from edgepack import keys, metadata
 from edgepack.delta import encode
 from edgepack.durable import write
 from edgepack.keys import alone
-from edgepack.metadata import load
 from edgepack.pack import Member, write_archive
 from edgepack.repository import Repository
 from edgepack.site import Site, opened
@@ -233,13 +232,14 @@ def _positive(days: int) -> int:
 
 
 def releases(where: Where) -> dict[str, dict[str, Any]]:
-    """Return {target: what is said of it}, from the metadata of a channel."""
+    """Return {target: what is said of it}, from the metadata of a channel, whoever signed it.
+
+    Raises:
+        InputError: there is none, or it does not say what a release is.
+
+    """
     with opened(where) as site:
-        targets = load(site.folder, "targets")
-    return {
-        name: {"digest": f"sha256:{target.hashes['sha256']}", **target.custom}
-        for name, target in sorted(targets.signed.targets.items())
-    }
+        return metadata.releases(site.folder)
 
 
 def rotate(name: str, where: Where, key_folder: Path) -> None:

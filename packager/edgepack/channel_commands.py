@@ -97,8 +97,8 @@ def channel_list(where: str, *, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=1))
         return
     for name, said in found.items():  # nobody has checked who signed this
-        line = (f"{name:<32} {said.get('version')!s:<12} release {said.get('release')}, "
-                f"{said.get('percent')} %  {said['digest'][:19]}…")  # fmt: skip
+        line = (f"{name:<32} {said['version']:<12} release {said['release']}, "
+                f"{said['percent']} %  {said['digest'][:19]}…")  # fmt: skip
         click.echo("".join(char if char.isprintable() else "?" for char in line))
 
 

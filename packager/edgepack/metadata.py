@@ -9,17 +9,37 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack.durable import read_plain
 from edgepack_runtime.errors import InputError
+from edgepack_runtime.manifest import is_digest
 
 if TYPE_CHECKING:
     from tuf.api.metadata import Metadata
 
 METADATA = "metadata"
+_SAID = {"release": int, "version": str, "percent": int}
 
 
 def load(folder: Path, role: str) -> Metadata[Any]:
     """Return the newest metadata of a role that lies in a channel, unchecked."""
     path = newest(folder, role)
-    return parsed(path, read_plain(path))
+    found = parsed(path, read_plain(path))
+    if found.signed.type != role:
+        raise InputError(f"{path} is damaged: it holds the {found.signed.type} metadata")
+    return found
+
+
+def releases(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return {target: what is said of it, and its digest} of a channel, unchecked."""
+    found = {}
+    for name, target in sorted(load(folder, "targets").signed.targets.items()):
+        said, sha256 = target.custom, target.hashes.get("sha256", "")
+        whole = isinstance(said, dict) and all(type(said.get(k)) is v for k, v in _SAID.items())
+        if not whole or not is_digest(sha256):
+            raise InputError(
+                f"what the channel says of {name!r} is malformed: restore its {METADATA}, or "
+                "publish that release again"
+            )
+        found[name] = {**said, "digest": f"sha256:{sha256}"}
+    return found
 
 
 def root_of(folder: Path, version: int) -> tuple[Metadata[Any], bytes]:

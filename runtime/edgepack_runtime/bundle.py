@@ -128,6 +128,7 @@ class Bundle:
 
         Of a store, the release that runs is opened, hashed as a whole.  It is not collected as
         long as somebody holds this bundle: engines read some files only when they need them.
+        `STORE/sha256:…`, which is the path of such a bundle, opens that release, whatever runs.
 
         Raises:
             InputError: there is nothing at `path`, or a store without a release.
@@ -135,13 +136,15 @@ class Bundle:
 
         """
         path = Path(path)
+        if _is_store(path.parent) and path.name.startswith("sha256:"):
+            return _released(path)
         try:
             is_folder = S_ISDIR(path.stat().st_mode)
         except (OSError, ValueError) as exc:
             raise InputError(
                 f"no bundle at {path}; give a folder or an .epk made by edgepack build"
             ) from exc
-        if any((path / name).is_file() for name in _STATE_FILES):
+        if _is_store(path):
             return _running(path)
         return cls(path, FolderLayout(path) if is_folder else ArchiveLayout(path))
 
@@ -267,6 +270,16 @@ def scan(path: Path, length: int, stream: BinaryIO | None = None) -> dict[str, t
 def _belongs(name: str) -> bool:
     """Tell whether an archive may hold a member: a layout's own, or metadata that signs it."""
     return name in _TOP or bool(_BLOB.fullmatch(name) or _METADATA.fullmatch(name))
+
+
+def _is_store(path: Path) -> bool:
+    return any((path / name).is_file() for name in _STATE_FILES)
+
+
+def _released(path: Path) -> Bundle:
+    from edgepack_runtime.store import Store
+
+    return Store.at(path.parent).blobs.bundle(path.name)
 
 
 def _running(store: Path) -> Bundle:

@@ -61,6 +61,11 @@ def add_commands(commands: Any, report: Report) -> None:
             _trial_options(command)
         if name == "pin":
             command.add_argument("--off", action="store_true", help="take updates again")
+        if name == "retry":
+            command.add_argument(
+                "--new-root", action="store_true",
+                help="also forget the channel's root: the next update trusts the one it is given",
+            )  # fmt: skip
         if name == "rollback":
             command.add_argument("--release", default="", help="only if this one (digest) runs")
             command.add_argument(
@@ -293,7 +298,7 @@ def _collect(args: argparse.Namespace) -> dict[str, Any]:
 def _retry(args: argparse.Namespace) -> dict[str, Any]:
     with _alone(args) as store:
         forgiven = store.state.bad
-        store.forgive()
+        store.forgive(root=args.new_root)
         return {"forgiven": list(forgiven)}
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from pathlib import Path
 
 import handmade
 import pytest
 
-from edgepack_runtime import Bundle, DeviceError, load
+from edgepack_runtime import Bundle, DeviceError, InputError, TrustError, load
+from edgepack_runtime.cli import main
 from edgepack_runtime.device import probe
 from edgepack_runtime.prepare import compiled_folder, prepare, prepared
+from edgepack_runtime.store import Store
 
 
 @pytest.fixture
@@ -32,6 +36,58 @@ def engine_of(bundle: Bundle) -> Path:
 def ready(bundle: Bundle) -> bool:
     """Tell whether the variant may be loaded."""
     return prepared(bundle, bundle.manifest.variants[0], probe())
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store whose release has a variant that is to be compiled, and one that is not."""
+    monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
+    variants = [{"name": "compiled", "options": {"prepare": True}}, {}]
+    release = Bundle.open(handmade.bundle(tmp_path / "small.epk", variants=variants))
+    store = Store.at(tmp_path / "store")
+    with store.alone():
+        store.install(release)
+        assert store.start().on_trial
+        store.confirm()
+    return tmp_path / "store"
+
+
+@pytest.mark.parametrize("command", ["prepare", "tune --seconds 0.01"])
+def test_a_command_takes_a_store_for_the_release_that_runs(
+    store: Path, command: str, caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    """What works in a process of its own finds the release, though it is a file of no name."""
+    verb, *options = command.split()
+    assert main([verb, str(store), *options, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    if verb == "prepare":
+        assert said == {"compiled": "ready"}
+        assert load(store).variant.name == "compiled"
+    assert "not measured" not in caplog.text
+
+
+def test_a_store_prepares_behind_its_model(store: Path) -> None:
+    """`load(store, prepare=True)` answers at once, and by the compiled variant when it is ready."""
+    model = load(store, prepare=True)
+    assert model("turn on")
+    end = time.monotonic() + 30
+    while model.variant.name != "compiled" and time.monotonic() < end:
+        time.sleep(0.05)
+    assert model.variant.name == "compiled"
+
+
+def test_a_release_of_a_store_has_a_path_of_its_own(store: Path, tmp_path: Path) -> None:
+    """It is opened whatever runs, relative or not; one that the store lacks is one clear error."""
+    running = Bundle.open(store)
+    assert running.path == store / running.digest
+    assert Bundle.open(running.path).digest == running.digest
+    Store.at(store).rollback()
+    assert Bundle.open(running.path).verify() > 0
+    with pytest.raises(TrustError, match="no release"):
+        Bundle.open(store / f"sha256:{'0' * 64}")
+    with pytest.raises(InputError, match="no bundle"):
+        Bundle.open(tmp_path / running.digest)
 
 
 @pytest.mark.parametrize("content", [b"an engime", b"an", None], ids=["flipped", "torn", "lost"])

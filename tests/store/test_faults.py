@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 from crash import CrashDisk
 from explorer import Promises, bundles, recover
-from life import live, make_road, travel
+from life import live, make_road, settle, tend, travel
 
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import EdgepackError
 from edgepack_runtime.store import Store
 from edgepack_runtime.store.storage import Disk
+from edgepack_runtime.store.writer import LOCK
 
 Releases = Sequence[Bundle]
 Life = Callable[[Store, Promises], None]
@@ -31,14 +32,21 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> Releases:
     return bundles(tmp_path_factory.mktemp("releases"), 4)
 
 
-@pytest.fixture(scope="module", params=["store", "road"])
+@pytest.fixture(scope="module", params=["store", "tended", "road"])
 def life(
     request: pytest.FixtureRequest, releases: Releases, tmp_path_factory: pytest.TempPathFactory
 ) -> Life:
-    """What a store goes through by itself, and by updates from a stick and a channel."""
+    """What a store goes through by itself, by hands, and by updates from a stick and a channel."""
     if request.param == "store":
         return partial(live, releases)
+    if request.param == "tended":
+        return partial(_tended, releases)
     return partial(travel, make_road(tmp_path_factory.mktemp("road")))
+
+
+def _tended(releases: Releases, store: Store, promises: Promises) -> None:
+    settle(releases, store, promises)
+    tend(releases, store, promises)
 
 
 class _Failing(CrashDisk):
@@ -146,9 +154,8 @@ class _Told(Promises):
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)
         if self.to >= 0:
-            said = {"allowed": sorted(self.allowed), "floors": dict(self.floors),
-                    "attempts": self.attempts, "base": self.base}  # fmt: skip
-            os.write(self.to, json.dumps(said).encode() + b"\n")
+            said = {key: item for key, item in vars(self).items() if key != "to"}
+            os.write(self.to, json.dumps(said, default=sorted).encode() + b"\n")
 
 
 def _heard(pipe: int) -> Promises:
@@ -156,7 +163,8 @@ def _heard(pipe: int) -> Promises:
     with os.fdopen(pipe, "rb") as stream:
         lines = stream.read().splitlines()
     said = json.loads(lines[-1]) if lines else {"allowed": [""]}
-    return Promises(**{**said, "allowed": set(said["allowed"])})
+    sets = {key: set(item) for key, item in said.items() if isinstance(item, list)}
+    return Promises(**{**said, **sets})
 
 
 def test_kill_9_at_every_operation(life: Life, releases: Releases, tmp_path: Path) -> None:
@@ -185,11 +193,12 @@ def test_kill_9_at_every_operation(life: Life, releases: Releases, tmp_path: Pat
 def test_the_real_disk_does_what_the_model_says(releases: Releases, tmp_path: Path) -> None:
     """The same life gives the same files, names and bytes, on both."""
     model = CrashDisk()
-    live(releases, Store(model), Promises())
-    live(releases, Store.at(tmp_path), Promises())
+    for store in (Store(model), Store.at(tmp_path)):
+        _tended(releases, store, Promises())
+        live(releases, store, Promises())
     found = {
         path.relative_to(tmp_path).as_posix(): path.read_bytes()
-        for path in tmp_path.rglob("*") if path.is_file()
+        for path in tmp_path.rglob("*") if path.is_file() and path.name != LOCK
     }  # fmt: skip
     files = {path: file.current for path, file in model._names.items() if not file.folder}
     assert found == files

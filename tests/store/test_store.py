@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from crash import CrashDisk, State
 from explorer import BrokenPromiseError, Explorer, Promises, bundles, check_no_leak
-from life import Road, live, make_road, travel
+from life import Road, live, make_road, settle, tend, travel
 
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import EdgepackError
@@ -54,6 +54,35 @@ def test_a_cut_on_the_road_leaves_a_whole_release(releases: Releases, road: Road
     explorer.run(FRESH, lambda store, promises: travel(road, store, promises), Promises())
     assert explorer.operations > 60
     assert len(explorer.states) > 3_000
+
+
+def _tended(releases: Releases, explorer: Explorer) -> CrashDisk:
+    """Explore what happens to a store between updates."""
+    disk, promises = CrashDisk(), Promises()
+    settle(releases, Store(disk), promises)
+    return explorer.run(disk.now(), lambda store, said: tend(releases, store, said), promises)
+
+
+def test_a_cut_between_updates_leaves_a_whole_release(releases: Releases) -> None:
+    """Pin, put off, forgive, repair, give up the release before: what was acknowledged holds."""
+    explorer = Explorer(later=releases[3], limit=8)
+    _tended(releases, explorer)
+    assert explorer.operations > 60
+    assert len(explorer.states) > 3_000
+
+
+def test_every_sync_between_updates_is_needed(releases: Releases) -> None:
+    """The same for what pins, repairs and the like write."""
+    sound = Explorer(releases[3], 48, 0)
+    survivors = []
+    for number in range(1, _tended(releases, sound).syncs + 1):
+        drop = frozenset({number})
+        try:
+            _tended(releases, Explorer(releases[3], 48, 0, drop=drop, checked=set(sound.checked)))
+        except (BrokenPromiseError, EdgepackError, FileNotFoundError):
+            continue
+        survivors.append(number)
+    assert survivors == []
 
 
 def _syncs(releases: Releases) -> int:

@@ -11,6 +11,7 @@ import pytest
 from fleet import make_bundle, new_device, publish, take_update
 
 from edgepack import channel, keys
+from edgepack_runtime.cli import main as runtime
 from edgepack_runtime.errors import NothingToDoError, TrustError
 from edgepack_runtime.store import TIME
 from edgepack_runtime.update.source import Folder
@@ -37,6 +38,37 @@ def test_a_firmware_may_ship_a_newer_root(place: Path, version: int) -> None:
         channel.rotate(name, place / "forked", place / "stolen")
     with pytest.raises(TrustError, match="forked"):
         replace(device, sources=[Folder(place / "forked")]).check()
+
+
+@pytest.mark.parametrize("rotated", [0, 2])
+def test_a_channel_that_was_begun_again_needs_a_word(
+    place: Path, capsys: pytest.CaptureFixture[str], rotated: int
+) -> None:
+    """New keys and a new first root are refused, each time with the remedy, until it is said."""
+    publish(place, make_bundle(place, 5))
+    for _ in range(rotated):
+        channel.rotate("timestamp", place / "channel", place / "keys")
+    old = new_device(place)
+    running = take_update(old)
+    anew = place / "anew"
+    keys.init(anew / "keys")
+    publish(anew, make_bundle(place, 2))
+    device = new_device(place, Folder(anew / "channel"), channel_of=anew)
+    for refused in (replace(old, sources=device.sources), device):
+        with pytest.raises(TrustError, match=r"1\.root\.json.* retry --new-root"):
+            refused.check()
+        assert refused.store.state.active == running
+    device.store.forgive()  # what failed, and the time: not the root
+    with pytest.raises(TrustError, match="--new-root"):
+        device.check()
+    assert runtime(["retry", "--new-root", "--store", str(place / "device")]) == 0
+    assert "forgiven" in capsys.readouterr().out
+    assert device.store.state.root == ""
+    assert take_update(device) != running
+    with pytest.raises(TrustError, match="--new-root"):
+        old.check()
+    with pytest.raises(NothingToDoError):
+        device.check()
 
 
 @pytest.mark.parametrize("now", [253402300800.0, 1e15, -1e9])

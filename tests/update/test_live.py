@@ -11,7 +11,7 @@ import pytest
 from fleet import make_bundle, new_device, publish, take_update
 
 import edgepack_runtime as er
-from edgepack_runtime.errors import InputError
+from edgepack_runtime.errors import InputError, NothingToDoError
 from edgepack_runtime.live import Follower
 from edgepack_runtime.store import Store
 from edgepack_runtime.store.layout import BLOBS
@@ -152,16 +152,41 @@ def test_readers_do_not_stop_updates_for_want_of_room(
     assert first not in store.storage.names(BLOBS)
 
 
-def test_the_lock_of_writers_is_for_their_user_alone(place: Path) -> None:
-    """Who cannot open the file cannot hold updates back."""
+@pytest.mark.parametrize("before", [None, 0o644, 0o666])
+def test_the_lock_of_writers_is_for_their_user_alone(place: Path, before: int | None) -> None:
+    """Who cannot open the file cannot hold updates back, whatever mode it had before."""
+    lock = place / "device/lock"
+    if before is not None:
+        lock.parent.mkdir()
+        lock.touch()
+        lock.chmod(before)
     with Store.at(place / "device").alone():
-        assert (place / "device/lock").stat().st_mode & 0o777 == 0o600
+        assert lock.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_lock_of_another_user_serves_as_it_is(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its mode is not ours to change, the store is still taken and let go."""
+    store = Store.at(place / "device")
+    with store.alone():
+        (place / "device/lock").chmod(0o666)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("edgepack_runtime.store.storage.os.fchmod", refused)
+    with store.alone(), pytest.raises(NothingToDoError, match="another process"):  # noqa: SIM117 (entered in turn)
+        with Store.at(place / "device").alone():
+            pass
 
 
 def test_what_somebody_reads_is_not_collected(place: Path) -> None:
-    """Two updates later its blobs are still there; once it is let go they are not."""
+    """Two updates later its blobs are as they were; once it is let go they are gone."""
     device = new_device(place)
     first = take_update(device)
+    blob = place / "device/blobs" / first.removeprefix("sha256:")
+    blob.chmod(0o644)
     reader = Store.at(place / "device")
     with reader.reading() as bundle:
         assert bundle is not None
@@ -170,6 +195,7 @@ def test_what_somebody_reads_is_not_collected(place: Path) -> None:
             take_update(device)
         device.store.collect()
         assert bundle.verify() > 0
+        assert blob.stat().st_mode & 0o777 == 0o644  # other users read it, too
     assert device.store.collect() > 0
     assert first.removeprefix("sha256:") not in device.store.storage.names(BLOBS)
 
@@ -200,3 +226,11 @@ def switch_to(store: Store, release: er.Bundle) -> None:
         store.install(release)
         assert store.start().on_trial
         store.confirm()
+
+
+def test_a_lock_on_a_blob_that_is_gone_makes_none(place: Path) -> None:
+    """Only the lock of writers is a file of its own."""
+    take_update(new_device(place))
+    store = Store.at(place / "device")
+    with pytest.raises(FileNotFoundError), store.storage.lock(f"{BLOBS}/{'0' * 64}"):
+        pass

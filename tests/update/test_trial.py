@@ -110,7 +110,7 @@ def test_a_lock_that_is_held_too_long_is_an_error(
     now = time.monotonic()
     with Store.at(place / "device").alone():
         assert update("--check")[0] == 7
-        monkeypatch.setattr("edgepack_runtime.store.time.monotonic", lambda: now + 7 * 3600)
+        monkeypatch.setattr("edgepack_runtime.store.writer.time.monotonic", lambda: now + 7 * 3600)
         code, answer = update("--check")
         assert code == 1
         assert "for 7 h" in answer["error"]

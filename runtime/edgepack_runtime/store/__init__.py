@@ -14,28 +14,27 @@ Invariants, whatever happens between two operations:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.errors import DeviceError, EdgepackError, NothingToDoError, TrustError
+from edgepack_runtime.errors import DeviceError, NothingToDoError, TrustError
 from edgepack_runtime.store import record as records
 from edgepack_runtime.store.blobs import PARTS, Blobs
 from edgepack_runtime.store.chunks import rest
 from edgepack_runtime.store.layout import BLOBS
 from edgepack_runtime.store.record import Record
 from edgepack_runtime.store.storage import Disk, Storage
+from edgepack_runtime.store.writer import Writer
 
 ATTEMPTS = 3
-LOCK = "lock"
 RELEASE = "release:"  # the floor of this name and NAME/BOARD: no older release is taken
 MINIMUM = "minimum:"  # likewise: no rollback goes below that release
+ROOT = "root"  # the floor of the root metadata's version
 TIME = "time"  # the floor below which no clock is believed, in seconds since 1970
-_LONGEST_HELD = 6 * 3600  # seconds; the systemd unit of the examples ends an update then, too
 _MARGIN = 1 << 20  # bytes left free for the rest of the system
 
 
@@ -56,6 +55,7 @@ class Store:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage  # nothing is written before there is something to write
         self.blobs = Blobs(storage)
+        self._writer = Writer(storage)
 
     @classmethod
     def at(cls, root: Path) -> Store:
@@ -143,37 +143,17 @@ class Store:
             if self.state.seq == state.seq:
                 return None
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Be the only writer; the kernel lets go if this process dies.  Makes the store's folder.
+    def alone(self) -> AbstractContextManager[None]:
+        """Be the only writer while the block runs; a thread that is it already goes on.
+
+        Makes the store's folder.  The kernel lets go if this process dies.
 
         Raises:
-            NothingToDoError: another process is at it.
+            NothingToDoError: another process or thread is at it.
             EdgepackError: it has been for longer than an update takes.
 
         """
-        self.storage.make_folder("")
-        now = int(time.monotonic())
-        with self.storage.lock(LOCK) as taken:
-            if not taken:
-                self._check_holder(now)
-                raise NothingToDoError("another process updates this store")
-            with suppress(OSError):  # a full disk still goes back, or collects
-                self.storage.truncate(LOCK, 0)
-                self.storage.append(LOCK, b"%d" % now)
-            yield
-
-    def _check_holder(self, now: int) -> None:
-        """Raise an error if the lock was taken so long ago that its holder hangs, or means harm.
-
-        The file says when, in seconds since the device came up: its clock may be set meanwhile.
-        """
-        since = self.storage.read(LOCK, 20)
-        if since.isdigit() and now - int(since) > _LONGEST_HELD:
-            raise EdgepackError(
-                f"another process has held this store for {(now - int(since)) // 3600} h, which is "
-                f"longer than an update takes: see which holds its file {LOCK!r}, and end it"
-            )
+        return self._writer.alone()
 
     def confirm(self, floors: Mapping[str, int] | None = None, *, settled: bool = True) -> Record:
         """Make the release on trial the active one; what ran before is kept to go back to.
@@ -262,16 +242,23 @@ class Store:
                 f"{name} goes back to release {least} or later only, and before it ran {before_it}"
             )
 
-    def forgive(self) -> Record:
+    def forgive(self, *, root: bool = False) -> Record:
         """Forget which releases failed here, and what time it was: both are asked for anew.
 
         A clock that ran ahead while a long-lived stick was taken makes a channel look expired.
+
+        Args:
+            root: forget as well which root was accepted, so that the next update trusts the one
+                that it is given: for a channel that its owner began again from nothing.
+
         """
         state = self.state
-        floors = {name: least for name, least in state.floors.items() if name != TIME}
-        if not state.bad and floors == state.floors:
+        gone = {TIME, ROOT} if root else {TIME}
+        floors = {name: least for name, least in state.floors.items() if name not in gone}
+        new = replace(state, bad=(), floors=floors, root="" if root else state.root)
+        if new == state:
             raise NothingToDoError("no release failed here, and no time is remembered")
-        return self._write(replace(state, bad=(), floors=floors))
+        return self._write(new)
 
     def pin(self, *, pinned: bool) -> Record:
         """Hold updates back, or take them again."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.errors import InputError, TrustError
@@ -30,7 +29,7 @@ class Blobs:
         size = self._storage.size(f"{BLOBS}/{name}")
         if size < 0:
             raise TrustError(f"the store has no release {digest}")
-        return Bundle(Path(digest), BlobLayout(self._storage, name, size))
+        return Bundle(self._storage.root / digest, BlobLayout(self._storage, name, size))
 
     def whole(self, digest: str) -> Bundle | None:
         """Open a release and hash every byte of it; None if it is not whole."""

@@ -11,15 +11,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 _PIECE = 1 << 20
+_OWN = 0o600
 
 
 class Storage(Protocol):
     """A tree of files.  Paths are relative, with `/`; a missing file is `FileNotFoundError`."""
+
+    root: Path  # where it stands
 
     def read(self, path: str, size: int = -1, start: int = 0) -> bytes:
         """Return the bytes of a file from `start` on, at most `size` of them."""
@@ -66,10 +69,13 @@ class Storage(Protocol):
     def map(self, path: str) -> memoryview:
         """Return a view of a file that is never written again; a bad sector of it is a signal."""
 
-    def lock(self, path: str, *, shared: bool = False) -> AbstractContextManager[bool]:
+    def lock(
+        self, path: str, *, shared: bool = False, own: bool = False
+    ) -> AbstractContextManager[bool]:
         """Hold a lock on a file while the block runs; tell whether it was free.
 
-        A shared one goes with other shared ones, and its file has to be there.
+        A shared one goes with other shared ones.  The file of one's own is made if it is not there,
+        and can be opened by its user alone; any other has to be there.
         """
 
 
@@ -186,19 +192,24 @@ class Disk:
 
         return map_file(self.root / path)
 
-    def lock(self, path: str, *, shared: bool = False) -> AbstractContextManager[bool]:
+    def lock(
+        self, path: str, *, shared: bool = False, own: bool = False
+    ) -> AbstractContextManager[bool]:
         """Hold a lock on a file while the block runs; tell whether it was free."""
-        return _locked(self.root / path, shared=shared)
+        return _locked(self.root / path, shared=shared, own=own)
 
 
 @contextmanager
-def _locked(path: Path, *, shared: bool) -> Iterator[bool]:
+def _locked(path: Path, *, shared: bool, own: bool) -> Iterator[bool]:
     import fcntl
 
-    # Whoever can open a file can lock it: the one that writers lock is for its owner alone.
-    flags = os.O_RDONLY if shared else os.O_WRONLY | os.O_CREAT
-    handle = os.open(path, flags, 0o600)
+    flags = (os.O_RDONLY if shared else os.O_WRONLY) | (os.O_CREAT if own else 0)
+    handle = os.open(path, flags, _OWN)
     try:
+        # Whoever can open a file can lock it.
+        if own and os.fstat(handle).st_mode & 0o777 != _OWN:
+            with suppress(OSError):  # it is another user's, or this disk knows no modes
+                os.fchmod(handle, _OWN)
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:

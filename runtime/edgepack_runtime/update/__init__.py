@@ -12,7 +12,9 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from edgepack_runtime.bundle import Bundle
 from edgepack_runtime.device import probe
@@ -36,6 +38,7 @@ _log = logging.getLogger(__name__)
 _MOST_MANIFEST = 16 << 20
 Prove = Callable[[Bundle], None]
 Hook = Callable[[Bundle], None]
+Step = TypeVar("Step", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,23 @@ class Hooks:
     after: Hook | None = None
 
 
+def _alone(step: Step) -> Step:
+    """Let a step of an updater be the only writer of its store."""
+
+    @wraps(step)
+    def taken(self: Updater, *args: Any, **options: Any) -> Any:
+        with self.store.alone():
+            return step(self, *args, **options)
+
+    return cast("Step", taken)
+
+
 @dataclass(frozen=True)
 class Updater:
     """Updates one line of releases, `NAME/BOARD`, of a store.
+
+    Each step raises a `NothingToDoError` while another process or thread writes to the store;
+    `with updater.store.alone():` around them lets none come in between.
 
     sources: the channel and its mirrors, tried in turn; root: the root metadata that was shipped
     with the device; event: called with a word and its facts, for a progress display; prove: how a
@@ -85,6 +102,7 @@ class Updater:
     prove: Prove = prove
     hooks: Hooks = Hooks()
 
+    @_alone
     def check(self) -> Offer:
         """Return the release that this device should take.
 
@@ -106,14 +124,17 @@ class Updater:
         state = self.store.raise_floors(least_back)
         if not self.policy.insist and not self._chosen(offer):
             offer = self._for_the_rest(offer, state.floor(f"{RELEASE}{self.name}"))
-        digest = f"sha256:{offer.sha256}"
-        if offer.release < (least := state.floor(f"{RELEASE}{self.name}")):
+        self._check_not_older(offer)
+        self.store.check_wanted(f"sha256:{offer.sha256}")
+        return offer
+
+    def _check_not_older(self, offer: Offer) -> None:
+        if offer.release < (least := self.store.state.floor(f"{RELEASE}{self.name}")):
             raise TrustError(
                 f"the channel offers release {offer.release}, and {least} ran here before"
             )
-        self.store.check_wanted(digest)
-        return offer
 
+    @_alone
     def install(self, offer: Offer) -> Bundle:
         """Download what the store lacks and put the release on trial; return it.
 
@@ -125,6 +146,7 @@ class Updater:
             LinkError: the links failed; what came is kept, and the next try goes on.
 
         """
+        self._check_not_older(offer)  # another updater may have been here since
         self._download.blob(offer.sha256, offer.size)
         bundle = self._described(offer)
         lacking = misfits(bundle.manifest, probe())
@@ -136,12 +158,14 @@ class Updater:
         self._download.blobs(missing, chunks, offer.deltas)
         total = sum(missing.values())
         if bundle.digest == self.store.state.active:
+            self.store.storage.sync_folder(BLOBS)
             self.event("repaired", {"version": offer.version, "bytes": total})
             return bundle
         self.store.install(bundle)
         self.event("installed", {"version": offer.version, "bytes": total})
         return bundle
 
+    @_alone
     def try_out(self) -> str:
         """Start what is on trial and prove it: confirm it, or go back and say why.
 
@@ -151,9 +175,11 @@ class Updater:
 
         Raises:
             DeviceError: the device cannot run it now, or has nothing whole to go back to.
-            NothingToDoError: the hook before the switch says not now.
+            NothingToDoError: none is on trial, or the hook before the switch says not now.
 
         """
+        if not self.store.state.trial:
+            raise NothingToDoError("no release is on trial")
         why = "the release on trial is not whole, or its start could not be counted"
         while (started := self.store.start()).on_trial and started.bundle is not None:
             try:

@@ -22,7 +22,7 @@ from tuf.ngclient import FetcherInterface, Updater
 
 from edgepack_runtime.errors import InputError, LinkError, NothingToDoError, TrustError
 from edgepack_runtime.manifest import is_digest
-from edgepack_runtime.store import MINIMUM, RELEASE, TIME
+from edgepack_runtime.store import MINIMUM, RELEASE, ROOT, TIME
 from edgepack_runtime.store.record import Record
 from edgepack_runtime.update.source import Archive, MissingError, Source
 
@@ -30,6 +30,10 @@ _BASE = "channel:///metadata/"
 _ROLES = ("timestamp", "snapshot", "targets")
 _NOT_FOUND = 404
 _DAY = 86400
+_ANEW = (
+    "If its owner began it again with new keys, give this device the new metadata/1.root.json "
+    "(--root), by a way that you trust, and say edgepack-runtime retry --new-root"
+)
 _END_OF_TIME = datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp()  # the last day of `datetime`
 Remember = Callable[[Mapping[str, int], str], object]
 
@@ -96,8 +100,8 @@ def offered(source: Source, root: bytes, name: str, state: Record, remember: Rem
                 # To the day, and never beyond the end of what was accepted just now, or it would
                 # have expired: a clock that runs far ahead locks no device out.
                 seen[TIME] = int(now) // _DAY * _DAY
-            _check_floors(state.floors, seen)
             _check_root(Path(folder), state, Metadata.from_bytes(root).signed.version)
+            _check_floors(state.floors, seen)
             target = client.get_targetinfo(name)
             if target is not None:  # what is known of it counts anew under other keys
                 keys = next(role.partition("@")[2] for role in seen if role.startswith("targets@"))
@@ -106,8 +110,9 @@ def offered(source: Source, root: bytes, name: str, state: Record, remember: Rem
             there = sorted(client._trusted_set.targets.targets)  # noqa: SLF001 (no public way)
         except RepositoryError as exc:
             unknown = " 0/" in str(exc)  # none of the keys that the root names has signed
-            hint = "; is the root that this device was given of this channel?" if unknown else ""
-            raise TrustError(f"the channel's metadata is refused: {exc}{hint}") from exc
+            hint = f"; the root that was given may not be of this channel. {_ANEW}"
+            said = f"the channel's metadata is refused: {exc}"
+            raise TrustError(said + hint if unknown else said) from exc
         except DownloadError as exc:
             raise LinkError(f"the channel's metadata does not come: {exc}") from exc
     if target is None:
@@ -133,11 +138,11 @@ def _check_root(folder: Path, state: Record, shipped: int) -> None:
     another line of roots; that line has another root of the version that is remembered.  A root
     that was shipped later, with a new firmware, is trusted for itself: the line begins with it.
     """
-    known = state.floors.get("root", 0)
+    known = state.floors.get(ROOT, 0)
     if state.root and shipped <= known and _root_digest(folder, known) != state.root:
         raise TrustError(
-            f"the channel's root {known} is not the one that was accepted before: it was forked, "
-            "by keys that may have been replaced"
+            f"the channel has not the root {known} that was accepted before: it is older, or was "
+            f"forked, by keys that may have been replaced. {_ANEW}"
         )
 
 
