@@ -2,6 +2,10 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+# A file's tests stay together, as what is made for one serves the others; the longest files, those
+# of tests/end_to_end, come first.  A worker that dies ends the run.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --max-worker-restart 0 \
+	--dist loadfile --no-loadscope-reorder
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test test-all lint bench clean
@@ -24,10 +28,10 @@ demo: $(INSTALLED) .venv-device/.installed
 	.venv-device/bin/python examples/similarity/on_device.py dist/minilm-$$native.epk
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

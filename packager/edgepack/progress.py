@@ -175,13 +175,25 @@ class _Diverted:
 
 
 @contextlib.contextmanager
+def _levels_kept() -> Iterator[None]:
+    """Take back what libraries set below this context: the levels of the host's own log."""
+    known: list[logging.Logger | logging.Handler] = [logging.root, *logging.root.handlers]
+    before = [(item, item.level) for item in known]
+    try:
+        yield
+    finally:
+        for item, level in before:
+            item.setLevel(level)
+
+
+@contextlib.contextmanager
 def silenced(log: Path) -> Iterator[None]:
     """Send what libraries print, warn and log below this context to a file."""
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
     except OSError:  # the stage itself will say what is wrong with the disk
         log = Path(os.devnull)
-    with log.open("a", encoding="utf-8") as stream, warnings.catch_warnings():
+    with log.open("a", encoding="utf-8") as stream, warnings.catch_warnings(), _levels_kept():
         warnings.simplefilter("ignore")
         before = logging.root.manager.disable
         logging.disable(logging.WARNING)

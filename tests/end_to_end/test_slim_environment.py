@@ -63,7 +63,7 @@ def test_the_device_has_none_of_the_build_stack(python: Path) -> None:
     assert not names & {"torch", "transformers", "optimum", "onnx", "edgepack", "nncf", "openvino"}
 
 
-def test_the_command_line_works_there(python: Path, bundle: Get) -> None:
+def test_the_command_line_works_there(python: Path, bundle: Get, tmp_path: Path) -> None:
     """run, inspect, selftest, tune and doctor of edgepack-runtime, and their exit codes."""
     path = str(bundle("bert-ner"))
 
@@ -88,7 +88,7 @@ def test_the_command_line_works_there(python: Path, bundle: Get) -> None:
     assert "built for jetson-orin" in call(
         "run", str(bundle("bert-ner", "jetson-orin")), "x", code=4
     )
-    damaged = Path(path).with_name("damaged.epk")
+    damaged = tmp_path / "damaged.epk"
     damaged.write_bytes(Path(path).read_bytes()[:5000])
     assert "truncated" in call("selftest", str(damaged), code=5)
 

@@ -95,3 +95,22 @@ def test_a_handler_made_inside_a_stage_works_after_it(
     assert shown.err == "outside\n"
     assert not shown.out
     assert (tmp_path / "logs/build.log").read_text() == "inside\nprinted\n"
+
+
+def test_a_stage_leaves_the_levels_of_the_log_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library that makes the root logger and its handlers deaf does so until the stage ends."""
+    handler = logging.Handler(logging.INFO)
+    monkeypatch.setattr(logging.root, "handlers", [handler])
+    monkeypatch.setattr(logging.root, "level", logging.WARNING)
+
+    def deafens() -> None:
+        logging.root.setLevel(logging.CRITICAL)
+        handler.setLevel(logging.ERROR)
+        raise ValueError("why")
+
+    with pytest.raises(ValueError, match="why"), silenced(tmp_path / "build.log"):
+        deafens()
+    assert (logging.root.level, handler.level) == (logging.WARNING, logging.INFO)
+    assert logging.root.isEnabledFor(logging.WARNING)

@@ -153,6 +153,23 @@ def test_what_is_built_for_jetson_has_the_form(kind: str, bundle: Get, tmp_path:
     assert any(node.op_type == "QuantizeLinear" for node in onnx.load(str(path)).graph.node)
 
 
+def test_every_linear_layer_of_a_distilbert_is_int8(bundle: Get) -> None:
+    """What comes after a ReLU is unsigned to NNCF, and its product is int8 for TensorRT still."""
+    built = Bundle.open(bundle("distilbert", "jetson-orin"))
+    files = built.files(built.manifest.variant("tensorrt-int8"))
+    graph = onnx.load_from_string(bytes(files["model.onnx"])).graph
+    nodes, weights = graph.node, {tensor.name: tensor for tensor in graph.initializer}
+    maker = {name: node.op_type for node in nodes for name in node.output}
+    linear = [node for node in nodes if node.op_type in ("MatMul", "Gemm")
+              and not node.name.endswith(("attention/MatMul", "attention/MatMul_1"))]  # fmt: skip
+    assert len(linear) == 2 * 6 + 2  # of each layer, and of the head
+    sources = {maker.get(name) for node in linear for name in node.input[:2]}
+    assert sources == {"DequantizeLinear"}
+    assert "Relu" in maker.values()
+    zeros = [weights[node.input[2]] for node in nodes if node.op_type == "QuantizeLinear"]
+    assert {zero.data_type for zero in zeros} == {TensorProto.INT8}
+
+
 def test_a_large_embedding_is_float16_for_tensorrt_alone(tmp_path: Path) -> None:
     """TensorRT gathers no int8; other static forms keep the table at a quarter of its size."""
     export, strict, plain = (tmp_path / name for name in ("export", "strict", "plain"))
