@@ -1,7 +1,7 @@
 """The stage cache: what was made from the same inputs once is not made again.
 
-A stage is a pure function of its settings, its inputs and the tools it uses; the hash of
-those is its key.  Its output folder appears under that key in one rename, so a build that
+A stage is a pure function of its settings, its inputs, its code and the tools it uses; the hash
+of those is its key.  Its output folder appears under that key in one rename, so a build that
 is killed at any moment leaves either a whole stage or none.
 """
 
@@ -16,11 +16,12 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from edgepack.sources import code_digest
 from edgepack_runtime.errors import EdgepackError
 from edgepack_runtime.manifest import canonical_json
 from edgepack_runtime.paths import cache_folder
@@ -64,10 +65,9 @@ class Stage:
     @cached_property
     def key(self) -> str:
         """Hash everything that the output depends on."""
-        code = Path(self.run.__code__.co_filename).read_bytes()
         identity = {
             "stage": f"{self.run.__module__}.{self.run.__name__}",
-            "code": hashlib.sha256(code).hexdigest(),
+            "code": code_digest(self.run.__module__),
             "settings": asdict(self.settings),
             "inputs": {name: stage.key for name, stage in self.inputs.items()},
             "tools": {name: _version(name) for name in self.tools},
@@ -160,7 +160,13 @@ def folder_of(needed: Stage | Source, folders: Mapping[str, Path]) -> Path:
 
 
 def file_source(path: Path) -> Source:
-    """Return one file as a source, named by its content."""
+    """Return one file as a source, named by its content; one that did not change is hashed once."""
+    found = path.stat()
+    return _file_source(path, (found.st_ino, found.st_size, found.st_mtime_ns))
+
+
+@lru_cache
+def _file_source(path: Path, state: tuple[int, ...]) -> Source:  # noqa: ARG001 (another file then)
     return Source(path, joint_hash(hash_files(path.parent, [path])))
 
 

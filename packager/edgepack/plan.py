@@ -287,13 +287,16 @@ def _wanted(recipe: Recipe, target: Target) -> list[VariantSpec]:
 
 def _named(recipe: Recipe, target: Target) -> list[VariantSpec]:
     """Return the variants that the recipe names, all if it names none of this target."""
-    known = {spec.name for other in all_targets() for spec in other.variants}
-    for name in recipe.variants:
-        if name not in known:
-            raise InputError(
-                f"build.variants: no target has a variant {name!r}; {target.name} has "
-                f"{', '.join(spec.name for spec in target.variants)}"
-            )
+    own = {spec.name for spec in target.variants}
+    if foreign := sorted(set(recipe.variants) - own):  # another target of the build may have it
+        foreign = sorted(
+            set(foreign) - {spec.name for other in all_targets() for spec in other.variants}
+        )
+    if foreign:
+        raise InputError(
+            f"build.variants: no target has a variant {foreign[0]!r}; {target.name} has "
+            f"{', '.join(spec.name for spec in target.variants)}"
+        )
     picked = [spec for spec in target.variants if spec.name in recipe.variants]
     return picked or list(target.variants)
 

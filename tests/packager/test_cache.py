@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from edgepack import cache
+from edgepack import cache, sources
 from edgepack.cache import Source, Stage, StageCache, sweep
 from edgepack.cache_command import entries, to_remove
 from edgepack.cli import main
@@ -229,3 +229,66 @@ def test_a_build_holds_its_cache(stage: Stage, filled: StageCache) -> None:
     assert "a build is using the cache" in _call("prune", "--all", code=1)
     os.close(cache._held.pop(filled.root))
     assert to_remove(entries(filled.root), keep=0)
+
+
+def test_the_key_depends_on_the_code_that_a_stage_reaches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A helper of a helper counts, imported inside a function or by name; types alone do not."""
+    folder = tmp_path / "edgepack_toy"
+    (folder / "plug").mkdir(parents=True)
+    files = {
+        "__init__.py": "",
+        "stage.py": "from edgepack_toy import near\nfrom typing import TYPE_CHECKING\n"
+                    "if TYPE_CHECKING:\n    from edgepack_toy import typed\n"
+                    "def run(settings, inputs, out):\n    from edgepack_toy.plug import find\n",
+        "near.py": "def lazy():\n    import edgepack_toy.far\n",
+        "far.py": "", "typed.py": "", "other.py": "",
+        "plug/__init__.py": "from importlib import import_module\n", "plug/engine.py": "",
+    }  # fmt: skip
+    for name, content in files.items():
+        (folder / name).write_text(content)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sources, "PROJECT", ("edgepack_toy",))
+
+    def key() -> str:
+        for function in (sources.code_digest, sources._digest, sources._imports, sources._path):
+            function.cache_clear()
+        return sources.code_digest("edgepack_toy.stage")
+
+    keys = [key()]
+    for name in files:
+        with (folder / name).open("a") as stream:
+            stream.write("# another line\n")
+        keys.append(key())
+    changed = [name for name, a, b in zip(files, keys, keys[1:], strict=False) if a != b]
+    for function in (sources.code_digest, sources._digest, sources._imports, sources._path):
+        function.cache_clear()
+    assert sorted(set(files) - set(changed)) == ["other.py", "typed.py"]
+
+
+def test_the_key_of_a_real_stage_counts_its_helpers() -> None:
+    """What makes a variant reaches the module that writes its graph, and no command line."""
+    reached, wanted = set[str](), ["edgepack.export.onnxruntime"]
+    while wanted:
+        name = wanted.pop()
+        if name not in reached:
+            reached.add(name)
+            wanted += sources._imports(name)
+    assert {"edgepack.export.graph", "edgepack.export.search", "edgepack_runtime.model"} <= reached
+    assert "edgepack.cli" not in reached
+    assert "edgepack.plan" not in reached
+
+
+def test_data_that_did_not_change_are_hashed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every target and every repair asks for the key of the same file."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("a")
+    first = cache.file_source(path)
+    with monkeypatch.context() as patch:
+        patch.delattr(cache, "hash_files")
+        assert cache.file_source(path) == first
+    path.write_text("other")
+    assert cache.file_source(path).key != first.key
