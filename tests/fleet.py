@@ -9,11 +9,11 @@ from typing import Any
 
 import handmade
 
-from edgepack import channel
-from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.store import Store
-from edgepack_runtime.update import Policy, Updater
+from edgepack.channel import releases
+from edgepack_runtime.bundle.bundle import Bundle
+from edgepack_runtime.store.store import Store
 from edgepack_runtime.update.source import Folder
+from edgepack_runtime.update.updater import Policy, Updater
 
 NAME = "small/any"
 
@@ -31,8 +31,8 @@ def make_bundle(folder: Path, release: int, **change: Any) -> Bundle:
 
 def publish(place: Path, bundle: Bundle, percent: int = 100, cohorts: tuple[str, ...] = ()) -> str:
     """Publish a release in the channel of a place; return its target's name."""
-    rollout = channel.Rollout(percent, cohorts)
-    return channel.publish(bundle, place / "channel", place / "keys", rollout)
+    rollout = releases.Rollout(percent, cohorts)
+    return releases.publish(bundle, place / "channel", place / "keys", rollout)
 
 
 def new_device(

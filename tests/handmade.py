@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from edgepack import pack
-from edgepack_runtime.manifest import (
+from edgepack.bundle import pack
+from edgepack_runtime.bundle.manifest import (
     Manifest,
     Requires,
     Task,

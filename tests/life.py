@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 
 import handmade
 
-from edgepack import channel, keys
-from edgepack_runtime.bundle import Bundle
+from edgepack.channel import keys
+from edgepack.channel import releases as channel
+from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.errors import DeviceError
-from edgepack_runtime.store import ATTEMPTS, TIME, Store
 from edgepack_runtime.store.layout import BLOBS
-from edgepack_runtime.trial import prove
-from edgepack_runtime.update import Policy, Updater
+from edgepack_runtime.store.store import ATTEMPTS, TIME, Store
 from edgepack_runtime.update.source import Archive, Folder, Source
+from edgepack_runtime.update.trial import prove
 from edgepack_runtime.update.trust import Offer
+from edgepack_runtime.update.updater import Policy, Updater
 
 if TYPE_CHECKING:
     from explorer import Promises

@@ -24,9 +24,9 @@ from edgepack_runtime.errors import (
 )
 
 if TYPE_CHECKING:
-    from edgepack_runtime.bundle import Bundle
-    from edgepack_runtime.live import follow
-    from edgepack_runtime.model import Model, load
+    from edgepack_runtime.bundle.bundle import Bundle
+    from edgepack_runtime.model.follow import follow
+    from edgepack_runtime.model.model import Model, load
 
 __version__ = "0.1.0"
 
@@ -46,10 +46,10 @@ __all__ = [
 ]
 
 _LAZY = {
-    "load": "edgepack_runtime.model",
-    "Model": "edgepack_runtime.model",
-    "follow": "edgepack_runtime.live",
-    "Bundle": "edgepack_runtime.bundle",
+    "load": "edgepack_runtime.model.model",
+    "Model": "edgepack_runtime.model.model",
+    "follow": "edgepack_runtime.model.follow",
+    "Bundle": "edgepack_runtime.bundle.bundle",
 }
 
 
@@ -57,7 +57,7 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         from importlib import import_module
 
-        from edgepack_runtime.collector import collector_paused
+        from edgepack_runtime.gc_pause import collector_paused
 
         with collector_paused():
             return getattr(import_module(_LAZY[name]), name)

@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from latency import Contender
 
-from edgepack.dataset import read_examples, read_rows
-from edgepack.recipe import Recipe, read_recipe
+from edgepack.data.rows import read_examples, read_rows
+from edgepack.recipe.recipe import Recipe, read_recipe
 from edgepack_runtime import load
 from edgepack_runtime.paths import cache_folder
 
@@ -71,7 +71,7 @@ def build(recipe: Path) -> tuple[dict[str, Any], float]:
 
 def teacher_folder(recipe: Path) -> Path:
     """Return the folder of the teacher: the fine-tuned one if the recipe fine-tunes."""
-    from edgepack.fetch import fetch
+    from edgepack.model.fetch import fetch
 
     done = subprocess.run(
         [sys.executable, "-m", "edgepack", "build", str(recipe), "--dry-run", "--json"],
@@ -107,8 +107,8 @@ def speed(recipe: Recipe, task: str, teacher: Path, dist: Path, rounds: int) -> 
 
 def likeness(recipe: Recipe, teacher: Path, bundle: Path) -> float:
     """Return the mean cosine of the bundle's sentence vectors to the teacher's."""
-    from edgepack.evaluate import embed
-    from edgepack.torch_model import open_torch
+    from edgepack.model.torch_model import open_torch
+    from edgepack.tasks.evaluate import embed
 
     examples = read_examples(recipe.data.evaluation, "sentence-similarity", recipe.data.columns)
     texts = [example.text for example in examples]

@@ -22,9 +22,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edgepack import delta
-from edgepack.dataset import read_rows
-from edgepack_runtime.bundle import Bundle
+from edgepack.channel import delta
+from edgepack.data.rows import read_rows
+from edgepack_runtime.bundle.bundle import Bundle
 
 ROWS = 2000  # of the validation data: the rest of it judges
 RECIPE = """

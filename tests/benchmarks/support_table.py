@@ -113,10 +113,10 @@ def measure(family: str, task: str, work: Path) -> Iterator[Cell]:
 
 
 def _build(model: Path, task: str, out: Path, precision: str) -> list[Any]:
-    from edgepack.build import build, plans
-    from edgepack.progress import Quiet
-    from edgepack.recipe import Recipe
-    from edgepack.target import find_target
+    from edgepack.build.build import build, plans
+    from edgepack.recipe.recipe import Recipe
+    from edgepack.recipe.target import find_target
+    from edgepack.stages.progress import Quiet
 
     name = f"{model.parent.name}-{task}"
     recipe = Recipe(source=str(model), task=task, name=name, precision=precision, targets=TARGETS)
@@ -126,8 +126,8 @@ def _build(model: Path, task: str, out: Path, precision: str) -> list[Any]:
 
 def _judge(bundle: Any, cell: Cell, texts: list[str], wanted: list[Any]) -> None:
     """Run every variant of a bundle on the CPU, whatever it was made for."""
-    from edgepack_runtime.manifest import Requires
-    from edgepack_runtime.model import open_variant
+    from edgepack_runtime.bundle.manifest import Requires
+    from edgepack_runtime.model.model import open_variant
 
     cell.left_out |= bundle.manifest.provenance.get("left_out", {})
     for variant in bundle.manifest.variants:

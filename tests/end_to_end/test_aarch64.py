@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from edgepack.dataset import read_rows
+from edgepack.data.rows import read_rows
 from edgepack_runtime import Bundle
-from edgepack_runtime.model import open_variant
+from edgepack_runtime.model.model import open_variant
 
 ROWS = 200
 TOOLS = ("debootstrap", "qemu-aarch64-static", "unshare", "chroot")

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tiny
 
-from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.model import Model, open_variant
+from edgepack_runtime.bundle.bundle import Bundle
+from edgepack_runtime.model.model import Model, open_variant
 
 ATOL = 1e-5
 TEXTS = [*tiny.SENTENCES, "yes", "", "ok then", *(f"{a} {a}" for a in tiny.SENTENCES[:6]),

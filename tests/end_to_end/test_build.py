@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepack.cache import sweep
+from edgepack.stages.cache import sweep
 from edgepack_runtime import Bundle
 
 Get = Callable[..., Path]

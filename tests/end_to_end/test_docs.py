@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepack.recipe import read_recipe
+from edgepack.recipe.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -8,10 +8,10 @@ from typing import Any
 import families
 import pytest
 
-from edgepack.build import build, plans
-from edgepack.progress import Quiet
-from edgepack.recipe import Recipe
-from edgepack.target import find_target
+from edgepack.build.build import build, plans
+from edgepack.recipe.recipe import Recipe
+from edgepack.recipe.target import find_target
+from edgepack.stages.progress import Quiet
 from edgepack_runtime import load
 
 TASK = "text-classification"

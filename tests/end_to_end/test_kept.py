@@ -9,8 +9,8 @@ import pytest
 
 import edgepack_runtime as er
 from edgepack_runtime import Bundle
-from edgepack_runtime.device import probe
-from edgepack_runtime.prepare import compiled_folder
+from edgepack_runtime.device.facts import probe
+from edgepack_runtime.model.prepare import compiled_folder
 
 Get = Callable[..., Path]
 TEXT = "turn on the lights"

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from edgepack.bundle.kit import collect, platforms, runtime_wheel
 from edgepack.cli import main
-from edgepack.kit import collect, platforms, runtime_wheel
-from edgepack.target import find_target
+from edgepack.recipe.target import find_target
 from edgepack_runtime import Bundle, InputError, TrustError
 
 Get = Callable[..., Path]

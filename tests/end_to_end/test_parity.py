@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 import edgepack_runtime as er
-from edgepack_runtime.model import open_variant
+from edgepack_runtime.model.model import open_variant
 from edgepack_runtime.numeric import cosine
 
 pytestmark = pytest.mark.filterwarnings("default")  # of transformers' pipelines, not ours
@@ -238,10 +238,10 @@ def _ner_model(data: Path, folder: Path) -> Path:
 
 
 def _build(folder: Path, out: Path, target: str, precision: str = "target") -> Path:
-    from edgepack.build import build, plans
-    from edgepack.progress import Quiet
-    from edgepack.recipe import Recipe
-    from edgepack.target import find_target
+    from edgepack.build.build import build, plans
+    from edgepack.recipe.recipe import Recipe
+    from edgepack.recipe.target import find_target
+    from edgepack.stages.progress import Quiet
 
     planned = plans(Recipe(source=str(folder), precision=precision), [find_target(target)])
     return build(planned, out, Quiet())[0].path

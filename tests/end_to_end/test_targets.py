@@ -12,18 +12,18 @@ from pathlib import Path
 import pytest
 
 import edgepack_runtime as er
-from edgepack.build import build, plans
-from edgepack.pack import Content, write_bundle
-from edgepack.progress import Quiet
-from edgepack.recipe import Recipe
-from edgepack.target import all_targets, as_markdown, explain_target, find_target
-from edgepack_runtime import tuned
-from edgepack_runtime.bundle import Bundle
+from edgepack.build.build import build, plans
+from edgepack.bundle.pack import Content, write_bundle
+from edgepack.recipe.recipe import Recipe
+from edgepack.recipe.target import all_targets, as_markdown, explain_target, find_target
+from edgepack.stages.progress import Quiet
+from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.cli import main
-from edgepack_runtime.device import cores, probe
-from edgepack_runtime.elect import thread_counts
-from edgepack_runtime.model import open_variant
-from edgepack_runtime.prepare import compiled_folder, prepare, prepared
+from edgepack_runtime.device import measured
+from edgepack_runtime.device.facts import cores, probe
+from edgepack_runtime.model.model import open_variant
+from edgepack_runtime.model.prepare import compiled_folder, prepare, prepared
+from edgepack_runtime.tune.tune import thread_counts
 
 Get = Callable[..., Path]
 ROOT = Path(__file__).parents[2]
@@ -190,12 +190,12 @@ def test_an_election_measures_what_matters(board: Path, capsys: pytest.CaptureFi
     assert details["p95 16×1"] >= said["latency_ms"]["portable"]["16×1"]
     assert said["threads"]["portable"] in thread_counts(cores())
     bundle = Bundle.open(board)
-    assert tuned.load(bundle.digest, probe()).threads == said["threads"]
+    assert measured.load(bundle.digest, probe()).threads == said["threads"]
     other = dataclasses.replace(probe(), cpu="another")
-    assert tuned.load(bundle.digest, other) == tuned.Record()
+    assert measured.load(bundle.digest, other) == measured.Record()
     assert main(["tune", str(board), "--seconds", "0"]) == 2
     assert main(["prepare", str(board)]) == 0
-    assert tuned.load(bundle.digest, probe()) == tuned.Record()  # there is a new candidate
+    assert measured.load(bundle.digest, probe()) == measured.Record()  # there is a new candidate
 
 
 def test_plans_of_fixed_length_answer_alike(board: Path) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from edgepack.build import build, plans
-from edgepack.dataset import Columns, read_rows
-from edgepack.progress import Quiet
-from edgepack.recipe import Data, Recipe
-from edgepack.target import find_target
-from edgepack_runtime.model import open_variant
+from edgepack.build.build import build, plans
+from edgepack.data.rows import Columns, read_rows
+from edgepack.recipe.recipe import Data, Recipe
+from edgepack.recipe.target import find_target
+from edgepack.stages.progress import Quiet
+from edgepack_runtime.model.model import open_variant
 
 ROWS = 1000
 Decisions = dict[str, list[str]]

@@ -33,12 +33,12 @@ if __name__ == "__main__":
 import fleet
 import handmade
 
-from edgepack import channel, keys
-from edgepack_runtime import manifest as manifests
-from edgepack_runtime.bundle import Bundle
+from edgepack.channel import keys, releases
+from edgepack_runtime.bundle import manifest as manifests
+from edgepack_runtime.bundle.bundle import Bundle
+from edgepack_runtime.bundle.manifest import Requires, Tolerance, Variant
 from edgepack_runtime.engines import onnxruntime as engine
 from edgepack_runtime.errors import EdgepackError, LinkError
-from edgepack_runtime.manifest import Requires, Tolerance, Variant
 from edgepack_runtime.store import record
 from edgepack_runtime.update import delta, source, trust
 
@@ -59,7 +59,7 @@ def site() -> dict[str, bytes]:
     place.mkdir()
     keys.init(place / "keys")
     bundle = Bundle.open(handmade.bundle(place / "r1.epk"))
-    channel.publish(bundle, place / "channel", place / "keys", channel.Rollout())
+    releases.publish(bundle, place / "channel", place / "keys", releases.Rollout())
     files = {
         str(path.relative_to(place / "channel")): path.read_bytes()
         for path in sorted((place / "channel").rglob("*"))
@@ -261,7 +261,7 @@ _SEEDS: dict[str, Callable[[], list[bytes]]] = {
 
 
 def _delta(new: bytes) -> bytes:
-    from edgepack.delta import encode
+    from edgepack.channel.delta import encode
 
     return encode(_spilled("base", BASE), _spilled("new", new))
 

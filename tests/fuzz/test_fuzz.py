@@ -37,7 +37,7 @@ def test_the_targets_reach_what_they_are_about() -> None:
     """Their real inputs are taken; a target that refused everything would prove nothing."""
     import io
 
-    from edgepack_runtime.bundle import Bundle
+    from edgepack_runtime.bundle.bundle import Bundle
     from edgepack_runtime.errors import TrustError
     from edgepack_runtime.store import record
     from edgepack_runtime.update import delta

@@ -14,9 +14,9 @@ import tiny
 
 from edgepack.compress import adapt, augment, distill, finetune, prune, teach, vocabulary
 from edgepack.compress.schedule import Schedule
-from edgepack.dataset import read_examples
-from edgepack.evaluate import evaluate
-from edgepack.torch_model import load_torch, open_torch
+from edgepack.data.rows import read_examples
+from edgepack.model.torch_model import load_torch, open_torch
+from edgepack.tasks.evaluate import evaluate
 from edgepack_runtime import InputError
 
 Get = Callable[..., Path]
@@ -238,7 +238,7 @@ def test_a_killed_training_resumes_to_the_same_weights(
         if done == total * 2 // 3:
             raise PowerCutError
 
-    from edgepack import progress
+    from edgepack.stages import progress
 
     token = progress._steps.set(cut)
     with pytest.raises(PowerCutError):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepack.dataset import Columns, read_examples
+from edgepack.data.rows import Columns, read_examples
 from edgepack_runtime import InputError
 
 ROWS = [("turn on the light", "on"), ('say "off"', "off")]

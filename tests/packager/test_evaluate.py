@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from edgepack.cli import main
-from edgepack.dataset import Example, read_examples
-from edgepack.evaluate import Quality, evaluate
-from edgepack.torch_model import open_torch
+from edgepack.data.rows import Example, read_examples
+from edgepack.model.torch_model import open_torch
+from edgepack.tasks.evaluate import Quality, evaluate
 from edgepack_runtime import InputError, load
 
 Get = Callable[..., Path]
@@ -105,8 +105,8 @@ def test_perplexity_is_that_of_the_whole_text(tmp_path: Path, model: Get) -> Non
     import torch
     from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-    from edgepack.dataset import Columns
-    from edgepack.evaluate import Asked, evaluate_source
+    from edgepack.data.rows import Columns
+    from edgepack.tasks.evaluate import Asked, evaluate_source
 
     tokenizer = AutoTokenizer.from_pretrained(model("roberta-ner"))
     tokenizer.save_pretrained(tmp_path / "lm")

@@ -12,9 +12,9 @@ import pytest
 import tiny
 from click.testing import CliRunner
 
-from edgepack import gate
+from edgepack.build import gate
 from edgepack.cli import main
-from edgepack.torch_model import load_torch, open_torch
+from edgepack.model.torch_model import load_torch, open_torch
 from edgepack_runtime import Bundle
 
 Get = Callable[..., Path]
@@ -190,7 +190,7 @@ def test_a_fault_of_a_compression_recipe_is_one_clear_error(
 
 def test_a_search_tries_settings_and_keeps_the_nearest(work: Path, folder: Path) -> None:
     """Three trials of static int8 are reported, and the best is what was kept."""
-    from edgepack.cache import StageCache
+    from edgepack.stages.cache import StageCache
 
     recipe = RECIPE.format(model=work / "teacher").replace("onnxruntime-int8-avx2", "openvino-int8")
     code, output = _build(folder, recipe + "[quantize]\nsearch = 3\n", "--json")

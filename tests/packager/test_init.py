@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from edgepack.cli import main
 from edgepack.compress import distill, finetune, prune, vocabulary
-from edgepack.recipe import Budget, Compression, Data, Recipe, read_recipe
-from edgepack.schema import Table
+from edgepack.recipe.recipe import Budget, Compression, Data, Recipe, read_recipe
+from edgepack.recipe.schema import Table
 
 if TYPE_CHECKING:
     import pytest

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgepack.cli import main
-from edgepack.data import Settings, collect
+from edgepack.data.texts import Settings, collect
 
 Get = Callable[..., Path]
 

@@ -12,13 +12,13 @@ import pytest
 import tiny
 from click.testing import CliRunner
 
-from edgepack import delta
-from edgepack.cache import StageCache
+from edgepack.channel import delta
 from edgepack.cli import main
-from edgepack.export.keep import REPORT, on_old_scale
+from edgepack.export.previous_scales import REPORT, on_old_scale
+from edgepack.stages.cache import StageCache
 from edgepack_runtime import load
-from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.selftest import selftest
+from edgepack_runtime.bundle.bundle import Bundle
+from edgepack_runtime.model.selftest import selftest
 
 RNG = np.random.default_rng(0)
 

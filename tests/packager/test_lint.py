@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from edgepack.build import plans
-from edgepack.cache import Source
+from edgepack.build.build import plans
+from edgepack.build.lint import lint
 from edgepack.compress import finetune
-from edgepack.compress.examples import read_training
-from edgepack.dataset import Columns
-from edgepack.fetch import ModelInfo, fetch
-from edgepack.lint import lint
-from edgepack.recipe import Compression, Data, Recipe, read_recipe
-from edgepack.target import find_target
+from edgepack.compress.tensors import read_training
+from edgepack.data.rows import Columns
+from edgepack.model.fetch import ModelInfo, fetch
+from edgepack.recipe.recipe import Compression, Data, Recipe, read_recipe
+from edgepack.recipe.target import find_target
+from edgepack.stages.cache import Source
 from edgepack_runtime import InputError
 
 Get = Callable[..., Path]

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from edgepack import preflight
-from edgepack.build import build, plans
-from edgepack.cache import Source, Stage
+from edgepack.build import preflight
+from edgepack.build.build import build, plans
 from edgepack.cli import main
 from edgepack.export import known, tensorrt
-from edgepack.helper import StageError
-from edgepack.progress import Quiet
-from edgepack.recipe import Recipe
-from edgepack.target import find_target
-from edgepack.workers import Schedule
+from edgepack.recipe.recipe import Recipe
+from edgepack.recipe.target import find_target
+from edgepack.stages.cache import Source, Stage
+from edgepack.stages.helper import StageError
+from edgepack.stages.progress import Quiet
+from edgepack.stages.workers import Schedule
 from edgepack_runtime import Bundle, EdgepackError, InputError
-from edgepack_runtime.manifest import canonical_json
+from edgepack_runtime.bundle.manifest import canonical_json
 
 Get = Callable[[str], Path]
 

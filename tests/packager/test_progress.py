@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from edgepack import progress
-from edgepack.progress import Live, make_view, silenced
+from edgepack.stages import progress
+from edgepack.stages.progress import Live, make_view, silenced
 
 
 class _Terminal(io.StringIO):

@@ -10,14 +10,12 @@ from typing import Any
 
 import pytest
 
-from edgepack import progress
-from edgepack.build import plans
+from edgepack.build.build import plans
 from edgepack.compress import (
     augment,
     distill,
     finetune,
     holdout,
-    presets,
     prune,
     rates,
     record,
@@ -27,11 +25,13 @@ from edgepack.compress import (
 )
 from edgepack.compress.batches import ByLength, pack, pack_labels
 from edgepack.compress.schedule import Course, Facts, Schedule, choose, held_out
-from edgepack.dataset import Columns, Example, read_examples
-from edgepack.evaluate import evaluate
-from edgepack.recipe import Compression, Data, Recipe, read_recipe
-from edgepack.target import find_target
-from edgepack.torch_model import load_torch, open_torch
+from edgepack.data.rows import Columns, Example, read_examples
+from edgepack.model.torch_model import load_torch, open_torch
+from edgepack.recipe import presets
+from edgepack.recipe.recipe import Compression, Data, Recipe, read_recipe
+from edgepack.recipe.target import find_target
+from edgepack.stages import progress
+from edgepack.tasks.evaluate import evaluate
 from edgepack_runtime import InputError
 
 Get = Callable[..., Path]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgepack.recipe import read_recipe
-from edgepack.target import all_targets, find_target, native
+from edgepack.recipe.recipe import read_recipe
+from edgepack.recipe.target import all_targets, find_target, native
 from edgepack_runtime import InputError
 
 ROOT = Path(__file__).parents[2]

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edgepack import signature
+from edgepack.bundle import signature
+from edgepack.bundle.pack import Content, unpack_bundle, write_bundle
 from edgepack.cli import main
-from edgepack.pack import Content, unpack_bundle, write_bundle
 from edgepack_runtime import load
-from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.errors import InputError, TrustError
 
 model_signing = pytest.importorskip("model_signing")

@@ -11,9 +11,9 @@ import pytest
 import tiny
 from click.testing import CliRunner
 
-from edgepack import supply
+from edgepack.build import sbom
 from edgepack.cli import main
-from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.bundle.bundle import Bundle
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_the_bill_is_valid_cyclonedx(bundle: Bundle) -> None:
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
 
-    content = bytes(bundle.read(supply.BILL)).decode()
+    content = bytes(bundle.read(sbom.BILL)).decode()
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(content) is None
     broken = content.replace('"machine-learning-model"', '"miracle"')
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(broken) is not None
@@ -50,14 +50,14 @@ def test_the_bill_is_valid_cyclonedx(bundle: Bundle) -> None:
 
 def test_the_papers_are_true_of_the_files(bundle: Bundle) -> None:
     """Every file of the bundle but the papers, by its digest, in both."""
-    papers = {supply.BILL, supply.PROVENANCE, supply.LICENCE}
+    papers = {sbom.BILL, sbom.PROVENANCE, sbom.LICENCE}
     files = {e.path: hashlib.sha256(bundle.read(e.path)).hexdigest() for e in bundle.manifest.files}
     rest = {path: digest for path, digest in files.items() if path not in papers}
     assert set(files) - set(rest) == papers
-    parts = read(bundle, supply.BILL)["components"]
+    parts = read(bundle, sbom.BILL)["components"]
     listed = {p["name"]: p["hashes"][0]["content"] for p in parts if p["type"] == "file"}
     assert listed == rest
-    statement = read(bundle, supply.PROVENANCE)
+    statement = read(bundle, sbom.PROVENANCE)
     assert {s["name"]: s["digest"]["sha256"] for s in statement["subject"]} == rest
     assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
     build = statement["predicate"]["buildDefinition"]
@@ -73,11 +73,11 @@ def test_the_model_is_told_by_digests_that_tools_can_match(bundle: Bundle) -> No
     folder = bundle.path.parents[1] / "model"
     digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
                for name in ("model.safetensors", "config.json")}  # fmt: skip
-    bill = read(bundle, supply.BILL)
+    bill = read(bundle, sbom.BILL)
     source = next(p for p in bill["components"] if p["type"] == "machine-learning-model")
     listed = {part["name"]: part["hashes"][0]["content"] for part in source["components"]}
     assert "hashes" not in source
-    statement = read(bundle, supply.PROVENANCE)["predicate"]["buildDefinition"]
+    statement = read(bundle, sbom.PROVENANCE)["predicate"]["buildDefinition"]
     materials = {item["name"]: item["digest"]["sha256"]
                  for item in statement["resolvedDependencies"] if "name" in item}  # fmt: skip
     for name, digest in digests.items():
@@ -88,9 +88,9 @@ def test_a_hub_model_is_told_by_the_commit_that_was_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a revision in the recipe too: the commit is that of the snapshot."""
-    from edgepack.build import plans
-    from edgepack.recipe import Recipe
-    from edgepack.target import find_target
+    from edgepack.build.build import plans
+    from edgepack.recipe.recipe import Recipe
+    from edgepack.recipe.target import find_target
 
     commit = "5" * 40
     tiny.make("bert-intent", tmp_path / "hub/models--org--tiny/snapshots" / commit)
@@ -98,24 +98,24 @@ def test_a_hub_model_is_told_by_the_commit_that_was_fetched(
     (tmp_path / "hub/models--org--tiny/refs/main").write_text(commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     (plan,) = plans(Recipe(source="org/tiny"), [find_target("cpu-arm64")], offline=True)
-    assert supply._source(plan)["purl"] == f"pkg:huggingface/org/tiny@{commit}"
+    assert sbom._source(plan)["purl"] == f"pkg:huggingface/org/tiny@{commit}"
 
 
 def test_the_card_holds_what_was_measured(bundle: Bundle) -> None:
     """Task, figures by variant, and the licence of the model."""
-    bill = read(bundle, supply.BILL)
+    bill = read(bundle, sbom.BILL)
     card = bill["metadata"]["component"]["modelCard"]
     assert card["modelParameters"]["task"] == "text-classification"
     figures = {(m["slice"], m["type"]) for m in card["quantitativeAnalysis"]["performanceMetrics"]}
     assert {(v.name, "agreement") for v in bundle.manifest.variants} <= figures
     source = next(p for p in bill["components"] if p["bom-ref"].startswith("model:"))
     assert source["licenses"] == [{"license": {"name": "apache-2.0"}}]
-    assert bytes(bundle.read(supply.LICENCE)) == b"Do as you like.\n"
+    assert bytes(bundle.read(sbom.LICENCE)) == b"Do as you like.\n"
 
 
 def test_the_papers_tell_nothing_of_the_host(bundle: Bundle) -> None:
     """No path, no clock: who builds the same gets the same bytes."""
-    for name in (supply.BILL, supply.PROVENANCE):
+    for name in (sbom.BILL, sbom.PROVENANCE):
         text = bytes(bundle.read(name)).decode()
         assert str(bundle.path.parents[1]) not in text
         assert str(Path.home()) not in text

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgepack.artifact import calibration_feeds, read_texts
-from edgepack.cache import StageCache
-from edgepack.data import EVALUATION, SAMPLES, Settings, collect
-from edgepack.golden import read_assessment, weighted_agreement
-from edgepack.plan import Plan
-from edgepack_runtime.manifest import Task, Text
+from edgepack.build.plan import Plan
+from edgepack.data.texts import EVALUATION, SAMPLES, Settings, collect
+from edgepack.judge.golden import read_assessment, weighted_agreement
+from edgepack.model.opened import calibration_feeds, read_texts
+from edgepack.stages.cache import StageCache
+from edgepack_runtime.bundle.manifest import Task, Text
 
 Get = Callable[..., Path]
 TASK = "text-classification"
@@ -24,9 +24,9 @@ TASK = "text-classification"
 @pytest.fixture(scope="module")
 def plan(model: Get, bundle: Get) -> Plan:
     """The plan of a bundle that is built, its stages in the cache."""
-    from edgepack.build import plans
-    from edgepack.recipe import Recipe
-    from edgepack.target import find_target
+    from edgepack.build.build import plans
+    from edgepack.recipe.recipe import Recipe
+    from edgepack.recipe.target import find_target
 
     bundle("bert-intent")
     recipe = Recipe(source=str(model("bert-intent")))
@@ -171,7 +171,7 @@ def test_a_near_tie_counts_by_its_lead(
 def test_an_assessment_has_the_least_cosine_and_weighs_generated_texts(plan: Plan) -> None:
     """The worst text stands beside the mean, and agreement on made-up texts is the weighted one."""
     from edgepack.export import open_as_device
-    from edgepack_runtime.selftest import compare
+    from edgepack_runtime.model.selftest import compare
 
     variant = next(v for v in plan.variants if v.spec.precision == "int8")
     found = read_assessment(_folder(variant.assess))

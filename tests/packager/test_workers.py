@@ -14,15 +14,16 @@ from threading import Thread
 
 import pytest
 
-from edgepack import data, workers
-from edgepack.cache import Source, Stage, StageCache, file_source
-from edgepack.dataset import Columns
-from edgepack.golden import NoSettings
-from edgepack.helper import Helper, run_stage
-from edgepack.progress import Quiet
-from edgepack.workers import Folders, Schedule, Workers, fitting_jobs
+from edgepack.data import texts as data
+from edgepack.data.rows import Columns
+from edgepack.judge.golden import NoSettings
+from edgepack.stages import workers
+from edgepack.stages.cache import Source, Stage, StageCache, file_source
+from edgepack.stages.helper import Helper, run_stage
+from edgepack.stages.progress import Quiet
+from edgepack.stages.workers import Folders, Schedule, Workers, fitting_jobs
 from edgepack_runtime import EdgepackError, InputError
-from edgepack_runtime.device import probe
+from edgepack_runtime.device.facts import probe
 
 
 def _nothing(settings: NoSettings, inputs: Mapping[str, Path], out: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from edgepack_runtime import InputError, load
-from edgepack_runtime.model import Model
+from edgepack_runtime.model.model import Model
 
 LONG = "turn on the lights please " * 9
 

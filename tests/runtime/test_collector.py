@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import edgepack_runtime as er
-from edgepack_runtime.collector import collector_paused
+from edgepack_runtime.gc_pause import collector_paused
 
 
 @pytest.fixture(autouse=True)

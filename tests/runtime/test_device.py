@@ -12,14 +12,15 @@ import devices
 import handmade
 import pytest
 
-from edgepack_runtime import Bundle, DeviceError, cpu, load
+from edgepack_runtime import Bundle, DeviceError, load
+from edgepack_runtime.bundle.manifest import Requires
 from edgepack_runtime.cli import main
-from edgepack_runtime.device import probe
-from edgepack_runtime.energy import Meter, find_meter
-from edgepack_runtime.fit import misfits, unmet
-from edgepack_runtime.gpu import capability_of, find_gpu
-from edgepack_runtime.identity import engine_version, identity
-from edgepack_runtime.manifest import Requires
+from edgepack_runtime.device import cpu
+from edgepack_runtime.device.facts import probe
+from edgepack_runtime.device.fit import misfits, unmet
+from edgepack_runtime.device.gpu import capability_of, find_gpu
+from edgepack_runtime.device.identity import engine_version, identity
+from edgepack_runtime.tune.energy import Meter, find_meter
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="asks an x86 CPU")

@@ -14,7 +14,7 @@ from pathlib import Path
 import handmade
 import pytest
 
-from edgepack_runtime.bundle import MANIFEST_TYPE
+from edgepack_runtime.bundle.bundle import MANIFEST_TYPE
 
 HUGE = 1000 << 20
 CHILD = """

@@ -9,20 +9,13 @@ from typing import Any
 import handmade
 import pytest
 
-from edgepack_runtime import (
-    Bundle,
-    DeviceError,
-    InputError,
-    SelfTestError,
-    TrustError,
-    load,
-    tuned,
-)
-from edgepack_runtime.device import probe
-from edgepack_runtime.latency import measure, text_of
-from edgepack_runtime.manifest import Requires, Task, Text, Tolerance, canonical_json
-from edgepack_runtime.model import open_variant, rank
-from edgepack_runtime.selftest import LEAST_AGREEMENT, LEAST_COSINE, least, selftest
+from edgepack_runtime import Bundle, DeviceError, InputError, SelfTestError, TrustError, load
+from edgepack_runtime.bundle.manifest import Requires, Task, Text, Tolerance, canonical_json
+from edgepack_runtime.device import measured as tuned
+from edgepack_runtime.device.facts import probe
+from edgepack_runtime.model.model import open_variant, rank
+from edgepack_runtime.model.selftest import LEAST_AGREEMENT, LEAST_COSINE, least, selftest
+from edgepack_runtime.tune.latency import measure, text_of
 
 
 @pytest.fixture
@@ -245,7 +238,7 @@ def test_scores_of_single_numbers_are_compared_by_value() -> None:
     """A regression or reranker output that moved is not called alike for its sign."""
     import numpy as np
 
-    from edgepack_runtime.selftest import compare
+    from edgepack_runtime.model.selftest import compare
 
     task = Task("text-classification", Text("t", 16, 0), labels=("score",))
     wanted, got = [np.array([5.0])], [np.array([0.5])]
@@ -277,7 +270,7 @@ def test_an_option_that_no_bundle_may_have_is_refused(
 ) -> None:
     """A manifest names no library to load, and no length that is not one."""
     from edgepack_runtime import engines
-    from edgepack_runtime.manifest import Variant
+    from edgepack_runtime.bundle.manifest import Variant
 
     variant = Variant(
         "x", engine, "CPUExecutionProvider", "int8", "none", ("model.onnx",),

@@ -12,8 +12,8 @@ import pytest
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
 from edgepack_runtime import Bundle, TrustError, engines
-from edgepack_runtime.manifest import Requires, Tolerance, Variant
-from edgepack_runtime.onnx_graph import check_alone
+from edgepack_runtime.bundle.manifest import Requires, Tolerance, Variant
+from edgepack_runtime.engines._onnx_graph import check_alone
 
 IDS = helper.make_tensor_value_info("input_ids", TensorProto.INT64, [None, None])
 OUT = helper.make_tensor_value_info("out", TensorProto.FLOAT, [None, None, 64])

@@ -10,9 +10,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgepack_runtime import DeviceError, placement
+from edgepack_runtime import DeviceError
+from edgepack_runtime.bundle.manifest import Requires, Tolerance, Variant
+from edgepack_runtime.engines import _placement as placement
 from edgepack_runtime.engines import onnxruntime as engine
-from edgepack_runtime.manifest import Requires, Tolerance, Variant
 
 AZURE = "AzureExecutionProvider"  # in every wheel, and takes no node of a plain graph
 CPU = "CPUExecutionProvider"

@@ -12,9 +12,9 @@ import pytest
 
 from edgepack_runtime import Bundle, DeviceError, InputError, TrustError, load
 from edgepack_runtime.cli import main
-from edgepack_runtime.device import probe
-from edgepack_runtime.prepare import compiled_folder, prepare, prepared
-from edgepack_runtime.store import Store
+from edgepack_runtime.device.facts import probe
+from edgepack_runtime.model.prepare import compiled_folder, prepare, prepared
+from edgepack_runtime.store.store import Store
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_what_was_compiled_is_durable_before_it_is_marked(
     """The engine is synced."""
     synced: list[Path] = []
     monkeypatch.setattr(
-        "edgepack_runtime.prepare.os.fsync",
+        "edgepack_runtime.model.prepare.os.fsync",
         lambda handle: synced.append(Path(f"/proc/self/fd/{handle}").readlink()),
     )
     prepare(bundle)
@@ -136,7 +136,7 @@ def test_a_variant_that_does_not_load_is_not_ready_any_more(
         raise DeviceError("EP_FAIL")
 
     with monkeypatch.context() as patch:
-        patch.setattr("edgepack_runtime.model.open_variant", fail)
+        patch.setattr("edgepack_runtime.model.model.open_variant", fail)
         with pytest.raises(DeviceError, match="EP_FAIL"):
             load(bundle)
     assert not ready(bundle)

@@ -11,9 +11,9 @@ import pytest
 from explorer import bundles, check_no_leak
 from turns import Turns, TurnsDisk
 
-from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.errors import NothingToDoError
-from edgepack_runtime.store import Store
+from edgepack_runtime.store.store import Store
 
 IN_TEST, IN_ALL = 60, 1000
 

@@ -15,10 +15,10 @@ from crash import CrashDisk
 from explorer import Promises, bundles, recover
 from life import live, make_road, settle, tend, travel
 
-from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.errors import EdgepackError
-from edgepack_runtime.store import Store
 from edgepack_runtime.store.storage import Disk
+from edgepack_runtime.store.store import Store
 from edgepack_runtime.store.writer import LOCK
 
 Releases = Sequence[Bundle]

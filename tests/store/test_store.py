@@ -9,9 +9,9 @@ from crash import CrashDisk, State
 from explorer import BrokenPromiseError, Explorer, Promises, bundles, check_no_leak
 from life import Road, live, make_road, settle, tend, travel
 
-from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.errors import EdgepackError
-from edgepack_runtime.store import Store
+from edgepack_runtime.store.store import Store
 
 Releases = Sequence[Bundle]
 FRESH: State = ()

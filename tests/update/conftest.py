@@ -12,7 +12,7 @@ from carriers import EXAMPLE, Site
 from fleet import NAME, make_bundle, publish
 from server import Server, serve
 
-from edgepack import keys
+from edgepack.channel import keys
 
 
 @pytest.fixture

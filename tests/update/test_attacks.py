@@ -13,9 +13,9 @@ import handmade
 import pytest
 from fleet import NAME, ONCE, as_file, light_change, make_bundle, new_device, publish, take_update
 
-from edgepack import channel, keys, repository
-from edgepack.site import Site
-from edgepack_runtime.bundle import Bundle
+from edgepack.channel import keys, releases, repository
+from edgepack.channel.site import Site
+from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.errors import (
     EdgepackError,
     InputError,
@@ -23,16 +23,16 @@ from edgepack_runtime.errors import (
     NothingToDoError,
     TrustError,
 )
-from edgepack_runtime.store import Store
-from edgepack_runtime.update import Updater
+from edgepack_runtime.store.store import Store
 from edgepack_runtime.update.source import Archive, Folder, Http, Link, Source
+from edgepack_runtime.update.updater import Updater
 
 if TYPE_CHECKING:
     from server import Server
 
 
 def _flip_blob(place: Path) -> None:
-    digest = channel.releases(place / "channel")[NAME]["digest"].removeprefix("sha256:")
+    digest = releases.releases(place / "channel")[NAME]["digest"].removeprefix("sha256:")
     path = place / "channel/blobs" / digest
     path.write_bytes(path.read_bytes()[:-1] + b" ")
 
@@ -60,8 +60,8 @@ def _edit_timestamp(place: Path) -> None:
 def _own_keys(place: Path) -> None:
     keys.init(place / "evil-keys")
     shutil.rmtree(place / "channel")
-    channel.publish(
-        make_bundle(place, 3), place / "channel", place / "evil-keys", channel.Rollout()
+    releases.publish(
+        make_bundle(place, 3), place / "channel", place / "evil-keys", releases.Rollout()
     )
 
 
@@ -113,14 +113,14 @@ def _swap_software(place: Path) -> None:
     """Another release of the same owner, whole and signed for, in the place of this one."""
     other = Bundle.open(handmade.bundle(place / "other.epk", change={"target": "board"}))
     theirs = publish(place, other)
-    found = channel.releases(place / "channel")
+    found = releases.releases(place / "channel")
     ours, wrong = (found[name]["digest"].removeprefix("sha256:") for name in (NAME, theirs))
     shutil.copy(place / "channel/blobs" / wrong, place / "channel/blobs" / ours)
 
 
 def _depend(place: Path) -> None:
     """A release that asks for one more file than was signed."""
-    digest = channel.releases(place / "channel")[NAME]["digest"].removeprefix("sha256:")
+    digest = releases.releases(place / "channel")[NAME]["digest"].removeprefix("sha256:")
     path = place / "channel/blobs" / digest
     value = json.loads(path.read_text())
     value["layers"].append(value["layers"][0])
@@ -249,16 +249,16 @@ def test_replaced_root_keys_rule_no_device(place: Path) -> None:
     shutil.copytree(place / "keys", place / "stolen")
     shutil.copytree(place / "channel", place / "forked")
     for name in keys.ROOTS:
-        channel.rotate(name, place / "channel", place / "keys")
+        releases.rotate(name, place / "channel", place / "keys")
     publish(place, make_bundle(place, 2))
     device = new_device(place)
     first = take_update(device)
     for name in ("targets", "snapshot", "timestamp"):
-        channel.rotate(name, place / "forked", place / "stolen")
+        releases.rotate(name, place / "forked", place / "stolen")
     for _ in range(3):
-        channel.refresh(place / "forked", place / "stolen")
+        releases.refresh(place / "forked", place / "stolen")
     evil = make_bundle(place, 7)
-    channel.publish(evil, place / "forked", place / "stolen", channel.Rollout())
+    releases.publish(evil, place / "forked", place / "stolen", releases.Rollout())
     with pytest.raises(TrustError, match="forked"):
         new_device(place, Folder(place / "forked")).check()
     assert device.store.state.active == first
@@ -282,7 +282,7 @@ def test_a_retired_release_does_not_come_back(place: Path) -> None:
     """What was seen is remembered also when there was nothing to take."""
     shutil.copytree(place / "channel", place / "yesterday")
     new_device(place).check()
-    channel.retire(NAME, place / "channel", place / "keys")
+    releases.retire(NAME, place / "channel", place / "keys")
     with pytest.raises(NothingToDoError):
         new_device(place).check()
     with pytest.raises(TrustError, match="was seen before"):

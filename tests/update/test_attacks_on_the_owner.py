@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from fleet import NAME, make_bundle, new_device, publish, take_update
 from server import listening
 
-from edgepack import channel, durable, repository, site
+from edgepack.channel import durable, releases, repository, site
 from edgepack.cli import main as host
 from edgepack_runtime.errors import InputError, LinkError, TrustError
 from edgepack_runtime.update.source import Folder
@@ -71,7 +71,7 @@ def test_an_owner_does_not_sign_what_was_moved(
     publish(place, make_bundle(place, 2))
     change(place / "channel/metadata")
     with pytest.raises(InputError, match=said):
-        channel.refresh(place / "channel", place / "keys")
+        releases.refresh(place / "channel", place / "keys")
 
 
 def test_links_in_a_channel_reach_no_key(place: Path) -> None:
@@ -83,10 +83,10 @@ def test_links_in_a_channel_reach_no_key(place: Path) -> None:
     (metadata / "more").symlink_to(own)
     (metadata / ".timestamp.json.part").symlink_to(own / "targets.pem")
     (metadata / "1x.root.json").write_text("no number")
-    channel.refresh(place / "channel", own)
+    releases.refresh(place / "channel", own)
     assert [path.read_bytes() for path in own.glob("*.pem")] == secrets
-    channel.export(place / "channel", place / "stick", own, 90)
-    channel.export_file(channel.Parcel(NAME), place / "channel", place / "x.epk", own)
+    releases.export(place / "channel", place / "stick", own, 90)
+    releases.export_file(releases.Parcel(NAME), place / "channel", place / "x.epk", own)
     copied = [path.read_bytes() for path in place.glob("stick/**/*") if path.is_file()]
     copied.append((place / "x.epk").read_bytes())
     assert not any(secret in content for secret in secrets for content in copied)
@@ -113,7 +113,7 @@ def test_what_is_no_file_is_not_read(place: Path, kind: str, name: str) -> None:
     else:
         os.mkfifo(path)
     with pytest.raises((TrustError, InputError), match=r"not a plain file|no channel at"):
-        channel.export(place / "channel", place / "stick", place / "keys", 90)
+        releases.export(place / "channel", place / "stick", place / "keys", 90)
 
 
 @pytest.mark.parametrize("folder", ["metadata", "blobs"])
@@ -139,14 +139,14 @@ def test_an_owner_does_not_sign_what_was_put_back(place: Path, server: Server, o
     own = place / "keys"
     shutil.copytree(place / "channel/metadata", place / "yesterday")
     second = make_bundle(place, 2)
-    channel.publish(second, where, own, channel.Rollout(minimum=2))
+    releases.publish(second, where, own, releases.Rollout(minimum=2))
     shutil.copytree(place / "channel/metadata", place / "today")
     _put_back(place)
     for act in (
-        lambda: channel.refresh(where, own),
-        lambda: channel.retire(NAME, where, own),
-        lambda: channel.export(where, place / "stick", own, 9),
-        lambda: channel.publish(make_bundle(place, 3), where, own, channel.Rollout()),
+        lambda: releases.refresh(where, own),
+        lambda: releases.retire(NAME, where, own),
+        lambda: releases.export(where, place / "stick", own, 9),
+        lambda: releases.publish(make_bundle(place, 3), where, own, releases.Rollout()),
     ):
         with pytest.raises(
             TrustError, match=r"version 2 of targets, and version 3 .* it was rolled back; restore"
@@ -154,31 +154,31 @@ def test_an_owner_does_not_sign_what_was_put_back(place: Path, server: Server, o
             act()
     shutil.rmtree(place / "channel/metadata")
     shutil.copytree(place / "today", place / "channel/metadata")
-    channel.refresh(where, own)
+    releases.refresh(where, own)
     assert take_update(new_device(place)) == second.digest
 
 
 def test_what_is_seen_is_remembered(place: Path) -> None:
     """What another machine with these keys published is not taken back here either."""
     shutil.copytree(place / "keys", place / "other")
-    channel.publish(make_bundle(place, 2), place / "channel", place / "other", channel.Rollout())
+    releases.publish(make_bundle(place, 2), place / "channel", place / "other", releases.Rollout())
     shutil.copytree(place / "channel/metadata", place / "yesterday")
     publish(place, make_bundle(place, 3))
-    channel.refresh(place / "channel", place / "other")
+    releases.refresh(place / "channel", place / "other")
     _put_back(place)
     with pytest.raises(TrustError, match="shows version 3 of targets"):
-        channel.refresh(place / "channel", place / "other")
+        releases.refresh(place / "channel", place / "other")
 
 
 def test_a_version_has_one_content(place: Path) -> None:
     """Of two machines that signed the same version, neither goes on from the other's."""
     shutil.copytree(place / "channel/metadata", place / "yesterday")
     shutil.copytree(place / "keys", place / "other")
-    channel.refresh(place / "channel", place / "keys")
+    releases.refresh(place / "channel", place / "keys")
     _put_back(place)
-    channel.publish(make_bundle(place, 2), place / "channel", place / "other", channel.Rollout())
+    releases.publish(make_bundle(place, 2), place / "channel", place / "other", releases.Rollout())
     with pytest.raises(TrustError, match="another machine signed with the same keys"):
-        channel.refresh(place / "channel", place / "keys")
+        releases.refresh(place / "channel", place / "keys")
 
 
 def test_no_number_is_signed_twice(place: Path, server: Server) -> None:
@@ -187,22 +187,22 @@ def test_no_number_is_signed_twice(place: Path, server: Server) -> None:
     kept = []
     for _ in (1, 2, 3):
         with pytest.raises(LinkError):
-            channel.retire(NAME, server.url, place / "keys")
+            releases.retire(NAME, server.url, place / "keys")
         kept.append(json.loads((place / "keys/signed.json").read_bytes())["targets"]["signed"])
     assert kept == [3, 4, 5]
     server.takes = 1 << 30
-    channel.retire(NAME, server.url, place / "keys")
+    releases.retire(NAME, server.url, place / "keys")
     assert (place / "channel/metadata/6.targets.json").is_file()
 
 
 def test_keys_are_for_their_owner_alone(place: Path) -> None:
     """They are written with mode 600, by a rotation too; a key that others can reach is refused."""
-    channel.rotate("timestamp", place / "channel", place / "keys")
+    releases.rotate("timestamp", place / "channel", place / "keys")
     for path in (place / "keys").glob("*.pem"):
         assert path.stat().st_mode & 0o777 == 0o600
     (place / "keys/timestamp.pem").chmod(0o644)
     with pytest.raises(InputError, match=r"timestamp\.pem can be read or written by others"):
-        channel.refresh(place / "channel", place / "keys")
+        releases.refresh(place / "channel", place / "keys")
 
 
 def test_a_key_with_a_passphrase_is_said(place: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_key_with_a_passphrase_is_said(place: Path) -> None:
         key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
     )
     with pytest.raises(InputError, match="has a passphrase"):
-        channel.refresh(place / "channel", place / "keys")
+        releases.refresh(place / "channel", place / "keys")
 
 
 def test_unsigned_text_reaches_no_terminal(place: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_host_that_has_every_root_comes_to_an_end() -> None:
             pass
 
     with listening(Endless) as url, pytest.raises(InputError, match="more than 256 versions"):
-        channel.releases(url)
+        releases.releases(url)
     assert len(asked) == 257
 
 
@@ -251,7 +251,7 @@ def test_a_damaged_memory_is_said(place: Path) -> None:
     """What these keys signed is not forgotten in silence."""
     (place / "keys/signed.json").write_text("[1]")
     with pytest.raises(InputError, match=r"signed\.json is damaged"):
-        channel.refresh(place / "channel", place / "keys")
+        releases.refresh(place / "channel", place / "keys")
 
 
 def test_what_is_judged_is_what_is_signed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +266,7 @@ def test_what_is_judged_is_what_is_signed(place: Path, monkeypatch: pytest.Monke
     with monkeypatch.context() as patch:
         patch.setattr(site, "write", stops)
         with pytest.raises(OSError, match="No space"):
-            channel.rotate("targets", place / "channel", place / "keys")
+            releases.rotate("targets", place / "channel", place / "keys")
     path = place / "channel/metadata/2.targets.json"
     looks = [_own_release(path.read_bytes()), path.read_bytes()]
     read = durable.read_plain
@@ -277,8 +277,8 @@ def test_what_is_judged_is_what_is_signed(place: Path, monkeypatch: pytest.Monke
     with monkeypatch.context() as patch:
         patch.setattr(repository, "read_plain", changes)
         with pytest.raises(InputError, match="not signed by its keys"):
-            channel.refresh(place / "channel", place / "keys")
-    channel.refresh(place / "channel", place / "keys")
+            releases.refresh(place / "channel", place / "keys")
+    releases.refresh(place / "channel", place / "keys")
     assert new_device(place).check().version == "1.1"
 
 
@@ -295,4 +295,4 @@ def test_a_server_names_no_path(place: Path, server: Server) -> None:
     value["signed"]["meta"]["snapshot.json"]["version"] = "a?/../../../victim"
     path.write_text(json.dumps(value))
     with pytest.raises(InputError, match="names no version"):
-        channel.releases(server.url)
+        releases.releases(server.url)

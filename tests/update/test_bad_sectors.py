@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from fleet import BIG, NAME, ONCE, light_change, make_bundle, new_device, publish, take_update
 
-from edgepack import channel
+from edgepack.channel import releases
+from edgepack_runtime.bundle.manifest import CHUNK
 from edgepack_runtime.errors import LinkError
-from edgepack_runtime.manifest import CHUNK
-from edgepack_runtime.store import Store
 from edgepack_runtime.store.storage import Disk
-from edgepack_runtime.update import Updater
+from edgepack_runtime.store.store import Store
 from edgepack_runtime.update.source import Folder
+from edgepack_runtime.update.updater import Updater
 
 
 class SignalError(BaseException):
@@ -81,7 +81,7 @@ def test_a_delta_with_a_bad_sector_is_no_end(place: Path, what: str) -> None:
     """Neither a base nor a delta that cannot be read ends the update."""
     take_update(new_device(place))
     publish(place, light_change(place, 2))
-    said = channel.releases(place / "channel")[NAME]["deltas"][0]
+    said = releases.releases(place / "channel")[NAME]["deltas"][0]
     name = said["base"] if what == "base" else said["sha256"]
     device = on_bad_disk(place, {f"blobs/{name}": 100})
     if what == "delta":
@@ -95,7 +95,7 @@ def test_a_sector_that_goes_bad_within_a_delta(
     """The base was whole when it was hashed: the whole blob is taken all the same."""
     take_update(new_device(place))
     publish(place, light_change(place, 2))
-    said = channel.releases(place / "channel")[NAME]["deltas"][0]
+    said = releases.releases(place / "channel")[NAME]["deltas"][0]
     device = on_bad_disk(place, {f"blobs/{said['base']}": CHUNK + 5})
     monkeypatch.setattr(BadDisk, "digest", Disk.digest)
     assert take_update(device)

@@ -17,7 +17,7 @@ from fleet import NAME, bad_release, make_bundle, publish
 from hawkbit import serve_hawkbit
 from server import listening
 
-from edgepack_runtime.store import Store
+from edgepack_runtime.store.store import Store
 
 
 def test_the_systemd_unit_updates(site: Site) -> None:

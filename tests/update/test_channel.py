@@ -11,16 +11,16 @@ import pytest
 from click.testing import CliRunner
 from fleet import NAME, light_change, make_bundle, new_device, publish, take_update
 
-from edgepack import channel, durable, keys, repository, site
+from edgepack.channel import durable, keys, releases, repository, site
 from edgepack.cli import main as host
-from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.errors import (
     InputError,
     NothingToDoError,
     TrustError,
 )
-from edgepack_runtime.update import Policy
 from edgepack_runtime.update.source import Folder
+from edgepack_runtime.update.updater import Policy
 
 
 def test_an_older_release_is_neither_published_nor_taken(place: Path) -> None:
@@ -58,11 +58,11 @@ def test_a_staged_rollout_leaves_the_rest_their_release(place: Path) -> None:
     blob = max((place / "device/blobs").iterdir(), key=lambda path: path.stat().st_size)
     blob.write_bytes(b"x" * blob.stat().st_size)
     assert device.install(device.check()).digest == first.digest
-    channel.export(place / "channel", place / "stick", place / "keys", 9)
+    releases.export(place / "channel", place / "stick", place / "keys", 9)
     shutil.rmtree(place / "device")
     assert take_update(new_device(place, Folder(place / "stick"))) == first.digest
     publish(place, third)
-    assert "before" not in channel.releases(place / "channel")[NAME]
+    assert "before" not in releases.releases(place / "channel")[NAME]
     assert take_update(device) == third.digest
 
 
@@ -77,8 +77,8 @@ def test_a_device_ahead_of_a_narrowed_rollout_stays(place: Path) -> None:
 
 def test_a_minimum_is_not_undercut_by_the_release_for_the_rest(place: Path) -> None:
     """A release below the least one that the owner names is offered to nobody."""
-    rollout = channel.Rollout(percent=0, minimum=2)
-    channel.publish(make_bundle(place, 2), place / "channel", place / "keys", rollout)
+    rollout = releases.Rollout(percent=0, minimum=2)
+    releases.publish(make_bundle(place, 2), place / "channel", place / "keys", rollout)
     with pytest.raises(NothingToDoError, match="not rolled out"):
         new_device(place).check()
 
@@ -86,7 +86,7 @@ def test_a_minimum_is_not_undercut_by_the_release_for_the_rest(place: Path) -> N
 def _offer(place: Path, percent: int, cohorts: tuple[str, ...]) -> Any:
     from edgepack_runtime.update.trust import Offer
 
-    digest = channel.releases(place / "channel")[NAME]["digest"].removeprefix("sha256:")
+    digest = releases.releases(place / "channel")[NAME]["digest"].removeprefix("sha256:")
     return Offer(digest, 1, 2, "1.2", percent, cohorts)
 
 
@@ -98,10 +98,10 @@ def test_a_key_that_is_missed_is_missed_before_the_root_is_replaced(place: Path)
         (place / "offline" / f"{name}.pem").unlink()
     (own / "snapshot.pem").rename(place / "snapshot.pem")
     with pytest.raises(InputError, match="no key at"):
-        channel.rotate("timestamp", place / "channel", own)
+        releases.rotate("timestamp", place / "channel", own)
     assert not (place / "channel/metadata/2.root.json").exists()
-    channel.rotate("root-1", place / "channel", place / "offline")
-    channel.rotate("root-2", place / "channel", place / "offline")
+    releases.rotate("root-1", place / "channel", place / "offline")
+    releases.rotate("root-2", place / "channel", place / "offline")
     assert take_update(new_device(place))
 
 
@@ -110,7 +110,7 @@ def test_a_rotated_key_is_followed(place: Path, name: str) -> None:
     """Any key can be replaced; devices learn it from the next root, and keep their floors."""
     device = new_device(place)
     take_update(device)
-    channel.rotate(name, place / "channel", place / "keys")
+    releases.rotate(name, place / "channel", place / "keys")
     publish(place, make_bundle(place, 2))
     take_update(device)
     floors = device.store.state.floors
@@ -127,9 +127,9 @@ def test_a_rotation_that_cannot_be_signed_changes_nothing(place: Path) -> None:
         shutil.move(own / f"{name}.pem", place / "safe")
     before = (own / "timestamp.pem").read_bytes()
     with pytest.raises(InputError, match="needs 2 root keys"):
-        channel.rotate("timestamp", place / "channel", own)
+        releases.rotate("timestamp", place / "channel", own)
     assert (own / "timestamp.pem").read_bytes() == before
-    channel.refresh(place / "channel", own)
+    releases.refresh(place / "channel", own)
     assert take_update(new_device(place))
 
 
@@ -138,11 +138,11 @@ def test_a_lost_root_key_is_replaced(place: Path, name: str) -> None:
     """With two of three root keys the third gets a successor, and then any two sign again."""
     own = place / "keys"
     (own / f"{name}.pem").unlink()
-    channel.rotate(name, place / "channel", own)
+    releases.rotate(name, place / "channel", own)
     assert sorted(keys.present(own, keys.ROOTS)) == sorted(keys.ROOTS)
     other = next(root for root in keys.ROOTS if root != name)
     (own / f"{other}.pem").unlink()
-    channel.rotate(other, place / "channel", own)
+    releases.rotate(other, place / "channel", own)
     root = json.loads((own / "root.json").read_bytes())["signed"]
     assert sorted(root["roles"]["root"]["keyids"]) == sorted(keys.present(own, keys.ROOTS).values())
     publish(place, make_bundle(place, 2))
@@ -155,7 +155,7 @@ def test_a_lost_root_key_that_cannot_be_told_is_not_guessed(place: Path) -> None
     (own / "root-1.pem").unlink()
     keys.make(own, "root-2")
     with pytest.raises(InputError, match="holds 1 of the channel's 3 root keys"):
-        channel.rotate("root-1", place / "channel", own)
+        releases.rotate("root-1", place / "channel", own)
     assert not (place / "channel/metadata/2.root.json").exists()
 
 
@@ -191,9 +191,9 @@ def test_the_host_commands_tend_a_channel(tmp_path: Path) -> None:
 def test_a_stick_carries_a_channel(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exported for 90 days it is taken when the channel itself has long expired, and only once."""
     own = place / "keys"
-    channel.export(place / "channel", place / "stick", own, 90)
+    releases.export(place / "channel", place / "stick", own, 90)
     monkeypatch.setitem(repository.DAYS, "timestamp", -1)
-    channel.refresh(place / "channel", own)
+    releases.refresh(place / "channel", own)
     with pytest.raises(TrustError, match="expired"):
         new_device(place).check()
     stick = new_device(place, Folder(place / "stick"))
@@ -201,14 +201,14 @@ def test_a_stick_carries_a_channel(place: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(NothingToDoError):
         stick.check()
     with pytest.raises(InputError, match="is not empty"):
-        channel.export(place / "channel", place / "stick", own, 90)
+        releases.export(place / "channel", place / "stick", own, 90)
     with pytest.raises(InputError, match="a day or more"):
-        channel.export(place / "channel", place / "other", own, 0)
+        releases.export(place / "channel", place / "other", own, 0)
 
 
 def test_an_old_stick_is_refused(place: Path) -> None:
     """A stick from before the release that runs: older than what the device has seen."""
-    channel.export(place / "channel", place / "stick", place / "keys", 90)
+    releases.export(place / "channel", place / "stick", place / "keys", 90)
     publish(place, make_bundle(place, 2))
     publish(place, make_bundle(place, 3))
     take_update(new_device(place))
@@ -218,7 +218,7 @@ def test_an_old_stick_is_refused(place: Path) -> None:
 
 def test_the_channel_is_not_older_than_its_stick(place: Path) -> None:
     """A device that took a stick goes on with the channel at once."""
-    channel.export(place / "channel", place / "stick", place / "keys", 90)
+    releases.export(place / "channel", place / "stick", place / "keys", 90)
     take_update(new_device(place, Folder(place / "stick")))
     with pytest.raises(NothingToDoError, match="installed already"):
         new_device(place).check()
@@ -229,8 +229,8 @@ def test_no_device_goes_back_below_the_minimum(place: Path) -> None:
     device = new_device(place)
     first = take_update(device)
     second = make_bundle(place, 2)
-    rollout = channel.Rollout(minimum=2)
-    channel.publish(second, place / "channel", place / "keys", rollout)
+    rollout = releases.Rollout(minimum=2)
+    releases.publish(second, place / "channel", place / "keys", rollout)
     take_update(device)
     with pytest.raises(NothingToDoError, match="later only, and before it ran release 1"):
         device.store.rollback()
@@ -240,17 +240,17 @@ def test_no_device_goes_back_below_the_minimum(place: Path) -> None:
     with pytest.raises(NothingToDoError, match="release 2 or later"):
         device.store.rollback()
     with pytest.raises(InputError, match="up to this one, 3, not 4"):
-        channel.publish(make_bundle(place, 3), place / "channel", place / "keys",
-                        channel.Rollout(minimum=4))  # fmt: skip
+        releases.publish(make_bundle(place, 3), place / "channel", place / "keys",
+                        releases.Rollout(minimum=4))  # fmt: skip
 
 
 def test_a_wider_rollout_keeps_its_deltas(place: Path) -> None:
     """The same release for more devices: those that come later get the deltas too."""
     publish(place, light_change(place, 2), percent=10)
-    deltas = channel.releases(place / "channel")[NAME]["deltas"]
+    deltas = releases.releases(place / "channel")[NAME]["deltas"]
     assert deltas
     publish(place, Bundle.open(place / "light2.epk"), percent=100)
-    assert channel.releases(place / "channel")[NAME]["deltas"] == deltas
+    assert releases.releases(place / "channel")[NAME]["deltas"] == deltas
 
 
 def test_a_publish_that_was_interrupted_is_finished(

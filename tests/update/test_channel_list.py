@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from fleet import NAME
 
-from edgepack import channel
+from edgepack.channel import releases
 from edgepack.cli import main as host
 from edgepack_runtime.errors import InputError
 
@@ -39,11 +39,11 @@ def test_what_a_target_calls_its_digest_is_not_shown(place: Path) -> None:
     target = said["signed"]["targets"][NAME]
     target["custom"]["digest"] = 3
     path.write_text(json.dumps(said))
-    assert channel.releases(place / "channel")[NAME]["digest"].endswith(target["hashes"]["sha256"])
+    assert releases.releases(place / "channel")[NAME]["digest"].endswith(target["hashes"]["sha256"])
     target["hashes"] = {"md5": "0" * 32}
     path.write_text(json.dumps(said))
     with pytest.raises(InputError, match="malformed"):
-        channel.releases(place / "channel")
+        releases.releases(place / "channel")
 
 
 def test_metadata_of_another_role_is_one_clear_error(place: Path) -> None:
@@ -51,4 +51,4 @@ def test_metadata_of_another_role_is_one_clear_error(place: Path) -> None:
     folder = place / "channel/metadata"
     shutil.copy(folder / "1.root.json", max(folder.glob("*.targets.json")))
     with pytest.raises(InputError, match="it holds the root metadata"):
-        channel.releases(place / "channel")
+        releases.releases(place / "channel")

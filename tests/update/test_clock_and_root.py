@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from fleet import make_bundle, new_device, publish, take_update
 
-from edgepack import channel, keys
+from edgepack.channel import keys, releases
 from edgepack_runtime.cli import main as runtime
 from edgepack_runtime.errors import NothingToDoError, TrustError
-from edgepack_runtime.store import TIME
+from edgepack_runtime.store.store import TIME
 from edgepack_runtime.update.source import Folder
 
 CLOCK = "edgepack_runtime.update.trust.time.time"
@@ -27,7 +27,7 @@ def test_a_firmware_may_ship_a_newer_root(place: Path, version: int) -> None:
     shutil.copytree(place / "keys", place / "stolen")
     shutil.copytree(place / "channel", place / "forked")
     for name in keys.ROOTS:
-        channel.rotate(name, place / "channel", place / "keys")
+        releases.rotate(name, place / "channel", place / "keys")
     publish(place, make_bundle(place, 2))
     shipped = (place / f"channel/metadata/{version}.root.json").read_bytes()
     assert take_update(replace(device, root=shipped))
@@ -35,7 +35,7 @@ def test_a_firmware_may_ship_a_newer_root(place: Path, version: int) -> None:
     with pytest.raises(NothingToDoError):
         device.check()  # the image before, with the root that it shipped
     for name in ("targets", "snapshot", "timestamp", "timestamp"):
-        channel.rotate(name, place / "forked", place / "stolen")
+        releases.rotate(name, place / "forked", place / "stolen")
     with pytest.raises(TrustError, match="forked"):
         replace(device, sources=[Folder(place / "forked")]).check()
 
@@ -47,7 +47,7 @@ def test_a_channel_that_was_begun_again_needs_a_word(
     """New keys and a new first root are refused, each time with the remedy, until it is said."""
     publish(place, make_bundle(place, 5))
     for _ in range(rotated):
-        channel.rotate("timestamp", place / "channel", place / "keys")
+        releases.rotate("timestamp", place / "channel", place / "keys")
     old = new_device(place)
     running = take_update(old)
     anew = place / "anew"
@@ -89,7 +89,7 @@ def test_a_clock_ahead_within_a_long_stick_needs_a_word(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time of a stick that was taken is believed, to the day, until `retry` forgets it."""
-    channel.export(place / "channel", place / "stick", place / "keys", 90)
+    releases.export(place / "channel", place / "stick", place / "keys", 90)
     device = new_device(place)
     with monkeypatch.context() as patch:
         now = int(time.time()) // 86400 * 86400 + 60 * 86400

@@ -20,9 +20,9 @@ import pytest
 from fleet import NAME, make_bundle, publish
 from securesystemslib.formats import encode_canonical
 
-from edgepack import channel, keys
+from edgepack.channel import keys, releases
 from edgepack_runtime.cli import main as runtime
-from edgepack_runtime.store import Store
+from edgepack_runtime.store.store import Store
 
 Change = Callable[[dict[str, Any]], None]
 TAKEN, REFUSED, LINK = 0, 5, 1
@@ -358,10 +358,10 @@ def test_a_fast_forward_is_undone_by_new_keys(sim: Sim, role: str) -> None:
     shutil.rmtree(place / "channel")
     shutil.copytree(place / "before", place / "channel")
     assert sim.check() == REFUSED
-    channel.rotate("snapshot", place / "channel", place / "keys")
-    channel.rotate("timestamp", place / "channel", place / "keys")
+    releases.rotate("snapshot", place / "channel", place / "keys")
+    releases.rotate("timestamp", place / "channel", place / "keys")
     if role == "targets":
-        channel.rotate("targets", place / "channel", place / "keys")
+        releases.rotate("targets", place / "channel", place / "keys")
     publish(place, make_bundle(place, 2))
     assert sim.check() == TAKEN
 
@@ -370,7 +370,7 @@ def test_a_fast_forward_is_undone_by_new_keys(sim: Sim, role: str) -> None:
 def test_every_key_can_be_replaced(sim: Sim, name: str) -> None:
     """A device that saw the old key and one that did not both follow."""
     assert sim.check() == TAKEN
-    channel.rotate(name, sim.place / "channel", sim.place / "keys")
+    releases.rotate(name, sim.place / "channel", sim.place / "keys")
     assert sim.check() == TAKEN
     shutil.rmtree(sim.place / "device")
     assert sim.check() == TAKEN

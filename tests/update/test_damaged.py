@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from fleet import NAME, make_bundle, new_device, publish, take_update
 
-from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.cli import main as runtime
 from edgepack_runtime.errors import DeviceError, SelfTestError, TrustError
-from edgepack_runtime.store import ATTEMPTS, Store
-from edgepack_runtime.update import Hooks, Updater
+from edgepack_runtime.store.store import ATTEMPTS, Store
+from edgepack_runtime.update.updater import Hooks, Updater
 
 
 def damage(place: Path, digest: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgepack import delta
+from edgepack.channel import delta
 from edgepack_runtime.errors import TrustError
 from edgepack_runtime.update.delta import (
     ADD,

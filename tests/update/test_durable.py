@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fleet import make_bundle, publish
 
-from edgepack import channel, keys
+from edgepack.channel import keys, releases
 
 
 class _Disk:
@@ -85,12 +85,12 @@ def test_what_a_command_writes_is_on_the_disk_in_its_order(
     before = _files(place)
     acts: dict[str, Callable[[], object]] = {
         "publish": lambda: publish(place, second),
-        "refresh": lambda: channel.refresh(there, own),
-        "retire": lambda: channel.retire("small/any", there, own),
-        "export": lambda: channel.export(there, place / "usb", own, 90),
+        "refresh": lambda: releases.refresh(there, own),
+        "retire": lambda: releases.retire("small/any", there, own),
+        "export": lambda: releases.export(there, place / "usb", own, 90),
     }
     disk = _Disk(place, monkeypatch)
-    acts.get(what, lambda: channel.rotate(what, there, own))()
+    acts.get(what, lambda: releases.rotate(what, there, own))()
     assert disk.faults == []
     assert disk.unsure == set()
     after = _files(place)

@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner
 from fleet import BIG, NAME, light_change, make_bundle, new_device, publish, take_update
 
-from edgepack import channel
+from edgepack.channel import releases
 from edgepack.cli import main as packager
-from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.cli import main as runtime
 from edgepack_runtime.errors import EdgepackError, InputError, LinkError, TrustError
 from edgepack_runtime.update.source import Archive
@@ -79,7 +79,7 @@ def test_a_light_file_holds_what_changed(place: Path, take: Import) -> None:
 
 def take_facts(place: Path) -> dict[str, Any]:
     """Return what the command answers for the newest release of a place."""
-    said = channel.releases(place / "channel")[NAME]
+    said = releases.releases(place / "channel")[NAME]
     version = said["version"]
     return {"running": f"{NAME} {version}", "version": version, "release": said["release"],
             "digest": said["digest"]}  # fmt: skip
@@ -171,12 +171,12 @@ def test_an_export_is_of_one_kind(place: Path, options: list[str]) -> None:
 def test_what_cannot_be_exported_is_said(place: Path) -> None:
     """No such release, and no delta to carry."""
     for parcel, words in (
-        (channel.Parcel("small/other"), "no release 'small/other'"),
-        (channel.Parcel(NAME, light=True), "no deltas"),
-        (channel.Parcel(NAME, days=0), "a day or more"),
+        (releases.Parcel("small/other"), "no release 'small/other'"),
+        (releases.Parcel(NAME, light=True), "no deltas"),
+        (releases.Parcel(NAME, days=0), "a day or more"),
     ):
         with pytest.raises(InputError, match=words):
-            channel.export_file(parcel, place / "channel", place / "x.epk", place / "keys")
+            releases.export_file(parcel, place / "channel", place / "x.epk", place / "keys")
     assert not (place / "x.epk").exists()
 
 
@@ -209,7 +209,7 @@ def test_a_light_file_leaves_out_what_did_not_change(place: Path) -> None:
     """Neither what a delta makes nor what the release before has."""
     publish(place, light_change(place, 2))
     names = handmade.spans(write_file(place, "--light"))
-    said = channel.releases(place / "channel")[NAME]
+    said = releases.releases(place / "channel")[NAME]
     with_both = set(Bundle.open(place / "r1.epk").blobs())
     assert not with_both & {name.rpartition("/")[2] for name in names}
     assert said["previous"] in with_both
@@ -217,8 +217,8 @@ def test_a_light_file_leaves_out_what_did_not_change(place: Path) -> None:
 
 def test_an_export_says_when_it_runs_out(place: Path) -> None:
     """No later than the first of what signs it: the targets are good for a year."""
-    until = channel.export_file(
-        channel.Parcel(NAME, days=4000), place / "channel", place / "x.epk", place / "keys"
+    until = releases.export_file(
+        releases.Parcel(NAME, days=4000), place / "channel", place / "x.epk", place / "keys"
     )
     assert until.year - datetime.now(UTC).year in (0, 1)
 

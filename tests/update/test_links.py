@@ -18,15 +18,15 @@ import pytest
 from fleet import BIG, NAME, new_device, take_update
 from server import listening
 
+from edgepack_runtime.bundle.manifest import CHUNK
 from edgepack_runtime.errors import (
     InputError,
     LinkError,
     TrustError,
 )
-from edgepack_runtime.manifest import CHUNK
 from edgepack_runtime.store.blobs import PARTS
-from edgepack_runtime.update import Policy, Updater
 from edgepack_runtime.update.source import Folder, Http, Link, open_source
+from edgepack_runtime.update.updater import Policy, Updater
 
 if TYPE_CHECKING:
     from server import Handler, Server

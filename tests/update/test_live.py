@@ -12,9 +12,9 @@ from fleet import make_bundle, new_device, publish, take_update
 
 import edgepack_runtime as er
 from edgepack_runtime.errors import InputError, NothingToDoError
-from edgepack_runtime.live import Follower
-from edgepack_runtime.store import Store
+from edgepack_runtime.model.follow import Follower
 from edgepack_runtime.store.layout import BLOBS
+from edgepack_runtime.store.store import Store
 
 
 def test_no_call_is_lost_in_a_switch(place: Path) -> None:
@@ -94,12 +94,12 @@ def test_a_release_that_does_not_load_leaves_the_one_before(
         raise er.DeviceError("needs 900 MB of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr("edgepack_runtime.live.load", full)
+        patch.setattr("edgepack_runtime.model.follow.load", full)
         assert not model.look()
     assert model.digest == first
     assert model("turn on")
     assert not model.look()  # not at once
-    monkeypatch.setattr("edgepack_runtime.live.time.monotonic", lambda: 1e9)
+    monkeypatch.setattr("edgepack_runtime.model.follow.time.monotonic", lambda: 1e9)
     assert model.look()
     assert model.digest == second
     model.close()
@@ -125,7 +125,7 @@ def test_a_release_that_panics_does_not_end_the_following(
     model = er.follow(place / "device", every=0.01)
     publish(place, make_bundle(place, 2))
     with monkeypatch.context() as patch:
-        patch.setattr("edgepack_runtime.live.load", panic)
+        patch.setattr("edgepack_runtime.model.follow.load", panic)
         take_update(device)
         assert failed.wait(10)
     publish(place, make_bundle(place, 3))

@@ -16,11 +16,11 @@ import pytest
 from fleet import NAME, make_bundle, new_device, publish, take_update
 from server import listening
 
-from edgepack import channel, repository
-from edgepack.site import Site
-from edgepack_runtime.bundle import Bundle
+from edgepack.channel import releases, repository
+from edgepack.channel.site import Site
+from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.errors import LinkError, NothingToDoError, TrustError
-from edgepack_runtime.store import MINIMUM, RELEASE
+from edgepack_runtime.store.store import MINIMUM, RELEASE
 from edgepack_runtime.update.source import Http, Link
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def sign_release(place: Path, content: bytes) -> None:
 def test_an_older_release_in_newer_metadata_is_refused(place: Path) -> None:
     """A rollback by the targets key: newer targets, rightly signed, that offer what ran before."""
     shutil.copytree(place / "channel/blobs", place / "blobs")
-    before = channel.releases(place / "channel")[NAME]
+    before = releases.releases(place / "channel")[NAME]
     publish(place, make_bundle(place, 2))
     second = take_update(new_device(place))
 
@@ -134,13 +134,13 @@ def test_a_minimum_does_not_outlive_its_keys(place: Path) -> None:
     """What stolen keys forbade is allowed again once the owner has replaced them."""
     device = new_device(place)
     for release in (2, 3):
-        rollout = channel.Rollout(minimum=release)
+        rollout = releases.Rollout(minimum=release)
         bundle = make_bundle(place, release)
-        channel.publish(bundle, place / "channel", place / "keys", rollout)
+        releases.publish(bundle, place / "channel", place / "keys", rollout)
         take_update(device)
     with pytest.raises(NothingToDoError, match="release 3 or later only"):
         device.store.rollback()
-    channel.rotate("targets", place / "channel", place / "keys")
+    releases.rotate("targets", place / "channel", place / "keys")
     publish(place, make_bundle(place, 4))
     take_update(device)
     device.store.rollback()
@@ -154,8 +154,8 @@ def test_a_count_does_not_outlive_its_keys(place: Path) -> None:
     publish(place, make_bundle(place, 200))
     take_update(device)
     assert device.store.state.floor(f"{RELEASE}{NAME}") == 200
-    channel.rotate("targets", place / "channel", place / "keys")
-    channel.retire(NAME, place / "channel", place / "keys")
+    releases.rotate("targets", place / "channel", place / "keys")
+    releases.retire(NAME, place / "channel", place / "keys")
     publish(place, make_bundle(place, 2))
     assert take_update(device)
     assert device.store.state.floor(f"{RELEASE}{NAME}") == 2

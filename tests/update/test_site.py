@@ -17,9 +17,9 @@ from click.testing import CliRunner
 from fleet import NAME, ONCE, light_change, make_bundle, take_update
 from server import Server, listening, serve
 
-from edgepack import channel, keys, site
+from edgepack.channel import keys, releases, site
 from edgepack.cli import main as host
-from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.errors import (
     EdgepackError,
     InputError,
@@ -27,9 +27,9 @@ from edgepack_runtime.errors import (
     NothingToDoError,
     TrustError,
 )
-from edgepack_runtime.store import Store
-from edgepack_runtime.update import Updater
+from edgepack_runtime.store.store import Store
 from edgepack_runtime.update.source import open_source
+from edgepack_runtime.update.updater import Updater
 
 
 @pytest.fixture
@@ -142,25 +142,25 @@ def test_an_upload_that_breaks_off_anywhere_is_finished_by_the_next(
     tmp_path: Path, web: Server, what: str
 ) -> None:
     """Cut before each PUT in turn, again and again: devices see one release or the other, whole."""
-    own, rollout = tmp_path / "keys", channel.Rollout()
+    own, rollout = tmp_path / "keys", releases.Rollout()
     first, second, third = (_small(tmp_path, release) for release in (1, 2, 3))
     acts: dict[str, Callable[[], object]] = {
-        "first": lambda: channel.publish(first, web.url, own, rollout),
-        "second": lambda: channel.publish(second, web.url, own, rollout),
-        "retire": lambda: channel.retire(NAME, web.url, own),
+        "first": lambda: releases.publish(first, web.url, own, rollout),
+        "second": lambda: releases.publish(second, web.url, own, rollout),
+        "retire": lambda: releases.retire(NAME, web.url, own),
     }
     if what != "first":
         acts["first"]()
         take_update(_device(tmp_path / "device", web.url))
     cuts = 0
-    while _is_cut(acts.get(what, lambda: channel.rotate(what, web.url, own)), web, cuts):
+    while _is_cut(acts.get(what, lambda: releases.rotate(what, web.url, own)), web, cuts):
         cuts += 1
         if what == "second":
             fresh = _device(tmp_path / f"d{cuts}", web.url)
             assert fresh.check().version in ("1.1", "1.2")
     assert cuts > 2
     web.takes = 1 << 30
-    channel.publish(third, web.url, own, rollout)
+    releases.publish(third, web.url, own, rollout)
     assert take_update(_device(tmp_path / "device", web.url)) == third.digest
 
 
@@ -189,7 +189,7 @@ def test_a_url_that_is_no_channel_is_said(
 ) -> None:
     """An unknown protocol, one whose package is missing, no server, and nothing there."""
     with pytest.raises(error, match=said.format(web=web.url)):
-        channel.refresh(url.format(web=web.url), tmp_path / "keys")
+        releases.refresh(url.format(web=web.url), tmp_path / "keys")
 
 
 @pytest.mark.parametrize("answer", [b"<html>welcome</html>", b'{"signed": {"version": 1}}'])
@@ -207,27 +207,27 @@ def test_a_server_that_answers_everything_is_no_channel(tmp_path: Path, answer: 
             pass
 
     with listening(Portal) as url, pytest.raises(InputError, match=r"root\.json is "):
-        channel.publish(_small(tmp_path, 1), url, tmp_path / "keys", channel.Rollout())
+        releases.publish(_small(tmp_path, 1), url, tmp_path / "keys", releases.Rollout())
 
 
 def test_keys_that_have_a_channel_make_no_second_one(tmp_path: Path, web: Server) -> None:
     """A path that is mistyped must not replace the root that the keys trust."""
-    rollout = channel.Rollout()
-    channel.publish(_small(tmp_path, 1), web.url, tmp_path / "keys", rollout)
+    rollout = releases.Rollout()
+    releases.publish(_small(tmp_path, 1), web.url, tmp_path / "keys", rollout)
     for where in (tmp_path / "chanel", f"{web.url}/chanel"):
         with pytest.raises(InputError, match="look at the path, or copy that channel there"):
-            channel.publish(_small(tmp_path, 2), where, tmp_path / "keys", rollout)
-    channel.publish(_small(tmp_path, 2), web.url, tmp_path / "keys", rollout)
+            releases.publish(_small(tmp_path, 2), where, tmp_path / "keys", rollout)
+    releases.publish(_small(tmp_path, 2), web.url, tmp_path / "keys", rollout)
 
 
 def test_a_blob_that_the_server_changed_is_not_exported(tmp_path: Path, web: Server) -> None:
     """What comes from a URL is hashed before it goes into a file or a delta."""
     bundle = _small(tmp_path, 1)
-    channel.publish(bundle, web.url, tmp_path / "keys", channel.Rollout())
+    releases.publish(bundle, web.url, tmp_path / "keys", releases.Rollout())
     path = web.root / "blobs" / bundle.manifest.files[0].sha256
     path.write_bytes(b"x" * path.stat().st_size)
     with pytest.raises(TrustError, match="is damaged"):
-        channel.export(web.url, tmp_path / "usb", tmp_path / "keys", 90)
+        releases.export(web.url, tmp_path / "usb", tmp_path / "keys", 90)
 
 
 @pytest.mark.parametrize("at", [1, 2])
@@ -236,41 +236,41 @@ def test_of_two_machines_that_publish_at_once_one_hears_of_it(
 ) -> None:
     """Before the targets or the snapshot that one uploads, another publishes: that stays."""
     web.knows_conditions = True
-    own, rollout = tmp_path / "keys", channel.Rollout()
-    channel.publish(_small(tmp_path, 1), web.url, own, rollout)
+    own, rollout = tmp_path / "keys", releases.Rollout()
+    releases.publish(_small(tmp_path, 1), web.url, own, rollout)
     shutil.copytree(own, tmp_path / "other")
     theirs = _small(tmp_path, 4)
 
     def races() -> None:
-        channel.publish(theirs, web.url, tmp_path / "other", rollout)
+        releases.publish(theirs, web.url, tmp_path / "other", rollout)
 
     with monkeypatch.context() as patch:
         _before_upload(at, races, patch)
         with pytest.raises(EdgepackError, match="written by another machine meanwhile"):
-            channel.publish(_small(tmp_path, 3), web.url, own, rollout)
+            releases.publish(_small(tmp_path, 3), web.url, own, rollout)
     assert take_update(_device(tmp_path / "device", web.url)) == theirs.digest
-    channel.refresh(web.url, own)
-    channel.refresh(web.url, tmp_path / "other")
-    assert channel.releases(web.url)[NAME]["release"] == 4
+    releases.refresh(web.url, own)
+    releases.refresh(web.url, tmp_path / "other")
+    assert releases.releases(web.url)[NAME]["release"] == 4
 
 
 def test_a_server_without_conditions_loses_nothing_in_silence(
     tmp_path: Path, web: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where an upload goes over the other's file, both machines say so."""
-    own, rollout = tmp_path / "keys", channel.Rollout()
-    channel.publish(_small(tmp_path, 1), web.url, own, rollout)
+    own, rollout = tmp_path / "keys", releases.Rollout()
+    releases.publish(_small(tmp_path, 1), web.url, own, rollout)
     shutil.copytree(own, tmp_path / "other")
 
     def races() -> None:
-        channel.publish(_small(tmp_path, 2), web.url, tmp_path / "other", rollout)
+        releases.publish(_small(tmp_path, 2), web.url, tmp_path / "other", rollout)
 
     with monkeypatch.context() as patch:
         _before_upload(1, races, patch)
         with pytest.raises(EdgepackError, match="written by another machine meanwhile"):
-            channel.publish(_small(tmp_path, 3), web.url, own, rollout)
+            releases.publish(_small(tmp_path, 3), web.url, own, rollout)
     with pytest.raises(TrustError, match="another machine signed with the same keys"):
-        channel.refresh(web.url, tmp_path / "other")
+        releases.refresh(web.url, tmp_path / "other")
 
 
 def _before_upload(at: int, act: Callable[[], None], patch: pytest.MonkeyPatch) -> None:
@@ -299,7 +299,7 @@ def test_a_rotation_that_is_cut_anywhere_is_finished_by_the_next(
     """Killed before each file takes its name or goes: the next publish signs, devices follow."""
     base = tmp_path / "base"
     keys.init(base / "keys")
-    channel.publish(_small(tmp_path, 1), base / "channel", base / "keys", channel.Rollout())
+    releases.publish(_small(tmp_path, 1), base / "channel", base / "keys", releases.Rollout())
     take_update(_device(base / "device", str(base / "channel")))
     second, third = _small(tmp_path, 2), _small(tmp_path, 3)
     cuts = 0
@@ -309,22 +309,22 @@ def test_a_rotation_that_is_cut_anywhere_is_finished_by_the_next(
         try:
             with monkeypatch.context() as patch:
                 _die_after(cuts, patch)
-                channel.rotate(name, place / "channel", place / "keys")
+                releases.rotate(name, place / "channel", place / "keys")
             break
         except _Cut:
             pass
         device = _device(place / "device", str(place / "channel"))
         if cuts % 3 == 1:
-            channel.refresh(place / "channel", place / "keys")
+            releases.refresh(place / "channel", place / "keys")
             with pytest.raises(NothingToDoError):
                 device.check()
         elif cuts % 3 == 2:
-            parcel = channel.Parcel(NAME)
-            channel.export_file(parcel, place / "channel", place / "x.epk", place / "keys")
-        channel.publish(second, place / "channel", place / "keys", channel.Rollout())
+            parcel = releases.Parcel(NAME)
+            releases.export_file(parcel, place / "channel", place / "x.epk", place / "keys")
+        releases.publish(second, place / "channel", place / "keys", releases.Rollout())
         assert take_update(device) == second.digest
-        channel.rotate(name, place / "channel", place / "keys")
-        channel.publish(third, place / "channel", place / "keys", channel.Rollout())
+        releases.rotate(name, place / "channel", place / "keys")
+        releases.publish(third, place / "channel", place / "keys", releases.Rollout())
         assert take_update(device) == third.digest
         cuts += 1
     assert cuts > 5

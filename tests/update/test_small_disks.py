@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fleet import NAME, light_change, new_device, publish, take_update
 
-from edgepack import channel
-from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.store import Store
+from edgepack.channel import releases
+from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.store.blobs import PARTS
 from edgepack_runtime.store.layout import BLOBS
 from edgepack_runtime.store.storage import Disk
-from edgepack_runtime.update import Updater
+from edgepack_runtime.store.store import Store
 from edgepack_runtime.update.delta import HEADER, MAGIC, NEW, PIECE, RAW
 from edgepack_runtime.update.download import Download
 from edgepack_runtime.update.source import Folder, Http, Link
 from edgepack_runtime.update.trust import Delta
+from edgepack_runtime.update.updater import Updater
 
 if TYPE_CHECKING:
     from server import Server
@@ -66,7 +66,7 @@ class Change:
         take_update(self.device)
         new = light_change(place, 2)
         publish(place, new)
-        self.delta: dict[str, Any] = channel.releases(place / "channel")[NAME]["deltas"][0]
+        self.delta: dict[str, Any] = releases.releases(place / "channel")[NAME]["deltas"][0]
         self.room = used(place / "device") + self._missing(new)
         self.asked = server.asked
 

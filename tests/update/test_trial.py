@@ -17,12 +17,12 @@ import handmade
 import pytest
 from fleet import NAME, make_bundle, new_device, publish, take_update
 
-from edgepack import channel
-from edgepack_runtime.bundle import Bundle
+from edgepack.channel import releases
+from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.cli import main as runtime
 from edgepack_runtime.errors import NothingToDoError, SelfTestError, TrustError
-from edgepack_runtime.store import ATTEMPTS, Store
-from edgepack_runtime.update import Hooks, Updater
+from edgepack_runtime.store.store import ATTEMPTS, Store
+from edgepack_runtime.update.updater import Hooks, Updater
 
 Command = Callable[..., tuple[int, dict[str, Any]]]
 
@@ -53,7 +53,7 @@ def replace_interpreter(monkeypatch: pytest.MonkeyPatch, place: Path, script: st
     path = place / "interpreter"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
-    monkeypatch.setattr("edgepack_runtime.trial.sys.executable", str(path))
+    monkeypatch.setattr("edgepack_runtime.update.trial.sys.executable", str(path))
 
 
 @pytest.mark.parametrize(
@@ -157,10 +157,10 @@ def test_a_rollout_finds_devices_by_their_machine_id(
     """Without --device each has a name of its own; one that has none waits until all take it."""
     if machine is not None:
         (place / "machine-id").write_text(f"{machine}\n")
-    monkeypatch.setattr("edgepack_runtime.update_commands._MACHINE_ID", place / "machine-id")
+    monkeypatch.setattr("edgepack_runtime.cli.update._MACHINE_ID", place / "machine-id")
     publish(place, make_bundle(place, 2), percent=99)
     code, answer = update("--check")
-    release = channel.releases(place / "channel")[NAME]["digest"].removeprefix("sha256:")
+    release = releases.releases(place / "channel")[NAME]["digest"].removeprefix("sha256:")
     name = hashlib.sha256(f"edgepack {machine}".encode()).hexdigest()
     number = int(hashlib.sha256(f"{name}/{release}".encode()).hexdigest()[:8], 16) % 100
     assert code == 0  # who is not chosen gets the release before

@@ -15,10 +15,10 @@ from explorer import check_no_leak
 from fleet import make_bundle, new_device, publish, take_update
 from turns import Turns, TurnsDisk
 
-from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.errors import NothingToDoError, TrustError
-from edgepack_runtime.store import Store
-from edgepack_runtime.update import Updater
+from edgepack_runtime.store.store import Store
+from edgepack_runtime.update.updater import Updater
 
 SCHEDULES = 12
 BUSY = pytest.raises(NothingToDoError, match="another process or thread")

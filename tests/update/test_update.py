@@ -14,17 +14,17 @@ import pytest
 from fleet import BIG, NAME, light_change, make_bundle, new_device, publish, take_update
 
 import edgepack_runtime as er
-from edgepack import channel
-from edgepack_runtime.bundle import Bundle
+from edgepack.channel import releases
+from edgepack_runtime.bundle.bundle import Bundle
+from edgepack_runtime.bundle.manifest import CHUNK
 from edgepack_runtime.cli import main as runtime
-from edgepack_runtime.device import probe
+from edgepack_runtime.device.facts import probe
 from edgepack_runtime.errors import (
     DeviceError,
     NothingToDoError,
 )
-from edgepack_runtime.manifest import CHUNK
-from edgepack_runtime.prepare import compiled_folder
-from edgepack_runtime.store import Store
+from edgepack_runtime.model.prepare import compiled_folder
+from edgepack_runtime.store.store import Store
 from edgepack_runtime.update.source import Http, Link
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def test_without_its_delta_the_whole_blob_is_taken(place: Path, server: Server, 
     if what != "no base":
         take_update(device)
     publish(place, light_change(place, 2))
-    delta = channel.releases(place / "channel")[NAME]["deltas"][0]
+    delta = releases.releases(place / "channel")[NAME]["deltas"][0]
     path = place / "channel/blobs" / delta["sha256"]
     base = place / "device/blobs" / delta["base"]
     if what == "damaged base":
@@ -281,7 +281,7 @@ def test_a_device_that_is_short_of_memory_condemns_nothing(
 
     device.install(device.check())
     with monkeypatch.context() as patch:
-        patch.setattr("edgepack_runtime.model.load", full)
+        patch.setattr("edgepack_runtime.model.model.load", full)
         with pytest.raises(DeviceError):
             device.try_out()
     assert device.store.state.bad == ()

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from fleet import light_change, make_bundle
 
-from edgepack import keys, repository
+from edgepack.channel import keys, repository
 from edgepack.cli import main
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgepack.compress.examples import read_training
-from edgepack.dataset import Columns, Example
+from edgepack.compress.tensors import read_training
+from edgepack.data.rows import Columns, Example
 
 TOOLS = ("edgepack",)
 _DROP, _REPLACE, _SWAP = 0.1, 0.15, 0.2  # chances: of each word, of each word, of each text

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from edgepack.compress.examples import IGNORED, label_of, max_length_of, tokenize_all
-from edgepack.dataset import Example
+from edgepack.compress.tensors import IGNORED, label_of, max_length_of, tokenize_all
+from edgepack.data.rows import Example
 
 _POOL = 50  # steps whose rows are sorted by length together
 _PADS = {"input_ids": "pad_token_id", "token_type_ids": "pad_token_type_id"}

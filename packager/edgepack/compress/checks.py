@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from edgepack.cache import Source
 from edgepack.compress import layers
 from edgepack.compress.finetune import head_of
-from edgepack.dataset import Columns, Example, read_examples
-from edgepack.evaluate import check_labels
+from edgepack.data.rows import Columns, Example, read_examples
+from edgepack.stages.cache import Source
+from edgepack.tasks.evaluate import check_labels
 from edgepack_runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from edgepack.recipe import Compression
+    from edgepack.recipe.recipe import Compression
 
 
 def check_sizes(steps: Compression, config: Mapping[str, Any]) -> None:

@@ -18,14 +18,14 @@ from typing import Any
 from edgepack.compress import holdout, layers, losses, training
 from edgepack.compress.augment import read_origins, read_rows
 from edgepack.compress.batches import Labels, Rows, pack, pack_labels
-from edgepack.compress.examples import max_length_of
 from edgepack.compress.folder import load, save
 from edgepack.compress.launch import first_process, launch
 from edgepack.compress.schedule import Schedule
 from edgepack.compress.teach import Lesson, Probe
-from edgepack.dataset import Columns, Example
-from edgepack.describe import pooling_of
-from edgepack.evaluate import check_labels
+from edgepack.compress.tensors import max_length_of
+from edgepack.data.rows import Columns, Example
+from edgepack.model.describe import pooling_of
+from edgepack.tasks.evaluate import check_labels
 from edgepack_runtime.errors import InputError
 
 TOOLS = training.TOOLS

@@ -9,12 +9,12 @@ from typing import Any
 
 from edgepack.compress import holdout, linear, losses, training
 from edgepack.compress.batches import Labels, pack, pack_labels
-from edgepack.compress.examples import max_length_of, read_training
 from edgepack.compress.folder import load, save, spaced
 from edgepack.compress.launch import first_process, launch
 from edgepack.compress.schedule import Schedule
-from edgepack.dataset import Columns, Example
-from edgepack.evaluate import labels_of
+from edgepack.compress.tensors import max_length_of, read_training
+from edgepack.data.rows import Columns, Example
+from edgepack.tasks.evaluate import labels_of
 from edgepack_runtime.errors import InputError
 
 TOOLS = training.TOOLS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgepack.torch_model import load_torch
+from edgepack.model.torch_model import load_torch
 from edgepack_runtime.errors import InputError
 
 # What makes a folder a sentence-transformers model; carried along unchanged.

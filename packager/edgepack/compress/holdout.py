@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.compress.schedule import held_out
-from edgepack.dataset import Example
-from edgepack.evaluate import TORCH_BATCH, evaluate
+from edgepack.data.rows import Example
+from edgepack.tasks.evaluate import TORCH_BATCH, evaluate
 
 
 def split(examples: Sequence[Example], seed: int) -> list[int]:
@@ -47,7 +47,7 @@ def judge(
     tokenizer: Any, task: str, examples: Sequence[Example], longest: int
 ) -> Callable[[Any], float]:
     """Return what measures a model on held-out examples, as the gate will on others."""
-    from edgepack.torch_model import wrap_torch
+    from edgepack.model.torch_model import wrap_torch
 
     def figure(model: Any) -> float:
         with tempfile.TemporaryDirectory() as name:

@@ -13,10 +13,10 @@ from typing import Any
 
 from edgepack.compress import layers
 from edgepack.compress.batches import batches
-from edgepack.compress.examples import read_training, task_loss
 from edgepack.compress.folder import load, save
-from edgepack.dataset import Columns
-from edgepack.evaluate import check_labels
+from edgepack.compress.tensors import read_training, task_loss
+from edgepack.data.rows import Columns
+from edgepack.tasks.evaluate import check_labels
 from edgepack_runtime.errors import InputError
 
 TOOLS = ("edgepack", "torch", "transformers")

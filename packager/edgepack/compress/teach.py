@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgepack import progress
 from edgepack.compress import layers
 from edgepack.compress.augment import read_rows
 from edgepack.compress.batches import gather, pack, spans
-from edgepack.compress.examples import max_length_of
 from edgepack.compress.folder import load
 from edgepack.compress.schedule import fastest
-from edgepack.describe import pooling_of
+from edgepack.compress.tensors import max_length_of
+from edgepack.model.describe import pooling_of
+from edgepack.stages import progress
 
 TOOLS = ("edgepack", "torch", "transformers")
 TRANSFERS = ("none", "hidden", "relation")

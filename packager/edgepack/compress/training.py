@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgepack import progress
 from edgepack.compress import rates
 from edgepack.compress.batches import ByLength
 from edgepack.compress.launch import first_process
 from edgepack.compress.record import Record, history_of, since_best
 from edgepack.compress.schedule import Course, Schedule, choose, facts_of
+from edgepack.stages import progress
 from edgepack_runtime.errors import InputError
 
 TOOLS = ("edgepack", "torch", "transformers", "accelerate")

@@ -16,9 +16,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from edgepack.compress.examples import read_training, tokenize_all
 from edgepack.compress.folder import copy_sentence_files, load
-from edgepack.dataset import Columns, Example
+from edgepack.compress.tensors import read_training, tokenize_all
+from edgepack.data.rows import Columns, Example
 from edgepack_runtime.errors import InputError
 
 TOOLS = ("edgepack", "torch", "transformers", "tokenizers")

@@ -12,10 +12,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from edgepack.artifact import open_model, read_task
-from edgepack.cache import Source, Stage
-from edgepack.target import VariantSpec
-from edgepack_runtime.model import Model
+from edgepack.model.opened import open_model, read_task
+from edgepack.recipe.target import VariantSpec
+from edgepack.stages.cache import Source, Stage
+from edgepack_runtime.model.model import Model
 
 CPU = "CPU"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.export import optimum_task
-from edgepack_runtime.text import INPUTS
+from edgepack_runtime.inputs.text import INPUTS
 
 _FILE = Path(__file__).with_name("known.json")
 _TASKS = ("feature-extraction", "text-classification", "token-classification")

@@ -14,17 +14,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from edgepack.artifact import calibration_feeds
-from edgepack.cache import Source, Stage
 from edgepack.export import Choice, graph, optimum_task, tensorrt
 from edgepack.export.families import register_families
 from edgepack.export.folding import decide_branches, fold_products
-from edgepack.export.keep import keep_scales
+from edgepack.export.previous_scales import keep_scales
 from edgepack.export.search import Trial, parameters, quantize_best
 from edgepack.export.traits import copy_traits, probe_padding, sees_padding
-from edgepack.target import VariantSpec
+from edgepack.model.opened import calibration_feeds
+from edgepack.recipe.target import VariantSpec
+from edgepack.stages.cache import Source, Stage
 from edgepack_runtime.errors import InputError
-from edgepack_runtime.text import INPUTS
+from edgepack_runtime.inputs.text import INPUTS
 
 FILES = ("model.onnx",)
 OPSET = 18

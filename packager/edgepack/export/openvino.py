@@ -10,17 +10,17 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from edgepack.artifact import calibration_feeds
-from edgepack.cache import Source, Stage
 from edgepack.export import Choice, optimum_task
 from edgepack.export.families import register_families
-from edgepack.export.keep import keep_scales, on_old_scale
+from edgepack.export.previous_scales import keep_scales, on_old_scale
 from edgepack.export.search import Trial, parameters, quantize_best
 from edgepack.export.traits import copy_traits, probe_padding, sees_padding
-from edgepack.rank import layer_of
-from edgepack.target import VariantSpec
+from edgepack.judge.sensitivity import layer_of
+from edgepack.model.opened import calibration_feeds
+from edgepack.recipe.target import VariantSpec
+from edgepack.stages.cache import Source, Stage
 from edgepack_runtime.errors import InputError
-from edgepack_runtime.text import INPUTS
+from edgepack_runtime.inputs.text import INPUTS
 
 FILES = ("openvino_model.xml", "openvino_model.bin")
 _EXPORT_TOOLS = ("edgepack", "torch", "transformers", "optimum", "optimum-intel", "openvino")

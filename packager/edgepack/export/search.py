@@ -13,11 +13,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from edgepack.artifact import read_texts
 from edgepack.export import open_as_device
 from edgepack.export.traits import copy_traits
-from edgepack_runtime.manifest import canonical_json
-from edgepack_runtime.selftest import compare, reference
+from edgepack.model.opened import read_texts
+from edgepack_runtime.bundle.manifest import canonical_json
+from edgepack_runtime.model.selftest import compare, reference
 
 _DIGITS = 6
 _REPORT = "search.json"

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgepack_runtime.bundle.manifest import canonical_json
 from edgepack_runtime.errors import InputError
-from edgepack_runtime.manifest import canonical_json
 
 FILE = "traits.json"
 _TOKENS, _PADDED = (3, 4, 5, 6, 8, 10, 13), 16

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgepack_runtime.device import Device, jetson_release, probe, read_text
+from edgepack_runtime.device.facts import Device, jetson_release, probe, read_text
+from edgepack_runtime.device.gpu import Gpu, driver_version, find_gpu
 from edgepack_runtime.doctor import fatbin
-from edgepack_runtime.gpu import Gpu, driver_version, find_gpu
 
 _PACKAGES = (
     "usr/lib/python3*/dist-packages", "usr/lib/python3*/site-packages",

@@ -12,8 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from edgepack_runtime.bundle.manifest import Variant
 from edgepack_runtime.errors import DeviceError, TrustError
-from edgepack_runtime.manifest import Variant
 
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgepack_runtime.manifest import Variant
+from edgepack_runtime.bundle.manifest import Variant
 
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort  # noqa: TID253 (only imported when a bundle needs it)
 
-from edgepack_runtime import kept, placement
+from edgepack_runtime.bundle.manifest import Variant
+from edgepack_runtime.engines import _kept as kept
+from edgepack_runtime.engines import _placement as placement
+from edgepack_runtime.engines._onnx_graph import check_alone
 from edgepack_runtime.errors import DeviceError, TrustError
-from edgepack_runtime.manifest import Variant
-from edgepack_runtime.onnx_graph import check_alone
 
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
+from edgepack_runtime.bundle.manifest import CHUNK
 from edgepack_runtime.errors import LinkError
-from edgepack_runtime.manifest import CHUNK
 
 Buffer = bytes | memoryview
 

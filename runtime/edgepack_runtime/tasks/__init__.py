@@ -11,9 +11,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from edgepack_runtime import manifest
+from edgepack_runtime.bundle import manifest
 from edgepack_runtime.errors import TrustError
-from edgepack_runtime.text import TextEncoder, Tokens
+from edgepack_runtime.inputs.text import TextEncoder, Tokens
 
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array

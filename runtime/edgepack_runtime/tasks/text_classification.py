@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edgepack_runtime.calls import Cutting
 from edgepack_runtime.errors import InputError
+from edgepack_runtime.inputs.text import TextEncoder, Tokens
+from edgepack_runtime.model.calls import Cutting
 from edgepack_runtime.numeric import sigmoid, softmax
 from edgepack_runtime.tasks import Call
-from edgepack_runtime.text import TextEncoder, Tokens
 
 _LEFT_OUT: Any = object()  # None and any number say something
 

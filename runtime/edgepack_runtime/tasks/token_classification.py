@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime.errors import InputError
+from edgepack_runtime.inputs.text import TextEncoder, Tokens
 from edgepack_runtime.numeric import softmax
 from edgepack_runtime.tasks import Call
-from edgepack_runtime.text import TextEncoder, Tokens
 
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array

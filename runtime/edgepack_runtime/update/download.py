@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+from edgepack_runtime.bundle.manifest import CHUNK, is_digest
 from edgepack_runtime.errors import EdgepackError, LinkError, TrustError
-from edgepack_runtime.manifest import CHUNK, is_digest
-from edgepack_runtime.store import Store
 from edgepack_runtime.store.blobs import PARTS
 from edgepack_runtime.store.chunks import WrongBytesError
 from edgepack_runtime.store.layout import BLOBS
 from edgepack_runtime.store.storage import Ranges
+from edgepack_runtime.store.store import Store
 from edgepack_runtime.update.delta import decode
 from edgepack_runtime.update.source import MissingError, Source, without
 from edgepack_runtime.update.trust import Delta

@@ -1,0 +1,358 @@
+"""The build, on one page: model in, one bundle per target out.
+
+    fetch → [adapt → fine-tune → trim vocabulary → prune → distil] → describe → texts → export
+    → optimise and quantize → golden → compare → gate → pack → measure
+
+Every stage is looked up in the stage cache first.  So a build that was interrupted goes
+on where it was, and two targets share every stage up to where they differ.  Stages that do
+not wait for each other run side by side (`workers.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from edgepack.build import gate
+from edgepack.stages import progress
+from edgepack.build import stage_table
+from edgepack.build import sbom
+from edgepack.model.opened import are_generated
+from edgepack.model.opened import read_task
+from edgepack.stages.cache import StageCache
+from edgepack.stages.cache import sweep
+from edgepack.stages.cache import work_folder
+from edgepack.compress.record import read_record
+from edgepack.export import find
+from edgepack.model.fetch import fetch
+from edgepack.judge.golden import read_assessment
+from edgepack.build.lint import lint
+from edgepack.build.measure import measure
+from edgepack.bundle.pack import Content
+from edgepack.bundle.pack import refuse_foreign
+from edgepack.bundle.pack import replace_bundle
+from edgepack.bundle.pack import write_bundle
+from edgepack.build.plan import Plan
+from edgepack.build.plan import VariantPlan
+from edgepack.build.plan import make_plan
+from edgepack.build.preflight import left_out
+from edgepack.build.preflight import refuse
+from edgepack.judge.sensitivity import read_ranking
+from edgepack.recipe.recipe import Recipe
+from edgepack.recipe.target import Target
+from edgepack.stages.workers import Folders
+from edgepack.stages.workers import Workers
+from edgepack.stages.workers import fitting_jobs
+from edgepack_runtime.bundle.bundle import Bundle
+from edgepack_runtime.errors import BudgetError, EdgepackError, InputError
+from edgepack_runtime.bundle.manifest import FORMAT
+from edgepack_runtime.bundle.manifest import Manifest
+from edgepack_runtime.bundle.manifest import Task
+from edgepack_runtime.bundle.manifest import Tolerance
+from edgepack_runtime.bundle.manifest import Variant
+from edgepack_runtime.paths import cache_folder, write_whole
+
+_logger = logging.getLogger(__name__)
+Latencies = dict[str, dict[str, float]]
+_LIKENESS = ("agreement", "cosine", "least_cosine")  # to the float model
+# What loading takes at the least: the weights twice, while an engine packs them, and the engine.
+_COPIES = 2
+_ENGINE_BYTES = 40 << 20
+
+
+@dataclass(frozen=True)
+class Built:
+    """A bundle that stands on disk.
+
+    latency_ms: {variant: {"tokens×rows": ms}} for what this host can run, with the float
+        model as `float32`; empty if it can run none.
+    stages: the staged table as JSON values (`staged.Row`), empty for a plain conversion.
+    """
+
+    path: Path
+    bundle: Bundle
+    baseline_bytes: int
+    latency_ms: Latencies
+    stages: list[dict[str, Any]]
+
+
+def plans(
+    recipe: Recipe,
+    targets: Sequence[Target],
+    *,
+    offline: bool = False,
+    kits: Mapping[str, Mapping[str, str]] | None = None,
+) -> list[Plan]:
+    """Find the model and plan a bundle for each target; `kits`: wheels by target, see `kit.py`.
+
+    The data is examined here: what is wrong with it is an error, what misleads is logged.
+    """
+    model = fetch(recipe, offline=offline)
+    refuse(recipe, model)
+    wanted = [make_plan(recipe, model, t, kit=(kits or {}).get(t.name)) for t in targets]
+    planned = [plan.without(left_out(model, (v.spec for v in plan.variants))) for plan in wanted]
+    for line in lint(recipe, model):
+        _logger.warning("%s", line)
+    return planned
+
+
+def build(
+    planned: Sequence[Plan],
+    out: Path,
+    view: progress.View,
+    *,
+    jobs: int = 0,
+    strict: bool = False,
+) -> list[Built]:
+    """Make the bundles of all plans in the folder `out`.
+
+    A variant that cannot be made is left out, and the bundle says why.
+
+    Args:
+        planned: what to build.
+        out: the folder for the bundles.
+        view: shows the stages as they run.
+        jobs: how many stages may run at a time; 0 for what pays and fits in memory.
+        strict: a variant that cannot be made is an error.
+
+    Raises:
+        BudgetError: a bundle broke its budget, and repair did not help.
+        EdgepackError: of the family that says what to do.  If a stage failed or a budget is
+            broken, `out` holds what it held; if writing failed, every bundle in it is whole,
+            the old one or the new.
+
+    """
+    _check_writable(out)
+    for plan in planned:
+        refuse_foreign(bundle_path(plan, out))
+    cache = StageCache()
+    sweep(cache.root)
+    sweep(out, "edgepack")  # nothing else of the user's folder
+    jobs = jobs or max((fitting_jobs(plan.model.source.path) for plan in planned), default=1)
+    with Workers(cache, view, jobs) as workers:
+        made = [_gated(plan, workers, strict=strict) for plan in planned]
+    for line in dict.fromkeys(line for item in made for line in _remarks(*item)):
+        _logger.warning("%s", line)
+    with work_folder(out) as work:  # where no bundle looks finished
+        built = [
+            _unchanged(plan, folders, bundle_path(plan, out))
+            or _candidate(plan, folders, work, view)
+            for plan, folders in made
+        ]
+        return [_publish(item, out) for item in built]
+
+
+def _gated(plan: Plan, workers: Workers, *, strict: bool) -> tuple[Plan, Folders]:
+    """Run the stages; while a variant lost too much, free its most sensitive layers and repeat.
+
+    Where that does not help, a variant beyond the budget ends the build, and one that merely
+    answers unlike the float model is left out.
+    """
+    folders: Folders = {}
+    plan = _made(plan, workers, folders, strict=strict)
+    while True:
+        lost, unlike = gate.lost(plan, folders), gate.unlike(plan, folders)
+        if not lost and not unlike:
+            return plan, folders
+        if kept := _repair(plan, workers, folders, {**unlike, **lost}):
+            repaired = make_plan(plan.recipe, plan.model, plan.target, kept=kept, kit=plan.kit)
+            plan = _made(repaired.without(plan.left_out), workers, folders, strict=strict)
+        elif lost:
+            manifest = _manifest(plan, folders, _content(plan, folders))
+            table = stage_table.measure_forms(plan, folders, manifest)
+            _refuse(plan, gate.lost_message(plan, folders, lost), table)
+        else:
+            reasons = {name: gate.unlike_message(like) for name, like in unlike.items()}
+            plan = _without(plan, reasons, strict=strict)
+
+
+def _made(plan: Plan, workers: Workers, folders: Folders, *, strict: bool) -> Plan:
+    """Run the stages of a plan; return it without the variants that cannot be made."""
+    if strict and plan.left_out:
+        _without(plan, plan.left_out, strict=True)
+    optional = () if strict else plan.optional()
+    log = _log(plan, workers.cache)
+    failures = workers.run(plan.stages(), folders, log, optional=optional)
+    reasons: dict[str, str] = {}
+    for variant in plan.variants:
+        for stage in variant.stages():
+            if (failure := failures.get(stage.key)) is not None:
+                reasons.setdefault(variant.spec.name, getattr(failure, "reason", str(failure)))
+    return plan.without(reasons) if reasons else plan
+
+
+def _remarks(plan: Plan, folders: Folders) -> Iterator[str]:
+    """Yield what deserves a word of the trainings: too short, worse than a linear probe."""
+    for stage in plan.stages():
+        record = read_record(folders[stage.key]) if stage.resumes else None
+        for remark in (record or {}).get("remarks", ()):
+            yield f"{stage.label}: {remark}"
+
+
+def _without(plan: Plan, reasons: Mapping[str, str], *, strict: bool) -> Plan:
+    """Leave variants out of a plan; an `InputError` if that was forbidden."""
+    if strict:
+        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise InputError(f"{plan.target.name}: {told}; leave it out with --variant")
+    return plan.without(reasons)
+
+
+def _repair(
+    plan: Plan, workers: Workers, folders: Folders, drops: Mapping[str, float]
+) -> dict[str, tuple[str, ...]]:
+    """Return the layers that variants should have in float next; empty if nothing can help."""
+    if not gate.repairable(plan, folders):
+        return {}
+    ranking = list(plan.ranking())
+    optional = {stage.key for stage in ranking}
+    if workers.run(ranking, folders, _log(plan, workers.cache), optional=optional):
+        return {}
+    return gate.next_repair(plan, read_ranking(folders[plan.sensitivity.key]), drops)
+
+
+def _refuse(plan: Plan, message: str, table: list[dict[str, Any]]) -> NoReturn:
+    """Raise a `BudgetError`; the table by stage is kept where it outlives the build."""
+    path = cache_folder() / "reports" / f"{plan.model.name}-{plan.target.name}.json"
+    write_whole(path, json.dumps(table, indent=1).encode())
+    raise BudgetError(f"budget broken: {message}; report: {path}")
+
+
+def _check_costs(
+    plan: Plan, bundle: Bundle, latency: Latencies, table: list[dict[str, Any]]
+) -> None:
+    if message := gate.costs_message(plan.recipe.budget, bundle, latency):
+        _refuse(plan, message, table)
+
+
+def _candidate(plan: Plan, folders: Folders, out: Path, view: progress.View) -> Built:
+    """Pack a bundle in `out`, measure it, and hold it to its budget."""
+    content = _content(plan, folders)
+    manifest = _manifest(plan, folders, content)
+    content = Content({**content.files, **sbom.documents(plan, manifest)})
+    manifest = replace(manifest, files=content.entries())
+    path = bundle_path(plan, out)
+    with view.stage(f"pack {plan.target.name}", cached=False):
+        table = stage_table.measure_forms(plan, folders, manifest) if plan.staged else []
+        write_bundle(manifest, content, path, layout=plan.recipe.layout, report=table)
+    bundle = Bundle.open(path)
+    with view.stage(f"measure {plan.target.name}", cached=False):
+        latency = measure(bundle, folders[plan.export.key], folders[plan.tokenizer.key])
+        _check_costs(plan, bundle, latency, table)
+    return Built(path, bundle, _baseline(plan, folders), latency, table)
+
+
+def _unchanged(plan: Plan, folders: Folders, path: Path) -> Built | None:
+    """Return the bundle at `path` if it is this plan's and whole."""
+    try:
+        found = Bundle.open(path)
+        found.verify()
+    except EdgepackError:
+        return None
+    if found.manifest.provenance.get("plan") != plan.key:
+        return None
+    latency = measure(found, folders[plan.export.key], folders[plan.tokenizer.key])
+    _check_costs(plan, found, latency, found.report)
+    return Built(path, found, _baseline(plan, folders), latency, found.report)
+
+
+def _publish(built: Built, out: Path) -> Built:
+    path = out / built.path.name
+    if path != built.path:
+        replace_bundle(built.path, path)
+    return replace(built, path=path, bundle=Bundle.open(path))
+
+
+def _baseline(plan: Plan, folders: Folders) -> int:
+    return sum(path.stat().st_size for path in folders[plan.export.key].glob("model.onnx"))
+
+
+def _log(plan: Plan, cache: StageCache) -> Path:
+    return cache.root.parent / "logs" / f"{plan.key[:16]}.log"
+
+
+def bundle_path(plan: Plan, out: Path) -> Path:
+    """Return where a plan's bundle is written."""
+    suffix = ".epk" if plan.recipe.layout == "epk" else ""
+    return out / f"{plan.model.name}-{plan.target.name}{suffix}"
+
+
+def _content(plan: Plan, folders: Folders) -> Content:
+    tokenizer = folders[plan.tokenizer.key]
+    files = {name: tokenizer / name for name in ("tokenizer.json", "config.json")}
+    files["golden.json"] = folders[plan.golden.key] / "golden.json"
+    for variant in plan.variants:
+        for name in find(variant.spec.engine).FILES:
+            files[f"{variant.spec.name}/{name}"] = folders[variant.make.key] / name
+        for name in ("config.json", "tokenizer.json"):  # so that Optimum opens a variant as it is
+            files[f"{variant.spec.name}/{name}"] = tokenizer / name
+    return Content(files)
+
+
+def _manifest(plan: Plan, folders: Folders, content: Content) -> Manifest:
+    task = read_task(folders[plan.tokenizer.key])
+    kept = {variant.spec.name: list(variant.kept) for variant in plan.variants if variant.kept}
+    return Manifest(
+        format=FORMAT,
+        name=plan.model.name,
+        version=plan.recipe.version,
+        release=plan.recipe.release,
+        target=plan.target.name,
+        arch=plan.target.arch,
+        task=task,
+        variants=tuple(_variant(v, folders, task) for v in plan.variants),
+        files=content.entries(),
+        golden="golden.json",
+        requires=plan.target.requires,
+        kit=plan.kit,
+        provenance={
+            "model": plan.model.source.key,
+            "plan": plan.key,
+            "compared_on": "generated" if are_generated(folders[plan.texts.key]) else "given",
+            **({"left_in_float": kept} if kept else {}),
+            **({"left_out": dict(plan.left_out)} if plan.left_out else {}),
+        },
+    )
+
+
+def _variant(variant: VariantPlan, folders: Folders, task: Task) -> Variant:
+    spec, exporter = variant.spec, find(variant.spec.engine)
+    found = read_assessment(folders[variant.assess.key])
+    quality = gate.figures(variant, folders)
+    made = folders[variant.make.key]
+    options = exporter.device_options(made, task.text.max_length, spec.provider)
+    weights = sum((made / name).stat().st_size for name in exporter.FILES)
+    least = (_COPIES * weights + _ENGINE_BYTES) >> 20
+    return Variant(
+        name=spec.name,
+        engine=spec.engine,
+        provider=spec.provider,
+        precision=spec.precision,
+        scheme=spec.scheme,
+        files=tuple(f"{spec.name}/{name}" for name in exporter.FILES),
+        requires=replace(spec.requires, memory_mb=max(spec.requires.memory_mb, least)),
+        tolerance=Tolerance(found["tolerance_cosine"], found["tolerance_agreement"]),
+        options=_merged(options, spec.options),
+        measured={**{name: found[name] for name in _LIKENESS}, **quality},
+    )
+
+
+def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Join options, tables inside them too; the target's win."""
+    tables = {key: {**value, **theirs[key]} for key, value in ours.items()
+              if isinstance(value, dict) and key in theirs}  # fmt: skip
+    return {**ours, **theirs, **tables}
+
+
+def _check_writable(out: Path) -> None:
+    """Fail before the work, not after it."""
+    probe = out / ".edgepack-write-test"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as exc:
+        raise InputError(f"cannot write to {out}: {exc.strerror}; choose another with -o") from exc

@@ -1,0 +1,138 @@
+"""The torch half of a plan: the stages from the model as it came to the one that is exported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgepack.stages.cache import Source
+from edgepack.stages.cache import Stage
+from edgepack.stages.cache import file_source
+from edgepack.compress import adapt
+from edgepack.compress import augment
+from edgepack.compress import checks
+from edgepack.compress import distill
+from edgepack.compress import finetune
+from edgepack.recipe import presets
+from edgepack.compress import prune
+from edgepack.compress import teach
+from edgepack.compress import vocabulary
+from edgepack.model.fetch import ModelInfo
+from edgepack.recipe.recipe import Recipe
+from edgepack_runtime.errors import InputError
+
+Needed = Stage | Source
+
+
+@dataclass(frozen=True)
+class Form:
+    """The model after one step, as a folder that transformers loads."""
+
+    name: str
+    model: Needed
+
+
+def make_forms(recipe: Recipe, info: ModelInfo, data: Mapping[str, Needed]) -> tuple[Form, ...]:
+    """Return the forms of the model in order; the first is what quality is compared with.
+
+    A fine-tuning or an adapter makes the teacher: what came before has no quality to keep.
+
+    Raises:
+        InputError: what a stage would refuse after an hour of training.
+
+    """
+    columns = recipe.data.columns
+    config = _config(info)
+    steps = presets.expand(recipe.compression, config, columns)
+    checks.check_sizes(steps, config)
+    checks.check_data(steps, info.task, config, data, columns)
+    recipe = replace(recipe, compression=steps)
+    training = _training(data)
+    teacher = _teacher(recipe, info, data)
+    forms = [Form("teacher", teacher)]
+    if steps.vocabulary:
+        settings = replace(steps.vocabulary, task=info.task)
+        forms.append(Form("trimmed", Stage("trim vocabulary", vocabulary.trim, settings,
+                          {"model": teacher, **training}, vocabulary.TOOLS)))  # fmt: skip
+    if steps.prune:
+        pruning = replace(steps.prune, task=info.task)
+        forms.append(Form("pruned", Stage("prune", prune.prune, pruning,
+                          {"model": forms[-1].model, **training}, prune.TOOLS)))  # fmt: skip
+    if steps.distill:
+        student = _student(recipe, info, steps.distill, (teacher, forms[-1].model), data)
+        forms.append(Form("distilled", student))
+    return tuple(forms)
+
+
+def _config(info: ModelInfo) -> dict[str, Any]:
+    folder = (info.base or info.source).path
+    found: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    return found
+
+
+def _teacher(recipe: Recipe, info: ModelInfo, data: Mapping[str, Needed]) -> Needed:
+    model: Needed = info.source
+    if info.base is not None:
+        model = Stage("merge adapter", adapt.adapt, adapt.Settings(info.task),
+                       {"base": info.base, "adapter": info.source}, adapt.TOOLS)  # fmt: skip
+    if recipe.compression.finetune:
+        if not info.task.endswith("classification"):
+            raise InputError(
+                f"finetune: the task is {info.task}; it is for text- and token-classification. "
+                "Set model.task"
+            )
+        settings = replace(recipe.compression.finetune, task=info.task)
+        model = Stage("fine-tune", finetune.finetune, settings,
+                       {"model": model, "data": data["data"]}, finetune.TOOLS,
+                       resumes=True)  # fmt: skip
+    return model
+
+
+def _student(
+    recipe: Recipe,
+    info: ModelInfo,
+    wanted: distill.Settings,
+    models: tuple[Needed, Needed],
+    data: Mapping[str, Needed],
+) -> Stage:
+    """Return the stage that distils; `models` are the teacher and what the student starts from."""
+    teacher, start = models
+    settings = replace(wanted, task=info.task)
+    more = augment.Settings(info.task, recipe.compression.augment, recipe.data.columns)
+    training = _training(data)
+    rows = Stage("collect training texts", augment.augment, more, training, augment.TOOLS)
+    taught = teach.Settings(info.task, settings.max_length, settings.transfer)
+    lesson = Stage("ask the teacher", teach.teach, taught,
+                    {"teacher": teacher, "rows": rows}, teach.TOOLS)  # fmt: skip
+    inputs: dict[str, Needed] = {"model": start, "rows": rows, "lesson": lesson}
+    return Stage("distil", distill.distill, settings, inputs, distill.TOOLS, resumes=True)
+
+
+def _training(data: Mapping[str, Needed]) -> dict[str, Needed]:
+    return {name: source for name, source in data.items() if name != "evaluation"}
+
+
+def data_sources(recipe: Recipe) -> dict[str, Needed]:
+    """Return the recipe's data files as sources: `data`, `unlabelled`, `evaluation`.
+
+    Raises:
+        InputError: a file is missing.
+
+    """
+    names = {"data": "train", "unlabelled": "unlabelled", "evaluation": "evaluation"}
+    found: dict[str, Needed] = {}
+    for role, key in names.items():
+        value = getattr(recipe.data, key)
+        if not value:
+            continue
+        path = Path(value)
+        if value.startswith("datasets:"):
+            found[role] = Source(path, value)
+        elif path.is_file():
+            found[role] = file_source(path)
+        else:
+            raise InputError(f"data.{key}: no file at {path}")
+    return found

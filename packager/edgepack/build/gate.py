@@ -1,0 +1,217 @@
+"""The gate: a bundle that broke its budget is not published.
+
+Quality is that of each variant on the evaluation data, through the runtime, against the
+teacher.  A variant that lost too much is repaired before the build is refused: its most
+sensitive layers stay in float, twice as many with every attempt.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgepack.data.rows import Columns
+from edgepack.data.rows import read_examples
+from edgepack.tasks.evaluate import TORCH_BATCH
+from edgepack.tasks.evaluate import Quality
+from edgepack.tasks.evaluate import evaluate
+from edgepack.export import open_as_device
+from edgepack.judge.golden import read_assessment
+from edgepack.recipe.recipe import Budget
+from edgepack.model.torch_model import open_torch
+from edgepack_runtime.bundle.bundle import Bundle
+from edgepack_runtime.bundle.manifest import canonical_json
+from edgepack_runtime.tune.memory import peak_memory
+
+if TYPE_CHECKING:
+    from edgepack.stages.cache import Stage
+    from edgepack.build.plan import Plan
+    from edgepack.build.plan import VariantPlan
+
+TOOLS = ("edgepack", "torch", "transformers", "onnxruntime", "openvino", "scikit-learn", "seqeval")
+CELL = "16×1"  # what budget.latency_ms means: tokens × rows, as in `latency.CELLS`
+LEAST_LIKENESS = 0.8  # agreement with the float model below which a variant is left out
+_HALF = 2  # repair frees at most one layer in so many
+_DIGITS = 6
+_ROUNDING = 1e-6
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TorchSettings:
+    """How to open a torch form and read the evaluation data."""
+
+    task: str
+    columns: Columns = Columns()
+    max_length: int = 0
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """engine and precision: of the variant; columns: of the evaluation data."""
+
+    engine: str
+    precision: str
+    columns: Columns = Columns()
+
+
+def judge_torch(settings: TorchSettings, inputs: Mapping[str, Path], out: Path) -> None:
+    """Write `quality.json` of a torch form on the evaluation data."""
+    model = open_torch(inputs["model"], settings.task, settings.max_length)
+    examples = read_examples(str(inputs["evaluation"]), settings.task, settings.columns)
+    _write(evaluate(model, examples, batch_size=TORCH_BATCH), out)
+
+
+def judge(settings: JudgeSettings, inputs: Mapping[str, Path], out: Path) -> None:
+    """Write `quality.json` of a variant on the evaluation data, text by text as on a device."""
+    variant = inputs["variant"]
+    model = open_as_device(inputs["tokenizer"], variant, settings.engine, settings.precision)
+    examples = read_examples(str(inputs["evaluation"]), model.task.name, settings.columns)
+    _write(evaluate(model, examples), out)
+
+
+def _write(quality: Quality, out: Path) -> None:
+    figures = {name: round(value, _DIGITS) for name, value in quality.figures.items()}
+    value = {"main": quality.main, "figures": figures, "rows": quality.rows}
+    (out / "quality.json").write_bytes(canonical_json(value))
+
+
+def lost(plan: Plan, folders: Mapping[str, Path]) -> dict[str, float]:
+    """Return {variant: points below the teacher} of the variants beyond the budget."""
+    limit = plan.recipe.budget.quality_drop
+    if limit is None or not plan.qualities:
+        return {}
+    base = quality_of(plan.qualities[plan.forms[0].name], folders)
+    drops = {}
+    for variant in plan.variants:
+        found = quality_of(variant.quality, folders)
+        if base and found and (base.value - found.value) * 100 > limit + _ROUNDING:
+            drops[variant.spec.name] = (base.value - found.value) * 100
+    return drops
+
+
+def unlike(plan: Plan, folders: Mapping[str, Path]) -> dict[str, float]:
+    """Return {variant: share of the float model's answers} of those that are too far from it.
+
+    Evaluation data says it best; without them it is the agreement on the texts to compare with.
+    """
+    final = quality_of(plan.qualities.get(plan.forms[-1].name), folders)
+    found = {}
+    for variant in plan.variants:
+        quality = quality_of(variant.quality, folders)
+        like = read_assessment(folders[variant.assess.key])["agreement"]
+        if final and quality:
+            like = max(like, 1.0 - (final.value - quality.value))
+        if like < LEAST_LIKENESS:
+            found[variant.spec.name] = like
+    return found
+
+
+def unlike_message(likeness: float) -> str:
+    """Say why a variant is left out."""
+    return (
+        f"agrees with the float model in {likeness:.1%} of its answers only (least "
+        f"{LEAST_LIKENESS:.0%})"
+    )
+
+
+def repairable(plan: Plan, folders: Mapping[str, Path]) -> bool:
+    """Tell whether int8 is to blame: the float model that was quantized is within the budget."""
+    first, last = (quality_of(plan.qualities.get(form.name), folders) for form in
+                   (plan.forms[0], plan.forms[-1]))  # fmt: skip
+    limit = plan.recipe.budget.quality_drop
+    if limit is None or first is None or last is None:
+        return True
+    return (first.value - last.value) * 100 <= limit + _ROUNDING
+
+
+def next_repair(
+    plan: Plan, ranking: Sequence[str], drops: Mapping[str, float]
+) -> dict[str, tuple[str, ...]]:
+    """Return the layers to keep in float for each variant; those that need none as they are.
+
+    Empty when nothing more can be freed: only int8 variants can, and at most half the layers.
+    """
+    kept = {v.spec.name: v.kept for v in plan.variants if v.kept}
+    changed = False
+    for variant in plan.variants:
+        name, count = variant.spec.name, max(1, 2 * len(variant.kept))
+        if name in drops and variant.spec.precision == "int8" and count <= len(ranking) // _HALF:
+            kept[name] = tuple(ranking[:count])
+            changed = True
+    return kept if changed else {}
+
+
+def lost_message(plan: Plan, folders: Mapping[str, Path], drops: Mapping[str, float]) -> str:
+    """Say how the worst variant broke the budget of quality, and the remedy."""
+    name, drop = max(drops.items(), key=lambda item: item[1])
+    variant = next(v for v in plan.variants if v.spec.name == name)
+    quality = quality_of(variant.quality, folders)
+    assert quality  # noqa: S101 (else nothing was lost)
+    scheme = f"{variant.spec.precision} {variant.spec.scheme}".removesuffix(" none")
+    tried = f", {len(variant.kept)} layers left in float" if variant.kept else ""
+    if not repairable(plan, folders):
+        tried = f"; the {plan.forms[-1].name} model lost it before quantization"
+    return (
+        f"quality.{quality.main} fell {drop:.1f} points "
+        f"(limit {plan.recipe.budget.quality_drop:g}) on {quality.rows} rows; "
+        f"{scheme}, variant {name} for {plan.target.name}{tried}. Train longer or keep more of "
+        "the model, leave the variant out (build.variants), or raise budget.quality_drop"
+    )
+
+
+def figures(variant: VariantPlan, folders: Mapping[str, Path]) -> dict[str, float]:
+    """Return the figures of a variant, none if there was no evaluation data."""
+    found = quality_of(variant.quality, folders)
+    return dict(found.figures) if found else {}
+
+
+def quality_of(stage: Stage | None, folders: Mapping[str, Path]) -> Quality | None:
+    """Return what a judging stage found; None for no stage."""
+    if stage is None:
+        return None
+    return Quality(**json.loads((folders[stage.key] / "quality.json").read_text()))
+
+
+def costs_message(
+    budget: Budget, bundle: Bundle, latency: Mapping[str, Mapping[str, float]]
+) -> str:
+    """Say if a bundle is too large, too slow here, or takes too much memory; else nothing.
+
+    Args:
+        budget: the limits.
+        bundle: not yet published.
+        latency: `measure`'s figures of what runs on this host, empty if nothing does.
+
+    """
+    sizes = {file.sha256: file.size for file in bundle.manifest.files}
+    found = {"bundle_mb": sum(sizes.values()) / 1e6}
+    cells = [latency.get(variant.name, {}) for variant in bundle.manifest.variants]
+    if here := [times[CELL] for times in cells if CELL in times]:
+        found["latency_ms"] = min(here)
+    if any(cells) and budget.memory_mb is not None:
+        found["memory_mb"] = peak_memory(bundle.path)
+    limits = asdict(budget)
+    for name in sorted(set(_REMEDIES) - set(found)):
+        if limits[name] is not None:
+            _log.warning("budget.%s is not checked: this host cannot measure %s", name,
+                         bundle.path.name)  # fmt: skip
+    for name, value in found.items():
+        limit = limits[name]
+        if limit is not None and value > limit:
+            return (
+                f"{name} is {value:.2f} (limit {limit:g}), bundle {bundle.path.name}. "
+                f"{_REMEDIES[name]}, or raise budget.{name}"
+            )
+    return ""
+
+
+_REMEDIES = {
+    "bundle_mb": "Trim the vocabulary, prune or distil further, or name fewer build.variants",
+    "latency_ms": "Prune or distil further",
+    "memory_mb": "Trim the vocabulary, prune or distil further",
+}

@@ -1,0 +1,48 @@
+"""Measure a bundle's variants on the build host, beside the float model they came from."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from edgepack.model.opened import open_model
+from edgepack_runtime.tune import latency
+from edgepack_runtime.device import measured
+from edgepack_runtime.bundle.bundle import Bundle
+from edgepack_runtime.device.facts import probe
+from edgepack_runtime.errors import DeviceError
+from edgepack_runtime.model.model import open_variant
+from edgepack_runtime.model.model import rank
+from edgepack_runtime.model.selftest import read_golden
+from edgepack_runtime.model.selftest import selftest
+
+BASELINE = "float32"
+_log = logging.getLogger(__name__)
+_SECONDS = 0.15  # a model and cell; a device that wants it finer runs `edgepack-runtime tune`
+
+
+def measure(bundle: Bundle, export: Path, tokenizer: Path) -> dict[str, dict[str, float]]:
+    """Return {variant: {"tokens×rows": ms}} and keep it, so that `load` picks by it here.
+
+    What was measured on this machine before is returned as it was.  Empty if the bundle is
+    for another kind of machine.
+    """
+    device = probe()
+    if known := measured.load(bundle.digest, device).latency_ms:
+        return {name: dict(cells) for name, cells in known.items()}
+    try:
+        fit, _ = rank(bundle, device)
+    except DeviceError:
+        return {}
+    models = {variant.name: open_variant(bundle, variant) for variant, _ in fit}
+    if not models:
+        return {}
+    for model in models.values():
+        selftest(bundle, model)
+    models[BASELINE] = open_model(tokenizer, export, "onnxruntime")
+    found = latency.measure(models, read_golden(bundle).texts, seconds=_SECONDS)
+    try:
+        measured.save(bundle.digest, device, measured.Record(found))
+    except OSError as exc:
+        _log.warning("the measurement is not kept: %s", exc)
+    return found

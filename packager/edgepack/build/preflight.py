@@ -1,0 +1,116 @@
+"""What cannot work is said within seconds, from small files alone, before anything is exported."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgepack.export.known import known_families, why_not_onnx, why_not_openvino
+from edgepack.model.fetch import ModelInfo
+from edgepack.model.fetch import fetch
+from edgepack.model.fetch import read_config
+from edgepack.recipe.recipe import Recipe
+from edgepack.recipe.target import Target
+from edgepack.recipe.target import VariantSpec
+from edgepack_runtime.errors import InputError
+
+_TOKENIZERS = (
+    "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "tokenizer.model",
+    "sentencepiece.bpe.model", "spm.model", "source.spm",
+)  # fmt: skip
+_HEADS = {
+    "text-classification": "ForSequenceClassification",
+    "token-classification": "ForTokenClassification",
+}
+_MOST_HEADER = 100 << 20  # bytes, as safetensors itself has it
+
+
+def refuse(recipe: Recipe, model: ModelInfo) -> None:
+    """Refuse a model of which no bundle can be made.
+
+    Raises:
+        InputError: every reason, with the remedy.
+
+    """
+    if reasons := list(_reasons(recipe, model)):
+        raise InputError(f"{model.source.path.name}: {'; '.join(reasons)}")
+
+
+def left_out(model: ModelInfo, variants: Iterable[VariantSpec]) -> dict[str, str]:
+    """Return {variant: why} of those that no exporter makes for this model."""
+    reason = why_not_openvino(model.model_type, model.task)
+    return {v.name: reason for v in variants if reason and v.engine == "openvino"}
+
+
+def check_model(recipe: Recipe, targets: Sequence[Target], *, offline: bool) -> dict[str, Any]:
+    """Return what would be built of a model, as JSON values.
+
+    `targets` holds for each target {variant: why it cannot be made, empty if it can}.
+
+    Raises:
+        InputError: no bundle can be made of it.
+
+    """
+    model = fetch(recipe, offline=offline)
+    refuse(recipe, model)
+    reasons = {target.name: left_out(model, target.variants) for target in targets}
+    return {
+        "name": model.name,
+        "model_type": model.model_type,
+        "task": model.task,
+        "targets": {
+            target.name: {v.name: reasons[target.name].get(v.name, "") for v in target.variants}
+            for target in targets
+        },
+    }
+
+
+def _reasons(recipe: Recipe, model: ModelInfo) -> Iterator[str]:
+    folder = model.base.path if model.base else model.source.path
+    config = read_config(folder)
+    family = known_families().get(model.model_type)
+    if "auto_map" in config and family is None:
+        yield (
+            "it brings code of its own (auto_map), which edgepack does not run; use a model of an "
+            "architecture that transformers has"
+        )
+        return
+    if reason := why_not_onnx(model.model_type, model.task):
+        yield f"{reason}; docs/families.md lists what builds"
+    files = (model.source.path, folder)
+    if not any((place / name).is_file() for name in _TOKENIZERS for place in files):
+        yield "it holds no tokenizer (tokenizer.json); save the model's tokenizer beside it"
+    elif family and not family.fast and not any((p / "tokenizer.json").is_file() for p in files):
+        yield "its tokenizer has no fast form (tokenizer.json), which the device needs"
+    if model.base is None and recipe.compression.finetune is None:
+        yield from _untrained(model, config)
+    for path in sorted(folder.glob("*.safetensors")):
+        yield from _damaged(path)
+
+
+def _untrained(model: ModelInfo, config: dict[str, Any]) -> Iterator[str]:
+    """Say that a classifier has no trained head: it would answer at random, and look well."""
+    head = _HEADS.get(model.task)
+    names = [str(name) for name in config.get("architectures") or []]
+    if head and names and not any(name.endswith(head) for name in names):
+        yield (
+            f"it has no head that was trained for {model.task} (it is a {', '.join(names)}); "
+            "fine-tune it first ([finetune] in a recipe), or name another --task"
+        )
+
+
+def _damaged(path: Path) -> Iterator[str]:
+    """Say that a safetensors file is not what its header promises."""
+    try:
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header: dict[str, Any] = json.loads(stream.read(min(length, _MOST_HEADER)))
+        ends = [row["data_offsets"][1] for name, row in header.items() if name != "__metadata__"]
+        whole = 8 + length + max(ends, default=0) == path.stat().st_size
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error):
+        whole = False
+    if not whole:
+        yield f"{path.name} is damaged or cut short; download it again"

@@ -1,0 +1,217 @@
+"""What a bundle is made of and how, for people and their tools: CycloneDX and SLSA.
+
+Both documents are JSON inside the bundle, the same bytes for the same plan: no clock, no host.  A
+device reads neither.  CycloneDX's own Python library has no model card, so the document is written
+here and checked against the schema by the tests.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgepack_runtime.bundle.manifest import File
+from edgepack_runtime.bundle.manifest import Manifest
+from edgepack_runtime.bundle.manifest import Variant
+from edgepack_runtime.bundle.manifest import canonical_json
+
+if TYPE_CHECKING:
+    from edgepack.build.plan import Plan
+
+BILL = "sbom.cdx.json"
+PROVENANCE = "provenance.intoto.json"
+LICENCE = "LICENSE"
+_MOST_LICENCE = 1 << 20
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING")
+_CARD_LICENCE = re.compile(r"^license:\s*([\w.+-]+)\s*$", re.MULTILINE)
+
+
+def documents(plan: Plan, manifest: Manifest) -> dict[str, bytes]:
+    """Return {name: content} of what is added to a bundle's files.
+
+    Args:
+        plan: what was built.
+        manifest: of the bundle, its files without these documents.
+
+    """
+    found = {
+        BILL: canonical_json(bill(plan, manifest)),
+        PROVENANCE: canonical_json(provenance(plan, manifest)),
+    }
+    if text := _licence_text(plan.model.source.path):
+        found[LICENCE] = text
+    return found
+
+
+def bill(plan: Plan, manifest: Manifest) -> dict[str, Any]:
+    """Return a CycloneDX 1.6 bill of materials with a model card."""
+    name = f"{manifest.name}-{manifest.target}"
+    model: dict[str, Any] = {
+        "type": "machine-learning-model", "bom-ref": name, "name": name,
+        "version": manifest.version, "modelCard": _card(manifest),
+    }  # fmt: skip
+    source = _source(plan)
+    parts = [source, *map(_file, manifest.files), *_wheels(manifest)]
+    tools = [_tool(tool, found) for tool, found in _tools(plan).items()]
+    return {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, plan.key)}",
+        "version": 1,
+        "metadata": {"component": model, "tools": {"components": tools}},
+        "components": parts,
+        "dependencies": [{"ref": name, "dependsOn": [part["bom-ref"] for part in parts]}],
+    }
+
+
+def provenance(plan: Plan, manifest: Manifest) -> dict[str, Any]:
+    """Return an in-toto statement with SLSA 1 provenance of the bundle's files."""
+    source = _source(plan)
+    origin = source.get("purl", f"file:{source['name']}")
+    materials = [
+        *({"uri": origin, "name": name, "digest": {"sha256": digest}}
+          for name, digest in plan.model.files.items()),
+        *({"uri": _purl(name, found)} for name, found in _tools(plan).items()),
+    ]  # fmt: skip
+    stages = [{"label": stage.label, "key": stage.key} for stage in plan.stages()]
+    return {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [
+            {"name": entry.path, "digest": {"sha256": entry.sha256}} for entry in manifest.files
+        ],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": "urn:edgepack:build:1",
+                "externalParameters": {
+                    "name": manifest.name, "version": manifest.version,
+                    "release": manifest.release, "target": manifest.target,
+                    "task": plan.model.task, "variants": [v.name for v in manifest.variants],
+                },
+                "internalParameters": {"plan": plan.key, "stages": stages},
+                "resolvedDependencies": materials,
+            },
+            "runDetails": {
+                "builder": {"id": f"urn:edgepack:packager:{version('edgepack')}"},
+                "metadata": {"invocationId": plan.key},
+            },
+        },
+    }  # fmt: skip
+
+
+def _card(manifest: Manifest) -> dict[str, Any]:
+    task = manifest.task
+    return {
+        "modelParameters": {
+            "task": task.name,
+            "inputs": [{"format": f"text, up to {task.text.max_length} tokens"}],
+            "outputs": [{"format": f"{len(task.labels)} labels" if task.labels else "vectors"}],
+        },
+        "quantitativeAnalysis": {
+            "performanceMetrics": [
+                {"type": name, "value": f"{value:.6f}", "slice": variant.name}
+                for variant in manifest.variants
+                for name, value in _figures(variant).items()
+            ]
+        },
+        "considerations": {
+            "technicalLimitations": [
+                (
+                    "figures are of the build's own data; quantized variants differ from the float "
+                    "model within the tolerance that the bundle's self-test checks"
+                )
+            ]
+        },
+    }
+
+
+def _figures(variant: Variant) -> dict[str, float]:
+    return {k: float(v) for k, v in variant.measured.items() if isinstance(v, (int, float))}
+
+
+def _source(plan: Plan) -> dict[str, Any]:
+    """Describe the model that it was made of, without the paths of this host."""
+    given, digest = plan.recipe.source, plan.model.source.key
+    found: dict[str, Any] = {
+        "type": "machine-learning-model", "bom-ref": f"model:{digest[:16]}",
+        "name": plan.model.name,
+        "components": [
+            {**_hashed(name, found), "bom-ref": f"model:{name}"}
+            for name, found in plan.model.files.items()
+        ],
+    }  # fmt: skip
+    if given.startswith("package:"):
+        package = given.removeprefix("package:").partition("/")[0]
+        found["purl"] = _purl(package.replace("_", "-"), _version(package))
+    elif _HUB_ID.fullmatch(given) and not Path(given).exists():
+        commit = plan.model.commit
+        found["purl"] = f"pkg:huggingface/{given}" + (f"@{commit}" if commit else "")
+    if licence := _card_licence(plan.model.source.path):
+        found["licenses"] = [{"license": {"name": licence}}]
+    return found
+
+
+def _file(entry: File) -> dict[str, Any]:
+    return {**_hashed(entry.path, entry.sha256), "bom-ref": f"file:{entry.path}"}
+
+
+def _hashed(name: str, sha256: str) -> dict[str, Any]:
+    return {"type": "file", "name": name, "hashes": [{"alg": "SHA-256", "content": sha256}]}
+
+
+def _wheels(manifest: Manifest) -> list[dict[str, Any]]:
+    """Describe what a kit carries beside the bundle."""
+    found = []
+    for wheel, digest in sorted(manifest.kit.items()):
+        name, release = wheel.split("-")[:2] if wheel.count("-") > 1 else (wheel, "")
+        found.append({**_tool(name, release), "bom-ref": f"wheel:{wheel}",
+                      "hashes": [{"alg": "SHA-256", "content": digest}]})  # fmt: skip
+    return found
+
+
+def _tool(name: str, release: str) -> dict[str, Any]:
+    return {"type": "library", "bom-ref": f"tool:{name}", "name": name, "version": release,
+            "purl": _purl(name, release)}  # fmt: skip
+
+
+def _purl(name: str, release: str) -> str:
+    normal = re.sub(r"[-_.]+", "-", name).lower()
+    return f"pkg:pypi/{normal}" + (f"@{release}" if release else "")
+
+
+def _tools(plan: Plan) -> Mapping[str, str]:
+    """Return the versions of what made the bundle, by distribution."""
+    names = {tool for stage in plan.stages() for tool in stage.tools}
+    return {name: _version(name) for name in sorted(names)}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _licence_text(folder: Path) -> bytes:
+    """Return the licence that lies beside the model; empty if there is none of sane size."""
+    for name in _LICENCES:
+        path = folder / name
+        if path.is_file() and path.stat().st_size <= _MOST_LICENCE:
+            return path.read_bytes()
+    return b""
+
+
+def _card_licence(folder: Path) -> str:
+    """Return the licence that a model card of the hub names in its front matter."""
+    card = folder / "README.md"
+    try:
+        head = card.read_text(errors="replace").split("---")
+    except OSError:
+        return ""
+    found = _CARD_LICENCE.search(head[1]) if len(head) > 2 and not head[0].strip() else None
+    return found.group(1) if found else ""

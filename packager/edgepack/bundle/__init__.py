@@ -1,0 +1,1 @@
+"""Bundles on the build host: written, signed, compared, carried."""

@@ -1,0 +1,112 @@
+"""An OpenSSF model signature inside a bundle, for people and tools that verify models.
+
+It covers every file, and the manifest by a copy among the files, which `verify` compares.  It says
+who made these and that they are whole; it says nothing of freshness, and a device does not read it:
+releases are trusted by their channel.  The extra `signing` brings the library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from edgepack.bundle.pack import Content, unpack_bundle, write_bundle
+from edgepack_runtime.bundle.bundle import Bundle
+from edgepack_runtime.bundle.manifest import canonical_json, encode
+from edgepack_runtime.errors import InputError, TrustError
+
+NAME = "model.sig"
+MANIFEST = "manifest.json"  # a file of the bundle: the manifest as it was signed
+
+
+def sign(bundle: Bundle, key: Path, out: Path) -> str:
+    """Write a bundle with a signature over its files; return the new digest.
+
+    The signature is made anew each time, so the digest is another one each time: sign what you
+    publish, once.
+
+    Args:
+        bundle: what to sign; a signature that it has is replaced.
+        key: an elliptic curve's private key in PEM (P-256, P-384 or P-521).
+        out: the `.epk` or folder to write; it may be where the bundle is.
+
+    Raises:
+        InputError: the key is none, or the extra is not installed.
+
+    """
+    library = _library()
+    with TemporaryDirectory() as name:
+        folder = Path(name, "files")
+        files = [path for path in unpack_bundle(bundle, folder) if path != NAME]
+        (folder / NAME).unlink(missing_ok=True)
+        (folder / MANIFEST).write_bytes(_signed_manifest(bundle))
+        files = sorted({*files, MANIFEST})
+        made = Path(name, NAME)
+        signing = library.signing.Config()
+        config = _asked(
+            lambda: signing.use_elliptic_key_signer(private_key=key), f"{key} is no key that signs"
+        )
+        config.sign(folder, made)
+        content = Content({**{path: folder / path for path in files}, NAME: made})
+        manifest = replace(bundle.manifest, files=content.entries())
+        layout = "folder" if bundle.path.is_dir() else "epk"
+        return write_bundle(manifest, content, out, layout=layout, report=bundle.report)
+
+
+def verify(bundle: Bundle, public_key: Path) -> None:
+    """Check the signature inside a bundle.
+
+    Raises:
+        TrustError: there is none, or it is not of this key or not of these files.
+        InputError: the key is none, or the extra is not installed.
+
+    """
+    if NAME not in {entry.path for entry in bundle.manifest.files}:
+        raise TrustError(f"{bundle.path} is not signed; edgepack sign does it")
+    library = _library()
+    with TemporaryDirectory() as name:
+        folder, signature = Path(name, "files"), Path(name, NAME)
+        unpack_bundle(bundle, folder)
+        (folder / NAME).replace(signature)
+        reading = library.verifying.Config()
+        config = _asked(
+            lambda: reading.use_elliptic_key_verifier(public_key=public_key),
+            f"{public_key} is no public key",
+        )
+        try:
+            config.verify(folder, signature)
+        except (ValueError, KeyError) as exc:
+            raise TrustError(f"{bundle.path} is not what {public_key} signed: {exc}") from exc
+        manifest = folder / MANIFEST
+        if not manifest.is_file() or manifest.read_bytes() != _signed_manifest(bundle):
+            raise TrustError(
+                f"{bundle.path} is not what {public_key} signed: its manifest is another one, or "
+                "was left out by an older edgepack; edgepack sign signs it again"
+            )
+
+
+def _signed_manifest(bundle: Bundle) -> bytes:
+    """Return what is signed of a manifest: all but the entries that signing adds."""
+    files = tuple(entry for entry in bundle.manifest.files if entry.path not in (NAME, MANIFEST))
+    return canonical_json(encode(replace(bundle.manifest, files=files)))
+
+
+def _library() -> Any:
+    try:
+        import model_signing
+    except ImportError as exc:
+        raise InputError(
+            f"signatures need the extra: pip install 'edgepack[signing]' ({exc})"
+        ) from exc
+    return model_signing
+
+
+def _asked(call: Callable[[], Any], what: str) -> Any:
+    """Turn the library's errors about a key into one of ours."""
+    try:
+        return call()
+    except (OSError, ValueError, TypeError) as exc:
+        raise InputError(f"{what}: {exc}") from exc

@@ -1,0 +1,124 @@
+"""Examples as numbers: tokens with labels, and the loss of each task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgepack.data.formats import PLAIN
+from edgepack.data.rows import Columns, Example, read_examples
+from edgepack.model.describe import positions_of
+from edgepack.tasks.evaluate import labels_of
+from edgepack_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from edgepack.compress.batches import Batch
+
+IGNORED = -100  # the label that torch's cross entropy leaves out
+
+
+def read_training(
+    inputs: Mapping[str, Path], task: str, columns: Columns, *, most: int = 0
+) -> list[Example]:
+    """Read the training rows and the unlabelled ones that a stage was given.
+
+    Args:
+        inputs: `data` and `unlabelled` of a stage, either may be missing.
+        task: as the runtime names it.
+        columns: what they are called.
+        most: keep at most so many rows, evenly taken; 0 for all.
+
+    Raises:
+        InputError: there is neither, or a row is wrong.
+
+    """
+    examples: list[Example] = []
+    if "data" in inputs:
+        examples += read_examples(str(inputs["data"]), task, columns)
+    if "unlabelled" in inputs:
+        path = inputs["unlabelled"]
+        named = columns.text if path.suffix not in PLAIN and not task.startswith("token") else ""
+        plain = replace(columns, text=named, pair="")
+        examples += read_examples(str(path), "text-classification", plain, labelled=False)
+    if not examples:
+        raise InputError("training needs data: set data.train or data.unlabelled in the recipe")
+    step = max(1, -(-len(examples) // most)) if most else 1
+    return examples[::step]
+
+
+def tokenize_all(
+    tokenizer: Any, examples: Sequence[Example], max_length: int
+) -> dict[str, list[list[int]]]:
+    """Tokenize examples together: lists of ids, masks and types; `word_ids` for words.
+
+    Raises:
+        InputError: the tokenizer cannot take texts split into words.
+
+    """
+    cut = {"truncation": True, "max_length": max_length}
+    if any(example.words for example in examples):
+        if not getattr(tokenizer, "add_prefix_space", True):
+            raise InputError(
+                "the model's tokenizer was saved with add_prefix_space false, so it cannot take "
+                "texts split into words as it was trained; save it with add_prefix_space=True"
+            )
+        split = [list(example.words or example.text.split()) for example in examples]
+        found = tokenizer(split, is_split_into_words=True, **cut)
+        words = [[-1 if i is None else i for i in found.word_ids(row)] for row in range(len(split))]
+        return {**found, "word_ids": words}
+    texts = [(e.text, e.pair) if e.pair else e.text for e in examples]
+    return dict(tokenizer(texts, **cut))
+
+
+def label_of(example: Example, row: Mapping[str, Any], config: Any) -> Any:
+    """Return the training label of an example; None if it has none.
+
+    A class number, a list of 0.0 and 1.0, a float, or a class number for each token (the
+    first of a word; `IGNORED` elsewhere).
+    """
+    if example.tags:
+        numbers = [config.label2id[tag] for tag in example.tags]
+        words = row["word_ids"]
+        first = [i >= 0 and (at == 0 or words[at - 1] != i) for at, i in enumerate(words)]
+        return [numbers[i] if new else IGNORED for i, new in zip(words, first, strict=True)]
+    if example.label is None:
+        return None
+    if isinstance(example.label, float):
+        return example.label
+    if isinstance(example.label, tuple):
+        chosen = {config.label2id[name] for name in labels_of(example)}
+        return [float(i in chosen) for i in range(config.num_labels)]
+    return config.label2id[example.label]
+
+
+def max_length_of(model: Any, tokenizer: Any, most: int = 512) -> int:
+    """Return how many tokens a model takes, at most `most`."""
+    return int(min(most, tokenizer.model_max_length, positions_of(model.config) or most))
+
+
+def task_loss(model: Any, batch: Batch) -> Any:
+    """Return the loss whose gradient tells what matters to the model.
+
+    With labels the task's own; without, that of the model's own decisions; for embeddings a
+    fixed random projection of them, since they decide nothing.
+    """
+    import torch
+    from torch.nn import functional
+
+    if batch.labels is not None and hasattr(model.config, "problem_type") and _has_head(model):
+        return model(**batch.inputs, labels=batch.labels).loss
+    output = model(**batch.inputs)[0]
+    if output.shape[-1] == 1 and _has_head(model):
+        return output.square().mean()
+    if _has_head(model):
+        flat = output.reshape(-1, output.shape[-1])
+        return functional.cross_entropy(flat, flat.argmax(dim=-1))
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(output.shape[-1], generator=generator)
+    return ((output @ direction) * batch.inputs["attention_mask"]).abs().mean()
+
+
+def _has_head(model: Any) -> bool:
+    return type(model).__name__.endswith("Classification")

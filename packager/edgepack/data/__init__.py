@@ -1,0 +1,1 @@
+"""What a build reads of data: rows, and the texts that are made of them."""

@@ -1,0 +1,135 @@
+"""Keep the scales of the previous release, so that an update of a light change is small.
+
+The weights of a light fine-tune move by fractions of a quantization step.  With scales of their
+own they are all rounded anew, and a few extremes move every value of a channel; on the scales of
+the release before, most of them stay what they were, and a delta has little to say.  What is kept
+is measured: where it costs likeness to the float model, nothing is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from edgepack.export import open_as_device
+from edgepack.export.traits import copy_traits
+from edgepack.model.opened import read_texts
+from edgepack_runtime.bundle.bundle import Bundle
+from edgepack_runtime.bundle.manifest import canonical_json
+from edgepack_runtime.errors import InputError
+from edgepack_runtime.model.selftest import compare, reference
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Apply = Callable[[Path, Path, Path], int]
+REPORT = "kept.json"
+_SLACK = 0.001  # mean cosine to the float model that keeping may cost
+# A weight is known to half a step on its new scale, and was on its old one: within one step of each
+# other they may be the same value.  A whole step is a change.
+_STEPS = 0.95
+_LOOSE = 1.25  # an old scale may be so much coarser than the new one
+_SEVEN_BITS = 64
+
+
+def names_variant(bundle: Path, name: str) -> bool:
+    """Tell whether a bundle has an int8 variant of a name.
+
+    Raises:
+        InputError: there is no bundle, or it is a folder.
+        TrustError: it is damaged.
+
+    """
+    if bundle.is_dir():
+        raise InputError(f"quantize.previous: {bundle} is a folder; give the .epk of that release")
+    variants = Bundle.open(bundle).manifest.variants
+    return any(v.name == name and v.precision == "int8" for v in variants)
+
+
+def keep_scales(
+    engine: str, variant: str, apply: Apply, inputs: Mapping[str, Path], out: Path
+) -> None:
+    """Requantize what is in `out` on the scales of the previous release, if that is as good.
+
+    Args:
+        engine: of the variant.
+        variant: its name in the previous bundle.
+        apply: reads the old files and the new ones and writes those that keep scales; returns how
+            many tensors it could keep.
+        inputs: `previous` (a bundle), `export`, `tokenizer`, `texts`.
+        out: the folder of the variant; a report is added.
+
+    """
+    with TemporaryDirectory(dir=out) as name:
+        old, new = Path(name, "old"), Path(name, "new")
+        new.mkdir()
+        _spill(Bundle.open(inputs["previous"]), variant, old)
+        tensors = apply(old, out, new)
+        copy_traits(inputs["export"], new)
+        report: dict[str, Any] = {"tensors": tensors}
+        if tensors:
+            wanted = _outputs(inputs, inputs["export"], engine, "float32")
+            fresh, kept = (
+                compare(wanted[0], wanted[1], _outputs(inputs, folder, engine, "int8")[1])
+                for folder in (_alone(out, Path(name, "fresh")), new)
+            )
+            keeps = kept.mean_cosine >= fresh.mean_cosine - _SLACK
+            report["kept"] = keeps
+            report["cosine"] = {"fresh": fresh.mean_cosine, "kept": kept.mean_cosine}
+            if keeps:
+                for path in new.iterdir():
+                    path.replace(out / path.name)
+    (out / REPORT).write_bytes(canonical_json(report))
+
+
+def on_old_scale(
+    weights: NDArray[Any], scale: NDArray[Any], old: NDArray[Any], old_scale: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Express int8 weights on older scales, channel by channel, where those hold them.
+
+    Weights are int8, scales float32 that broadcast over them.  Returned are the weights and their
+    scales; a value that may be what it was, for all that is known of it, stays that.
+
+    """
+    import numpy as np
+
+    value = weights.astype(np.float32) * scale
+    # A form of seven bits stays one.
+    top = _SEVEN_BITS if int(np.abs(weights.astype(np.int16)).max()) <= _SEVEN_BITS else 127
+    spread = (1,) * (value.ndim - scale.ndim) + scale.shape
+    axes = tuple(axis for axis, size in enumerate(spread) if size == 1)
+    largest = np.abs(value).max(axis=axes, keepdims=True).reshape(scale.shape)
+    fits = (old_scale <= _LOOSE * scale) & (largest <= (top + 0.5) * old_scale)
+    kept = np.where(fits, old_scale, scale).astype(np.float32)
+    moved = np.clip(np.rint(value / kept), -top, top)
+    stays = fits & (np.abs(old.astype(np.float32) * kept - value) <= _STEPS * kept)
+    stays &= np.abs(old.astype(np.int16)) <= top
+    return np.where(stays, old, moved).astype(np.int8), kept
+
+
+def _spill(bundle: Bundle, variant: str, folder: Path) -> None:
+    folder.mkdir()
+    found = next((item for item in bundle.manifest.variants if item.name == variant), None)
+    if found is None:
+        raise InputError(f"{bundle.path} has no variant {variant}")
+    for name, content in bundle.files(found).items():
+        (folder / name).write_bytes(content)
+
+
+def _alone(out: Path, folder: Path) -> Path:
+    """Return a folder with the files of `out` alone."""
+    folder.mkdir()
+    for path in out.iterdir():
+        if path.is_file():
+            (folder / path.name).hardlink_to(path)
+    return folder
+
+
+def _outputs(
+    inputs: Mapping[str, Path], folder: Path, engine: str, precision: str
+) -> tuple[Any, list[Any]]:
+    texts = read_texts(inputs["texts"], "evaluation")
+    model = open_as_device(inputs["tokenizer"], folder, engine, precision)
+    return model.task, reference(model.task, model.raw(texts))

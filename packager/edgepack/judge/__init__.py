@@ -1,0 +1,1 @@
+"""Stages that measure a candidate against the float model."""

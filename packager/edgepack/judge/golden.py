@@ -1,0 +1,124 @@
+"""The stages that say what right is: the float model's outputs, and how near a variant comes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgepack.export import open_as_device
+from edgepack.model.opened import are_generated, open_model, read_golden_texts, read_texts
+from edgepack_runtime.bundle.manifest import Task, canonical_json
+from edgepack_runtime.model.selftest import compare, decisions, has_decisions, reference
+
+TOOLS = ("edgepack", "onnxruntime", "openvino", "numpy")
+_DIGITS = 6
+# How much further than on the build host a device may stray: other processors round and
+# order their sums differently (facts: the same int8 file loses up to a point elsewhere).
+_COSINE_MARGIN = 0.02
+_AGREEMENT_MARGIN = 0.15
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """The reference has none: it is the float32 ONNX graph on the CPU."""
+
+
+@dataclass(frozen=True)
+class AssessSettings:
+    """engine: which runs the variant; precision: as in a target file."""
+
+    engine: str
+    precision: str
+
+
+def make_golden(settings: NoSettings, inputs: Mapping[str, Path], out: Path) -> None:  # noqa: ARG001
+    """Write `golden.json` and `reference.npz` from the float model.
+
+    The first holds the golden texts and outputs and goes to the device; the second the
+    outputs for the evaluation texts.
+    """
+    import numpy as np
+
+    model = open_model(inputs["tokenizer"], inputs["export"], "onnxruntime")
+    texts = read_golden_texts(inputs["texts"])
+    outputs = [_plain(output) for output in reference(model.task, model.raw(texts))]
+    (out / "golden.json").write_bytes(canonical_json({"inputs": texts, "outputs": outputs}))
+    wanted = reference(model.task, model.raw(read_texts(inputs["texts"], "evaluation")))
+    np.savez(out / "reference.npz", *wanted)
+
+
+def assess(settings: AssessSettings, inputs: Mapping[str, Path], out: Path) -> None:
+    """Write `assessment.json`: a variant's likeness to the float model, and its tolerance."""
+    import numpy as np
+
+    variant = inputs["variant"]
+    model = open_as_device(inputs["tokenizer"], variant, settings.engine, settings.precision)
+    with np.load(inputs["golden"] / "reference.npz") as stored:
+        wanted = [stored[f"arr_{i}"] for i in range(len(stored.files))]
+    texts = read_texts(inputs["texts"], "evaluation")
+    got = reference(model.task, model.raw(texts))
+    found = compare(model.task, wanted, got)
+    agreement = found.agreement
+    if are_generated(inputs["texts"]) and has_decisions(model.task):
+        agreement = weighted_agreement(model.task, wanted, got)
+    golden = [texts.index(text) for text in read_golden_texts(inputs["texts"])]
+    near = compare(model.task, [wanted[i] for i in golden], [got[i] for i in golden])
+    assessment = {
+        "agreement": round(agreement, _DIGITS),
+        "cosine": round(found.mean_cosine, _DIGITS),
+        "least_cosine": round(found.cosine, _DIGITS),
+        "tolerance_cosine": round(max(-1.0, near.cosine - _COSINE_MARGIN), _DIGITS),
+        "tolerance_agreement": round(max(0.0, near.agreement - _AGREEMENT_MARGIN), _DIGITS),
+    }
+    (out / "assessment.json").write_bytes(canonical_json(assessment))
+
+
+def weighted_agreement(task: Task, wanted: Sequence[Any], got: Sequence[Any]) -> float:
+    """Return the share of equal decisions, each counted by how sure the float model is of it.
+
+    It is sure by the lead in probability of the label that it decides for over the next one.  Of
+    made-up texts it is often not, and what it does not decide, int8 cannot get wrong.
+
+    Args:
+        task: whose rules decide.
+        wanted: the float model's logits, [labels] or [tokens, labels] for each text.
+        got: another model's.
+
+    """
+    import numpy as np
+
+    equal = total = 0.0
+    for a, b in zip(wanted, got, strict=True):
+        decided = decisions(task, a)
+        lead = _lead(a, each=decided.shape == a.shape)
+        same = decided == decisions(task, b) if a.shape == b.shape else np.zeros(1)
+        equal, total = equal + float((lead * same).sum()), total + float(lead.sum())
+    return equal / total if total else 1.0
+
+
+def _lead(logits: Any, *, each: bool) -> Any:
+    """Return how far ahead each decision is, from 0 to 1, of logits [..., labels].
+
+    each: every label is a decision of its own, yes or no.
+    """
+    import numpy as np
+
+    if each:
+        return np.abs(np.tanh(logits / 2))
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    ranked = np.sort(weights / weights.sum(axis=-1, keepdims=True), axis=-1)
+    return ranked[..., -1] - ranked[..., -2]
+
+
+def read_assessment(folder: Path) -> dict[str, float]:
+    """Read what `assess` wrote."""
+    found: dict[str, float] = json.loads((folder / "assessment.json").read_text())
+    return found
+
+
+def _plain(output: Any) -> dict[str, Any]:
+    data = [float(f"{value:.6g}") for value in output.ravel().tolist()]
+    return {"shape": list(output.shape), "data": data}

@@ -1,0 +1,1 @@
+"""The model that came in: fetched, described, opened."""

@@ -1,0 +1,124 @@
+"""The stage that reads what a device must know of a model: its tokenizer, task and labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgepack_runtime.bundle.manifest import Task, Text, canonical_json
+from edgepack_runtime.errors import InputError
+
+TOOLS = ("edgepack", "transformers", "tokenizers")
+_UNLIMITED = 1 << 24
+_POSITIONS_AFTER_PADDING = ("roberta", "camembert", "mpnet", "data2vec-text", "longformer")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """task: the task's name; max_length: tokens, 0 for what the model declares."""
+
+    task: str
+    max_length: int = 0
+
+
+def describe(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
+    """Write `tokenizer.json`, `config.json` and `task.json` (a `manifest.Task`)."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    folder = inputs["model"]
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
+    except (ValueError, KeyError, OSError) as exc:
+        raise InputError(f"{folder}: transformers cannot read this model: {exc}") from exc
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"{folder} has no fast tokenizer, which the device needs; convert it first"
+        )
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    pooling = pooling_of(folder)
+    text = Text(
+        tokenizer="tokenizer.json",
+        max_length=_chosen_length(settings, _max_length(folder, config, tokenizer)),
+        pad_id=_pad_id(tokenizer),
+        pad_type_id=tokenizer.pad_token_type_id,
+        padding_side=tokenizer.padding_side,
+        truncation_side=tokenizer.truncation_side,
+        unk_id=tokenizer.unk_token_id,
+    )
+    task = Task(
+        name=settings.task,
+        text=text,
+        labels=_labels(config) if settings.task.endswith("classification") else (),
+        problem_type=getattr(config, "problem_type", None) or "",
+        pooling=pooling[0],
+        normalize=pooling[1],
+    )
+    (out / "tokenizer.json").write_text(backend.to_str())
+    (out / "config.json").write_bytes((folder / "config.json").read_bytes())
+    (out / "task.json").write_bytes(canonical_json(asdict(task)))
+
+
+def _labels(config: Any) -> tuple[str, ...]:
+    return tuple(str(config.id2label[i]) for i in range(len(config.id2label)))
+
+
+def _pad_id(tokenizer: Any) -> int:
+    for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0):
+        if candidate is not None:
+            return int(candidate)
+    return 0
+
+
+def _chosen_length(settings: Settings, most: int) -> int:
+    least = 8  # room for special tokens and a word
+    if settings.max_length and not least <= settings.max_length <= most:
+        raise InputError(
+            f"max_length must be from {least} to {most} for this model, not {settings.max_length}"
+        )
+    return settings.max_length or most
+
+
+def _max_length(folder: Path, config: Any, tokenizer: Any) -> int:
+    """Take the least of what the sentence model, the tokenizer and the positions allow."""
+    limits = [int(tokenizer.model_max_length)]
+    declared = folder / "sentence_bert_config.json"
+    if declared.exists():
+        limits.append(int(json.loads(declared.read_text()).get("max_seq_length") or _UNLIMITED))
+    limits.append(positions_of(config))
+    usable = [limit for limit in limits if 0 < limit < _UNLIMITED]
+    return min(usable, default=512)
+
+
+def positions_of(config: Any) -> int:
+    """Return how many tokens a model has positions for; 0 if its config does not say."""
+    positions = int(getattr(config, "max_position_embeddings", None) or 0)
+    # RoBERTa and its kin number positions from padding_idx + 1.
+    kin = any(name in config.model_type for name in _POSITIONS_AFTER_PADDING)
+    return positions - (config.pad_token_id + 1 if kin and positions else 0)
+
+
+def pooling_of(folder: Path) -> tuple[str, bool]:
+    """Read sentence-transformers' `modules.json`: the pooling mode, and whether to normalise."""
+    path = folder / "modules.json"
+    if not path.exists():
+        return "", False
+    modules = json.loads(path.read_text())
+    kinds = {module["type"].rpartition(".")[2]: module["path"] for module in modules}
+    unknown = set(kinds) - {"Transformer", "Pooling", "Normalize"}
+    if unknown:
+        raise InputError(f"{path}: module {min(unknown)} is not supported on devices")
+    mode = ""
+    if "Pooling" in kinds:
+        settings = json.loads((folder / kinds["Pooling"] / "config.json").read_text())
+        modes = {"mean_tokens": "mean", "cls_token": "cls", "max_tokens": "max"}
+        chosen = [short for key, short in modes.items() if settings.get(f"pooling_mode_{key}")]
+        if len(chosen) != 1 and settings.get("pooling_mode") not in modes.values():
+            raise InputError(f"{path}: its pooling is none of {', '.join(modes.values())}")
+        mode = chosen[0] if chosen else settings["pooling_mode"]
+    return mode, "Normalize" in kinds

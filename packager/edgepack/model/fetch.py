@@ -1,0 +1,197 @@
+"""Find the model: a hub id, a folder, or `package:NAME/path`; and read what it is."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from edgepack.compress.adapt import ADAPTER_FILE, base_of
+from edgepack.recipe.recipe import TASKS, Recipe
+from edgepack.stages.cache import Source, hash_files, joint_hash
+from edgepack_runtime.errors import EdgepackError, InputError
+
+_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", "*/config.json")
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HEADS = {
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForMaskedLM": "feature-extraction",
+    "ForPreTraining": "feature-extraction",
+    "Model": "feature-extraction",
+}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model as its folder describes it, before anything heavy is imported.
+
+    files: {name: sha256} of what was read; commit: of the hub, empty for a model from elsewhere.
+    """
+
+    source: Source
+    name: str
+    task: str
+    model_type: str
+    base: Source | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    commit: str = ""
+
+
+def fetch(recipe: Recipe, *, offline: bool = False) -> ModelInfo:
+    """Find the model of a recipe and detect its task.
+
+    Raises:
+        InputError: no such model, no weights in it, an unknown or undetectable task, or the
+            hub cannot be reached.
+
+    """
+    folder = find_folder(recipe.source, recipe.revision, offline=offline)
+    base = None
+    if (folder / ADAPTER_FILE).is_file():
+        base = find_folder(base_of(folder), offline=offline)
+    config = read_config(base or folder)
+    if recipe.task and recipe.task not in TASKS:
+        raise InputError(f"unknown task {recipe.task!r}; edgepack has {', '.join(TASKS)}")
+    files = _files(folder)
+    return ModelInfo(
+        source=Source(folder, joint_hash(files)),
+        name=recipe.name or _name(recipe.source),
+        task=recipe.task or (_adapted(folder) if base else _detect(folder, config)),
+        model_type=str(config.get("model_type", "")),
+        base=Source(base, joint_hash(_files(base))) if base else None,
+        files=files,
+        commit=folder.name
+        if folder.parent.name == "snapshots"
+        else "",  # as the hub's cache has it
+    )
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """Hash what a model is read from."""
+    files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
+    if not any(path.suffix in (".safetensors", ".bin") for path in files):
+        raise InputError(f"{folder} holds no weights (model.safetensors or pytorch_model.bin)")
+    return hash_files(folder, files)
+
+
+def _adapted(folder: Path) -> str:
+    """Return the task that an adapter was trained for."""
+    kinds = {"SEQ_CLS": "text-classification", "TOKEN_CLS": "token-classification",
+             "FEATURE_EXTRACTION": "feature-extraction"}  # fmt: skip
+    declared = json.loads((folder / ADAPTER_FILE).read_text()).get("task_type")
+    if declared not in kinds:
+        raise InputError(f"cannot tell the task of adapter {folder.name}; name one with --task")
+    return kinds[declared]
+
+
+def find_folder(source: str, revision: str = "", *, offline: bool = False) -> Path:
+    """Return the folder that a hub id, a path or a `package:` names, fetched if need be.
+
+    Raises:
+        InputError: there is none.
+
+    """
+    if source.startswith("package:"):
+        return _package(source)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if path.exists():
+        raise InputError(f"{source} is a file; give the folder of a Hugging Face model")
+    if source.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(source):
+        raise InputError(f"no model folder at {source}")
+    return _hub(source, revision, offline=offline)
+
+
+def _package(source: str) -> Path:
+    name, _, inside = source.removeprefix("package:").partition("/")
+    spec = find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(f"{source}: no installed package {name!r}; pip install it first")
+    folder = (Path(spec.submodule_search_locations[0]) / inside).resolve()
+    if not folder.is_dir():
+        raise InputError(f"{source}: the package holds no folder {inside!r}")
+    return folder
+
+
+def _hub(name: str, revision: str, *, offline: bool) -> Path:
+    import os
+
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    offline = offline or os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
+    where = f"{name}{f' at {revision}' if revision else ''}"
+    try:
+        found = snapshot_download(
+            name,
+            revision=revision or None,
+            local_files_only=offline,
+            allow_patterns=list(_PATTERNS),
+        )
+    except GatedRepoError as exc:
+        raise InputError(f"{where} is gated; accept its terms and set HF_TOKEN") from exc
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as exc:
+        raise InputError(f"the hub has no model {where}; check the name and revision") from exc
+    except LocalEntryNotFoundError as exc:
+        hint = (
+            "it is not in the local cache, and --offline forbids to fetch it"
+            if offline
+            else "the hub cannot be reached, and it is not in the local cache"
+        )
+        raise InputError(f"model {where}: {hint}. A local folder works without network") from exc
+    except (HfHubHTTPError, OSError) as exc:
+        raise EdgepackError(f"fetching {where} failed: {exc}. Try again; it resumes") from exc
+    return Path(found)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a model's config.json.
+
+    Raises:
+        InputError: there is none, or it is not a JSON object.
+
+    """
+    path = folder / "config.json"
+    try:
+        value = json.loads(path.read_text())
+    except OSError as exc:
+        raise InputError(f"{folder} is no Hugging Face model: it has no config.json") from exc
+    except ValueError as exc:
+        raise InputError(f"{path} is not valid JSON: {exc}") from exc
+    if not isinstance(value, dict):
+        raise InputError(f"{path} is not a JSON object")
+    return value
+
+
+def _detect(folder: Path, config: dict[str, Any]) -> str:
+    if (folder / "modules.json").exists():
+        return "sentence-similarity"
+    architectures = config.get("architectures") or []
+    for name in architectures:
+        for head, task in _HEADS.items():
+            if str(name).endswith(head) and not str(name).endswith("LMHeadModel"):
+                return task
+    raise InputError(
+        f"cannot tell the task of {folder.name} from its architectures {architectures}; "
+        f"name one with --task: {', '.join(TASKS)}"
+    )
+
+
+def _name(source: str) -> str:
+    if source.startswith("package:"):
+        source = source.removeprefix("package:").partition("/")[0].replace("_", "-")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.rstrip("/").rpartition("/")[2])
+    return name.strip("-._") or "model"

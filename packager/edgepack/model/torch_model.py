@@ -1,0 +1,96 @@
+"""A torch model behind the runtime's own `Model`: the same tokens, rules and answers.
+
+What a device runs and what it is compared with so differ in nothing but the engine.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgepack.model import describe
+from edgepack.model.opened import read_encoder, read_task
+from edgepack_runtime.bundle.manifest import Requires, Tolerance, Variant
+from edgepack_runtime.errors import InputError
+from edgepack_runtime.model.model import Model
+
+if TYPE_CHECKING:
+    from edgepack_runtime.numeric import Array
+
+_LOADERS = {
+    "text-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "feature-extraction": "AutoModel",
+    "sentence-similarity": "AutoModel",
+}
+
+
+class TorchSession:
+    """An eager torch model as a `Session` of the runtime."""
+
+    provider = "torch"
+    placement: Mapping[str, int] = {}
+
+    def __init__(self, model: Any) -> None:
+        import inspect
+
+        self._model = model.eval()
+        taken = inspect.signature(model.forward).parameters
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        self.inputs = tuple(name for name in names if name in taken)
+
+    def width(self, rows: int, tokens: int) -> int:  # noqa: ARG002 (the Session protocol)
+        """Return `tokens`."""
+        return tokens
+
+    def compile_all(self) -> None:
+        """Nothing is compiled here."""
+
+    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """Run int64 arrays [rows, width]."""
+        import torch
+
+        device = next(self._model.parameters()).device
+        tensors = {name: torch.from_numpy(feeds[name]).to(device) for name in self.inputs}
+        with torch.inference_mode():
+            output = self._model(**tensors)
+        return [output[0].float().cpu().numpy()]
+
+
+def load_torch(folder: Path, task: str, **overrides: Any) -> Any:
+    """Load a model folder in float32 with the head of `task`.
+
+    Raises:
+        InputError: transformers cannot read it.
+
+    """
+    import torch
+    import transformers
+
+    loader = getattr(transformers, _LOADERS[task])
+    try:
+        return loader.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, **overrides
+        )
+    except (ValueError, KeyError, OSError) as exc:
+        raise InputError(f"{folder}: transformers cannot load this model: {exc}") from exc
+
+
+def open_torch(folder: Path, task: str, max_length: int = 0) -> Model:
+    """Open a model folder in torch, as `edgepack_runtime.load` opens a bundle."""
+    return wrap_torch(load_torch(folder, task), folder, task, max_length)
+
+
+def wrap_torch(model: Any, folder: Path, task: str, max_length: int = 0) -> Model:
+    """Put a loaded torch model behind the runtime's `Model`, with the tokenizer of `folder`."""
+    with tempfile.TemporaryDirectory() as name:
+        tokenizer = Path(name)
+        describe.describe(describe.Settings(task, max_length), {"model": folder}, tokenizer)
+        spec, encoder = read_task(tokenizer), read_encoder(tokenizer)
+    variant = Variant(
+        name="torch", engine="torch", provider="torch", precision="float32", scheme="none",
+        files=(), requires=Requires(), tolerance=Tolerance(1.0, 1.0),
+    )  # fmt: skip
+    return Model(spec, variant, TorchSession(model), encoder)

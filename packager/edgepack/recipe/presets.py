@@ -1,0 +1,88 @@
+"""`compress = "balanced"`: the steps of a compression for those who know no layer counts.
+
+They follow from the model's own `config.json`.  A table that the recipe has wins over its preset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from edgepack.compress import distill, layers, prune, vocabulary
+from edgepack_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from edgepack.data.rows import Columns
+    from edgepack.recipe.recipe import Compression
+
+_MULTIPLE = 64  # feed-forward neurons: widths that kernels like
+
+
+@dataclass(frozen=True)
+class _Size:
+    """Shares to keep: of heads, of feed-forward neurons, of the vocabulary's common tokens."""
+
+    heads: float
+    feed_forward: float
+    general: float
+
+
+_SHARES = {
+    "small": _Size(1 / 2, 1 / 3, 1 / 3),
+    "balanced": _Size(1, 1 / 2, 2 / 5),
+    "accurate": _Size(1, 1, 1),
+}
+SIZES = tuple(_SHARES)
+
+
+def expand(steps: Compression, config: Mapping[str, Any], columns: Columns) -> Compression:
+    """Return the steps of a size, with the tables of the recipe where it has some.
+
+    Args:
+        steps: what the recipe says.
+        config: of the model, its `config.json`.
+        columns: of the data.
+
+    Raises:
+        InputError: the layers of such a model cannot be cut.
+
+    """
+    if not steps.size:
+        return steps
+    kind = str(config.get("model_type", ""))
+    if kind not in layers.FAMILIES:
+        raise InputError(f"compress: {layers.cannot_cut(kind)}. Leave it out")
+    share, there = _SHARES[steps.size], layers.sizes_of(config)
+    cut = prune.Settings(
+        "", layers=_depth(there["layers"], steps.size),
+        feed_forward=_width(there["feed_forward"], share.feed_forward),
+        heads=0 if config.get("pruned_heads") else _heads(there["heads"], share.heads),
+        columns=columns,
+    )  # fmt: skip
+    trimmed = vocabulary.Settings("", general=share.general, columns=columns)
+    return replace(
+        steps,
+        vocabulary=steps.vocabulary or (trimmed if share.general < 1 else None),
+        prune=steps.prune or cut,
+        distill=steps.distill or distill.Settings("", freeze_embeddings=True, columns=columns),
+    )
+
+
+def _depth(depth: int, size: str) -> int:
+    """Return how many layers stay, at least one; small ones need depth more than width."""
+    half, third = -(-depth // 2), -(-depth // 3)
+    return {"small": min(third + 1, half), "balanced": half, "accurate": min(depth, 2 * third)}[
+        size
+    ]
+
+
+def _heads(count: int, share: float) -> int:
+    """Return how many heads stay in each layer; 0 keeps all."""
+    return 0 if share == 1 else max(1, round(count * share))
+
+
+def _width(width: int, share: float) -> int:
+    """Return how many feed-forward neurons stay, a multiple of what kernels like; 0 keeps all."""
+    wanted = round(width * share / _MULTIPLE) * _MULTIPLE or max(1, round(width * share))
+    return 0 if share == 1 else min(width, wanted)

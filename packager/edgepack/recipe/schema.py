@@ -1,0 +1,157 @@
+"""Strict reading of the TOML files that people write: every fault at once, near misses named."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from edgepack_runtime.bundle.manifest import is_version
+from edgepack_runtime.errors import InputError
+
+
+class Table:
+    """One table of a TOML file.  Faults are collected; `check` raises them together."""
+
+    def __init__(self, values: Mapping[str, Any], where: str, faults: list[str]) -> None:
+        self._values = dict(values)
+        self._where = where
+        self._faults = faults
+        self._known: list[str] = []
+
+    def table(self, key: str) -> Table:
+        """Take a sub-table; an empty one if it is not there."""
+        value = self._take(key, {}, dict, "a table")
+        return Table(value, f"{self._where}{key}.", self._faults)
+
+    def tables(self, key: str) -> list[Table]:
+        """Take an array of tables."""
+        found = self._take(key, [], list, "an array of tables")
+        wrong = [i for i, item in enumerate(found) if not isinstance(item, dict)]
+        self._faults.extend(f"{self._where}{key}[{i}]: expected a table" for i in wrong)
+        return [
+            Table(item, f"{self._where}{key}[{i}].", self._faults)
+            for i, item in enumerate(found)
+            if i not in wrong
+        ]
+
+    def text(self, key: str, default: str = "", *, choices: tuple[str, ...] = ()) -> str:
+        """Take a string, one of `choices` if any are given."""
+        value: str = self._take(key, default, str, "a string")
+        if choices:
+            self.check_choice(key, value, choices)
+        return value
+
+    def check_choice(self, key: str, value: str, choices: tuple[str, ...]) -> None:
+        """Note a value that is none of `choices`."""
+        if value not in choices:
+            near = get_close_matches(value, choices, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(choices)}"
+            self._faults.append(f"{self._where}{key}: unknown value {value!r}; {hint}")
+
+    def check_version(self, key: str) -> None:
+        """Note a value that is no version of numbers and dots; none at all is right."""
+        value = self._values.get(key, "")
+        if value and not (isinstance(value, str) and is_version(value)):
+            self._faults.append(f"{self._where}{key}: expected a version as '2.28', not {value!r}")
+
+    def required(self, key: str) -> str:
+        """Take a string that must be there."""
+        if key not in self._values:
+            self._known.append(key)
+            self._faults.append(f"{self._where}{key}: missing")
+            return ""
+        return self.text(key)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Take a list of strings."""
+        value = self._take(key, [], list, "a list of strings")
+        if not all(isinstance(item, str) for item in value):
+            self._faults.append(f"{self._where}{key}: expected a list of strings")
+            return ()
+        return tuple(value)
+
+    def integer(self, key: str, default: int, *, least: int = 0) -> int:
+        """Take a whole number of at least `least`."""
+        value: int = self._take(key, default, int, "a whole number")
+        if value < least:
+            self._faults.append(f"{self._where}{key}: must be at least {least}, not {value}")
+        return value
+
+    def number(
+        self, key: str, default: float, *, least: float = 0.0, most: float = float("inf")
+    ) -> float:
+        """Take a number from `least` to `most`; whole ones are numbers too."""
+        if type(self._values.get(key)) is int:
+            self._values[key] = float(self._values[key])
+        value: float = self._take(key, float(default), float, "a number")
+        if not least <= value <= most:
+            bound = f"from {least:g} to {most:g}" if most < float("inf") else f"at least {least:g}"
+            self._faults.append(f"{self._where}{key}: must be {bound}, not {value:g}")
+        return value
+
+    def optional_number(
+        self, key: str, *, least: float = 0.0, most: float = float("inf")
+    ) -> float | None:
+        """Take a number from `least` to `most`; None if it is not there."""
+        self._known.append(key)
+        return self.number(key, 0.0, least=least, most=most) if key in self._values else None
+
+    def optional_integer(self, key: str, *, least: int = 0) -> int | None:
+        """Take a whole number of at least `least`; None if it is not there."""
+        self._known.append(key)
+        return self.integer(key, 0, least=least) if key in self._values else None
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        """Take true or false."""
+        value: bool = self._take(key, default, bool, "true or false")
+        return value
+
+    def optional(self, key: str) -> Table | None:
+        """Take a sub-table; None if it is not there."""
+        self._known.append(key)
+        return self.table(key) if key in self._values else None
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        """Take a table whose keys are not ours to know."""
+        value: dict[str, Any] = self._take(key, {}, dict, "a table")
+        return value
+
+    def fault(self, message: str) -> None:
+        """Note a fault of the table as a whole."""
+        self._faults.append(f"{self._where.rstrip('.')}: {message}")
+
+    def done(self) -> None:
+        """Note every key that nothing has asked for."""
+        for key in self._values:
+            if key not in self._known:
+                near = get_close_matches(key, self._known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self._known)}"
+                self._faults.append(f"{self._where}{key}: unknown key; {hint}")
+
+    def _take(self, key: str, default: Any, kind: type, name: str) -> Any:
+        self._known.append(key)
+        value = self._values.get(key, default)
+        if type(value) is not kind:
+            self._faults.append(f"{self._where}{key}: expected {name}, found {value!r}")
+            return default
+        return value
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; an `InputError` says where it is not one."""
+    try:
+        return tomllib.loads(path.read_bytes().decode())
+    except OSError as exc:
+        raise InputError(f"cannot read {path}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise InputError(f"{path} is not valid TOML: {exc}") from exc
+
+
+def check(path: Path, faults: list[str]) -> None:
+    """Raise all faults of a file as one `InputError`."""
+    if faults:
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise InputError(f"{path}: {count}\n" + "\n".join(f"  {fault}" for fault in faults))

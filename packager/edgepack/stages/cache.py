@@ -1,0 +1,258 @@
+"""The stage cache: what was made from the same inputs once is not made again.
+
+A stage is a pure function of its settings, its inputs, its code and the tools it uses; the hash
+of those is its key.  Its output folder appears under that key in one rename, so a build that
+is killed at any moment leaves either a whole stage or none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from edgepack.stages.sources import code_digest
+from edgepack_runtime.bundle.manifest import canonical_json
+from edgepack_runtime.errors import EdgepackError
+from edgepack_runtime.paths import cache_folder
+
+Run = Callable[[Any, Mapping[str, Path], Path], None]
+MARK = "artifact.json"
+RESUMES = "resumes"
+_held: dict[Path, int] = {}  # the open locks of the caches that this process uses
+_MONTH = 30 * 86_400  # seconds
+_LEAST_FREE = 32 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder or file that no stage made: the model or the data as it was given."""
+
+    path: Path
+    key: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a build.
+
+    label: what the progress view calls it.
+    run: `run(settings, inputs, out)` fills the folder `out` and changes nothing else.
+    settings: a frozen dataclass.
+    inputs: where `run` finds what it needs, each a source or another stage.
+    tools: distributions whose version changes the result.
+    resumes: `run` goes on from what it left in `out`, so a killed run's folder is kept.
+    """
+
+    label: str
+    run: Run
+    settings: Any
+    inputs: Mapping[str, Stage | Source]
+    tools: tuple[str, ...] = ()
+    resumes: bool = False
+
+    @cached_property
+    def key(self) -> str:
+        """Hash everything that the output depends on."""
+        identity = {
+            "stage": f"{self.run.__module__}.{self.run.__name__}",
+            "code": code_digest(self.run.__module__),
+            "settings": asdict(self.settings),
+            "inputs": {name: stage.key for name, stage in self.inputs.items()},
+            "tools": {name: _version(name) for name in self.tools},
+        }
+        return hashlib.sha256(canonical_json(identity)).hexdigest()
+
+
+class StageCache:
+    """Finished stages on disk, `$EDGEPACK_CACHE/stages/<key>/`.  Any of them may be deleted."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = (root or cache_folder()) / "stages"
+
+    def lookup(self, stage: Stage) -> Path | None:
+        """Return the folder of a finished stage, if it is there and whole."""
+        folder = self.root / stage.key
+        try:
+            _hold(self.root)
+            sizes = json.loads((folder / MARK).read_text())["files"]
+            whole = all((folder / name).stat().st_size == size for name, size in sizes.items())
+            if whole:
+                with contextlib.suppress(OSError):  # a cache that is read-only
+                    os.utime(folder / MARK)  # when it was last used
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return folder if whole else None
+
+    def run(self, stage: Stage, inputs: Mapping[str, Path]) -> Path:
+        """Run a stage into a folder of its own, then rename it into place.
+
+        Raises:
+            EdgepackError: the disk is full or the cache cannot be written.
+
+        """
+        final = self.root / stage.key
+        with _disk_errors(self.root), self._work(stage) as work:
+            _hold(self.root)
+            if self.lookup(stage) is None:  # another build may have been faster
+                stage.run(stage.settings, inputs, work)
+                mark = {"label": stage.label, "files": _sizes(work)}
+                (work / MARK).write_text(json.dumps(mark))
+                self._publish(stage, work, final)
+        return final
+
+    @contextlib.contextmanager
+    def _work(self, stage: Stage) -> Iterator[Path]:
+        """Give the folder in which a stage works; that of a killed, resuming one as it was left."""
+        if stage.resumes:
+            work = self.root / f".{stage.key[:16]}.{RESUMES}"
+            with _locked(work.with_suffix(".lock")):
+                work.mkdir(parents=True, exist_ok=True)
+                yield work
+        else:
+            with work_folder(self.root, stage.key[:16]) as work:
+                yield work
+
+    def _publish(self, stage: Stage, work: Path, final: Path) -> None:
+        """Rename a finished stage into place, unless another build was faster."""
+        if self.lookup(stage) is not None:
+            shutil.rmtree(work, ignore_errors=True)
+            return
+        shutil.rmtree(final, ignore_errors=True)
+        try:
+            work.rename(final)
+        except OSError as exc:
+            if exc.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+
+
+def _hold(root: Path) -> None:
+    """Mark the cache as in use until this process ends, so that nobody prunes it meanwhile."""
+    import fcntl
+
+    if root in _held:
+        return
+    with contextlib.suppress(OSError):  # not there yet, or read-only: nobody can remove anything
+        lock = os.open(lock_of(root), os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(lock, fcntl.LOCK_SH)  # waits for a prune
+        _held[root] = lock
+
+
+def lock_of(root: Path) -> Path:
+    """Name the lock that builds share and that a prune has for itself."""
+    return root.with_suffix(".lock")
+
+
+def folder_of(needed: Stage | Source, folders: Mapping[str, Path]) -> Path:
+    """Return where the content of a source or of a finished stage lies; `folders` by stage key."""
+    return needed.path if isinstance(needed, Source) else folders[needed.key]
+
+
+def file_source(path: Path) -> Source:
+    """Return one file as a source, named by its content; one that did not change is hashed once."""
+    found = path.stat()
+    return _file_source(path, (found.st_ino, found.st_size, found.st_mtime_ns))
+
+
+@lru_cache
+def _file_source(path: Path, state: tuple[int, ...]) -> Source:  # noqa: ARG001 (another file then)
+    return Source(path, joint_hash(hash_files(path.parent, [path])))
+
+
+@contextlib.contextmanager
+def work_folder(root: Path, name: str = "edgepack") -> Iterator[Path]:
+    """Give a hidden folder below `root` that is gone afterwards; `sweep` knows it by our pid."""
+    work = root / f".{name}.{os.getpid()}"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def sweep(root: Path, name: str = "*") -> None:
+    """Remove the work folders called `name` of processes that are no longer alive.
+
+    What a training left behind, to resume from, goes when nobody came back for a month.
+    """
+    for work in root.glob(f".{name}.{RESUMES}"):
+        if time.time() - work.stat().st_mtime > _MONTH:
+            shutil.rmtree(work, ignore_errors=True)
+    for work in root.glob(f".{name}.*"):
+        pid = int(work.suffix[1:]) if work.suffix[1:].isdigit() else 0
+        if pid and work.is_dir() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that the system lets go when this process dies."""
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as stream:  # it stays: a lock on a file that is gone locks nobody out
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def hash_files(folder: Path, files: Iterable[Path]) -> dict[str, str]:
+    """Return {relative name: sha256} of files, by name."""
+    found = {}
+    for path in sorted(files):
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        found[path.relative_to(folder).as_posix()] = digest
+    return found
+
+
+def joint_hash(digests: Mapping[str, str]) -> str:
+    """Hash {name: digest}: the key of a folder as it was given."""
+    lines = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+@contextlib.contextmanager
+def _disk_errors(root: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into one clear error, whoever met it first."""
+    try:
+        yield
+    except (OSError, RuntimeError) as exc:
+        number = getattr(exc, "errno", None)
+        if number in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+            raise EdgepackError(f"cannot write the stage cache {root}; set EDGEPACK_CACHE") from exc
+        if number in _FULL or _free(root) < _LEAST_FREE:
+            raise EdgepackError(
+                f"the disk is full: {_free(root) >> 20} MB left at {root}. Free some, or set "
+                "EDGEPACK_CACHE to a larger disk; finished stages are kept"
+            ) from exc
+        raise
+
+
+def _free(root: Path) -> int:
+    while not root.exists():
+        root = root.parent
+    return shutil.disk_usage(root).free

@@ -1,0 +1,380 @@
+"""Read a bundle: an OCI image layout in a folder or in one uncompressed tar (`.epk`).
+
+Invariants:
+* nothing is extracted by a name that comes from the archive; members are found by digest;
+* every blob is hashed before a byte of it is parsed or handed to an engine;
+* sizes are bounded before anything is read into memory.
+
+`FORMAT.md` beside this package is the specification.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from stat import S_ISDIR
+from typing import Any, BinaryIO, Protocol
+from weakref import finalize
+
+from edgepack_runtime.bundle.manifest import Manifest, Variant, decode, safe_path
+from edgepack_runtime.errors import InputError, TrustError
+from edgepack_runtime.paths import map_file
+
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+ARTIFACT_TYPE = "application/vnd.cncf.model.manifest.v1+json"
+CONFIG_TYPE = "application/vnd.cncf.model.config.v1+json"
+WEIGHT_TYPE = "application/vnd.cncf.model.weight.v1.raw"
+WEIGHT_CONFIG_TYPE = "application/vnd.cncf.model.weight.config.v1.raw"
+DOC_TYPE = "application/vnd.cncf.model.doc.v1.raw"
+REPORT = "dev.edgepack.report"
+FILEPATH = "org.cncf.model.filepath"
+
+_MAX_JSON = 4 << 20  # what is parsed takes up to 30 times as much memory
+_MAX_TOP = 1 << 20  # index.json, which nobody signs
+_MAX_MEMBERS = 10_000
+_HOSTILE = (RecursionError, OverflowError, MemoryError)  # what a crafted header provokes
+_BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
+_METADATA = re.compile(r"metadata/(\d+\.)?(root|targets|snapshot|timestamp)\.json")
+_FOLDERS = {"blobs", "blobs/sha256", "metadata"}
+_STATE_FILES = ("S0", "S1")  # mark a store, see `edgepack_runtime.store.record`
+_TOP = {"oci-layout", "index.json"}
+
+
+class _Header(tarfile.TarInfo):
+    """A header of an archive that holds plain files and folders only.
+
+    Extended headers (pax, long names, sparse files) are refused before their bodies are read,
+    which `tarfile` would do at whatever size they claim.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        """Read 512 bytes."""
+        header = super().frombuf(buf, encoding, errors)
+        if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
+            raise TrustError(
+                f"member {header.name!r} does not belong in a bundle: it is no plain file of a "
+                "USTAR archive"
+            )
+        return header
+
+
+class Layout(Protocol):
+    """Where the members of an OCI layout are found."""
+
+    def member(self, name: str) -> memoryview:
+        """Return the bytes of one member; a `TrustError` if it is not there."""
+
+
+class FolderLayout:
+    """An OCI layout in a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def member(self, name: str) -> memoryview:
+        """Map one file of the folder; links are refused, on the way to it as well."""
+        path = self._root / name
+        on_the_way = (path, *path.parents)[: name.count("/") + 1]
+        if any(step.is_symlink() for step in on_the_way) or not path.is_file():
+            raise TrustError(f"{self._root}: {name} is missing or not a plain file")
+        return _map(path)
+
+
+class ArchiveLayout:
+    """An OCI layout in one uncompressed tar."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._bytes = _map(path)
+        self._spans = scan(path, len(self._bytes))
+
+    def member(self, name: str) -> memoryview:
+        """Return a view into the mapped archive."""
+        if name not in self._spans:
+            raise TrustError(f"{self._path}: {name} is missing; the file may be truncated")
+        offset, size = self._spans[name]
+        return self._bytes[offset : offset + size]
+
+
+class Bundle:
+    """A manifest and its blobs.
+
+    Attributes:
+        path: where it was opened.
+        manifest: what it says of itself, already checked.
+        digest: `sha256:…` of its OCI manifest, the identity of the bundle.
+        report: what its build measured, stage by stage; for people, and not covered by `digest`.
+
+    """
+
+    def __init__(self, path: Path, layout: Layout) -> None:
+        try:
+            self.digest, self._tops, self.manifest, self.report = _open_layout(layout)
+        except TrustError as exc:
+            raise TrustError(f"{path}: {exc}") from exc
+        self.path = path
+        self._layout = layout
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Open a bundle folder or `.epk`; reads and checks its manifests, no weights.
+
+        Of a store, the release that runs is opened, hashed as a whole.  It is not collected as
+        long as somebody holds this bundle: engines read some files only when they need them.
+        `STORE/sha256:…`, which is the path of such a bundle, opens that release, whatever runs.
+
+        Raises:
+            InputError: there is nothing at `path`, or a store without a release.
+            TrustError: it is not a bundle, is truncated or altered, or its format is newer.
+
+        """
+        path = Path(path)
+        if _is_store(path.parent) and path.name.startswith("sha256:"):
+            return _released(path)
+        try:
+            is_folder = S_ISDIR(path.stat().st_mode)
+        except (OSError, ValueError) as exc:
+            raise InputError(
+                f"no bundle at {path}; give a folder or an .epk made by edgepack build"
+            ) from exc
+        if _is_store(path):
+            return _running(path)
+        return cls(path, FolderLayout(path) if is_folder else ArchiveLayout(path))
+
+    def read(self, path: str) -> memoryview:
+        """Return the bytes of one file of the manifest, hashed first.
+
+        Raises:
+            TrustError: the blob is missing, or its size or digest differ.
+
+        """
+        entry = self.manifest.file(path)
+        return _checked(self._layout, entry.sha256, entry.size, path)
+
+    def files(self, variant: Variant) -> VariantFiles:
+        """Return the files of a variant by base name, each read and hashed when it is taken."""
+        return VariantFiles(self, variant)
+
+    def blobs(self) -> dict[str, int]:
+        """Return {sha256: bytes} of every blob: the OCI manifest, the model config, the files."""
+        return {**self._tops, **{entry.sha256: entry.size for entry in self.manifest.files}}
+
+    def blob(self, sha256: str) -> memoryview:
+        """Return one blob, hashed first; a `TrustError` if it differs or is none of this bundle."""
+        size = self.blobs().get(sha256)
+        if size is None:
+            raise TrustError(f"{self.path} has no blob {sha256}")
+        return _checked(self._layout, sha256, size, f"blob {sha256[:12]}")
+
+    def verify(self) -> int:
+        """Hash every file of the bundle and return how many bytes that were.
+
+        Raises:
+            TrustError: at the first file that is missing or differs.
+
+        """
+        return sum(len(self.read(entry.path)) for entry in self.manifest.files)
+
+    def verify_kit(self, wheels: Path) -> None:
+        """Compare the wheels of a kit with the digests in the manifest.
+
+        Raises:
+            InputError: the bundle was packed without a kit.
+            TrustError: a wheel is missing, differs, or is none of the kit's.
+
+        """
+        if not self.manifest.kit:
+            raise InputError(f"{self.path} was built without a kit (edgepack build --kit)")
+        if foreign := sorted({p.name for p in wheels.glob("*")} - set(self.manifest.kit)):
+            raise TrustError(f"{wheels} holds {foreign[0]}, which is none of the kit's wheels")
+        for name, digest in self.manifest.kit.items():
+            try:
+                content = (wheels / name).read_bytes() if safe_path(name) else b""
+            except OSError as exc:
+                raise TrustError(f"{wheels / name} is missing: {exc.strerror}") from exc
+            if hashlib.sha256(content).hexdigest() != digest:
+                raise TrustError(f"{wheels / name} is not what the bundle was packed with")
+
+
+class VariantFiles(Mapping[str, memoryview]):
+    """The files of one variant by base name, read lazily.
+
+    Attributes:
+        key: names their content: equal keys, equal files.
+
+    """
+
+    def __init__(self, bundle: Bundle, variant: Variant) -> None:
+        self._bundle = bundle
+        self._paths = {path.rpartition("/")[2]: path for path in variant.files}
+        digests = [bundle.manifest.file(path).sha256 for path in variant.files]
+        self.key = hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+    def __getitem__(self, name: str) -> memoryview:
+        return self._bundle.read(self._paths[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+
+def _map(path: Path) -> memoryview:
+    try:
+        return map_file(path)
+    except OSError as exc:
+        raise InputError(f"cannot read {path}: {exc.strerror}") from exc
+
+
+def scan(path: Path, length: int, stream: BinaryIO | None = None) -> dict[str, tuple[int, int]]:
+    """List the members of an archive as name -> (offset, size); refuse all but plain ones.
+
+    Args:
+        path: where it is, for errors.
+        length: its bytes.
+        stream: the opened archive, if it is not to be opened by its path.
+
+    Raises:
+        TrustError: it is no archive of a bundle, or holds what does not belong in one.
+
+    """
+    spans: dict[str, tuple[int, int]] = {}
+    try:
+        with tarfile.open(path, "r:", fileobj=stream, tarinfo=_Header) as archive:
+            for count, item in enumerate(archive):
+                if count >= _MAX_MEMBERS:
+                    raise TrustError(f"{path}: more than {_MAX_MEMBERS} members")
+                name = item.name.removeprefix("./")
+                if item.isdir() and name in {".", *_FOLDERS}:
+                    continue
+                if item.isdir() or not _belongs(name) or name in spans:
+                    raise TrustError(f"{path}: member {item.name!r} does not belong in a bundle")
+                if name in _TOP and item.size > _MAX_TOP:
+                    raise TrustError(f"{path}: {name} is larger than {_MAX_TOP} bytes")
+                if item.offset_data + item.size > length:
+                    raise TrustError(f"{path}: truncated inside {name}")
+                spans[name] = (item.offset_data, item.size)
+    except (tarfile.TarError, ValueError, EOFError, *_HOSTILE) as exc:
+        raise TrustError(f"{path} is not a bundle, or is damaged: {exc}") from exc
+    return spans
+
+
+def _belongs(name: str) -> bool:
+    """Tell whether an archive may hold a member: a layout's own, or metadata that signs it."""
+    return name in _TOP or bool(_BLOB.fullmatch(name) or _METADATA.fullmatch(name))
+
+
+def _is_store(path: Path) -> bool:
+    return any((path / name).is_file() for name in _STATE_FILES)
+
+
+def _released(path: Path) -> Bundle:
+    from edgepack_runtime.store.store import Store
+
+    return Store.at(path.parent).blobs.bundle(path.name)
+
+
+def _running(store: Path) -> Bundle:
+    from edgepack_runtime.store.store import Store
+
+    with ExitStack() as held:
+        running = held.enter_context(Store.at(store).reading())
+        if running is None:
+            raise InputError(f"the store at {store} has no release yet; load the factory's bundle")
+        finalize(running, held.pop_all().close)
+    return running
+
+
+def _open_layout(layout: Layout) -> tuple[str, dict[str, int], Manifest, list[Any]]:
+    """Return the digest, the sizes of both manifests by digest, the manifest and the report."""
+    marker = _object(layout.member("oci-layout"), "oci-layout", _MAX_TOP)
+    if marker.get("imageLayoutVersion") != "1.0.0":
+        raise TrustError("oci-layout does not say imageLayoutVersion 1.0.0")
+    index = _object(layout.member("index.json"), "index.json", _MAX_TOP)
+    entries = index.get("manifests")
+    if index.get("schemaVersion") != 2 or not isinstance(entries, list) or len(entries) != 1:
+        raise TrustError("index.json does not hold exactly one manifest")
+    digest, body = _descriptor(layout, entries[0], MANIFEST_TYPE, "the OCI manifest")
+    image = _object(body, "the OCI manifest")
+    if image.get("artifactType") != ARTIFACT_TYPE:
+        raise TrustError(f"the OCI manifest is not a model (artifactType {ARTIFACT_TYPE})")
+    inner, config = _descriptor(layout, image.get("config"), CONFIG_TYPE, "the model config")
+    tops = {name.removeprefix("sha256:"): len(content)
+            for name, content in ((digest, body), (inner, config))}  # fmt: skip
+    manifest = decode(_object(config, "the model config").get("edgepack"))
+    _compare_layers(image.get("layers"), manifest)
+    return digest, tops, manifest, _report(index)
+
+
+def _report(index: Mapping[str, Any]) -> list[Any]:
+    """Read the build's table from the index; one that is no list is as good as none."""
+    try:
+        found = json.loads(index["annotations"][REPORT])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return []
+    return found if isinstance(found, list) else []
+
+
+def _compare_layers(layers: object, manifest: Manifest) -> None:
+    if not isinstance(layers, list):
+        raise TrustError("the OCI manifest has no layers")
+    found = set()
+    for layer in layers:
+        if not isinstance(layer, dict) or not isinstance(layer.get("annotations"), dict):
+            raise TrustError("the OCI manifest holds a malformed layer")
+        name = layer["annotations"].get(FILEPATH)
+        digest = str(layer.get("digest")).removeprefix("sha256:")
+        found.add((str(name), digest, str(layer.get("size"))))
+    listed = {(entry.path, entry.sha256, str(entry.size)) for entry in manifest.files}
+    if found != listed or len(layers) != len(listed):
+        raise TrustError("the OCI layers and the manifest's files differ")
+
+
+def _descriptor(
+    layout: Layout, value: object, media_type: str, what: str
+) -> tuple[str, memoryview]:
+    """Follow an OCI descriptor to its blob, checked by size and digest."""
+    if not isinstance(value, dict) or value.get("mediaType") != media_type:
+        raise TrustError(f"{what} is not described as {media_type}")
+    digest, size = value.get("digest"), value.get("size")
+    if not isinstance(digest, str) or not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+        raise TrustError(f"{what} has no sha256 digest")
+    if not isinstance(size, int) or not 0 <= size <= _MAX_JSON:
+        raise TrustError(f"{what} has no size, or one above {_MAX_JSON} bytes")
+    return digest, _checked(layout, digest.removeprefix("sha256:"), size, what)
+
+
+def _checked(layout: Layout, sha256: str, size: int, what: str) -> memoryview:
+    content = layout.member(f"blobs/sha256/{sha256}")
+    if len(content) != size:
+        raise TrustError(f"{what} has {len(content)} bytes, {size} are promised; copy it again")
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise TrustError(f"{what} does not match its digest; the bundle was altered or damaged")
+    return content
+
+
+def _object(content: memoryview, what: str, most: int = _MAX_JSON) -> dict[str, Any]:
+    if len(content) > most:
+        raise TrustError(f"{what} is larger than {most} bytes")
+    try:
+        value = json.loads(bytes(content), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as exc:
+        raise TrustError(f"{what} is not valid JSON: {exc}") from exc
+    if not isinstance(value, dict):
+        raise TrustError(f"{what} is not a JSON object")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("duplicate key")
+    return value

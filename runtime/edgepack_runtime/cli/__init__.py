@@ -1,0 +1,291 @@
+"""`edgepack-runtime`: run, inspect, verify, selftest, tune, prepare, doctor, and updates.
+
+Exit codes: 0 done, 1 unexpected, 2 wrong input, 4 device does not fit, 5 bundle not
+trusted, 6 self-test failed, 7 nothing to do.  Only this module prints;
+`update_commands` says what.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+from edgepack_runtime import __version__
+from edgepack_runtime.cli import run
+from edgepack_runtime.errors import DeviceError, EdgepackError, InputError, NothingToDoError
+
+if TYPE_CHECKING:
+    from edgepack_runtime.bundle.bundle import Bundle
+    from edgepack_runtime.doctor.facts import System
+
+
+class _Parser(argparse.ArgumentParser):
+    """Takes options before, between and behind the positional arguments."""
+
+    _within = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as `parse_intermixed_args` does, which itself calls this."""
+        if self._within:
+            return super().parse_known_args(args, namespace)
+        self._within = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._within = False
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    args = _parser().parse_args(argv)
+    level = {0: logging.WARNING, 1: logging.INFO}.get(args.verbose, logging.DEBUG)
+    logging.basicConfig(level=level, format="%(levelname)s: %(message)s")
+    try:
+        args.action(args)
+    except EdgepackError as exc:
+        _complain(f"{'nothing done' if isinstance(exc, NothingToDoError) else 'error'}: {exc}")
+        return exc.exit_code
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except OSError as exc:
+        where = f"{exc.filename}: " if exc.filename else ""
+        _complain(f"error: {where}{exc.strerror or exc}; put that right and try again")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="edgepack-runtime", description="Run edgepack bundles.")
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="say what happens")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    for name, action, text in (
+        ("run", _run, "answer texts (arguments, or one per line of standard input)"),
+        ("inspect", _inspect, "show what a bundle says of itself"),
+        ("verify", _verify, "hash every file against the manifest, and a kit's wheels"),
+        ("selftest", _selftest, "verify every file and run the golden inputs"),
+        ("tune", _tune, "measure the variants here, so that load picks the fastest"),
+        ("prepare", _prepare, "compile what this device compiles, so that load may pick it"),
+        ("doctor", _doctor, "say what is wrong with this device, and which variants fit it"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(action=action)
+        command.add_argument(
+            "bundle", nargs="?" if name == "doctor" else None, help="folder, .epk or store"
+        )
+        command.add_argument("--json", action="store_true", help="print JSON")
+        if name in ("run", "selftest"):
+            _load_options(command)
+        if name == "verify":
+            command.add_argument("--wheels", help="folder of the wheels that came with the bundle")
+        if name == "doctor":
+            command.add_argument("--root", default="/", help="a file tree captured from a device")
+        if name == "tune":
+            command.add_argument("--seconds", type=float, default=1.0, help="a variant and length")
+        if name == "run":
+            run.add_arguments(command)
+    from edgepack_runtime.cli.update import add_commands
+
+    add_commands(commands, _report)
+    for command in commands.choices.values():
+        command.add_argument("-v", "--verbose", action="count", default=argparse.SUPPRESS)
+    return parser
+
+
+def _load_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--variant", help="the variant to run instead of the best one")
+    command.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    command.add_argument("--any-device", action="store_true", help="accept another target's bundle")
+    command.add_argument(
+        "--allow-fallback", action="store_true", help="accept the next best variant"
+    )
+
+
+def _load(args: argparse.Namespace) -> tuple[Bundle, Any]:
+    from edgepack_runtime.bundle.bundle import Bundle
+    from edgepack_runtime.model.model import load
+
+    bundle = Bundle.open(args.bundle)
+    model = load(
+        bundle,
+        variant=args.variant,
+        threads=args.threads,
+        any_device=args.any_device,
+        allow_fallback=args.allow_fallback,
+    )
+    return bundle, model
+
+
+def _run(args: argparse.Namespace) -> None:
+    run.run(args, lambda: _load(args)[1], _print, _complain)
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    from edgepack_runtime.bundle.bundle import Bundle
+    from edgepack_runtime.bundle.manifest import encode
+
+    bundle = Bundle.open(args.bundle)
+    manifest = bundle.manifest
+    if args.json:
+        _print(
+            json.dumps({"digest": bundle.digest, **encode(manifest)}, ensure_ascii=False, indent=1)
+        )
+        return
+    _print(f"{manifest.name} {manifest.version} (release {manifest.release}) for {manifest.target}")
+    _print(f"digest   {bundle.digest}")
+    _print(f"task     {manifest.task.name}, {len(manifest.task.labels)} labels, "
+           f"up to {manifest.task.text.max_length} tokens")  # fmt: skip
+    for variant in manifest.variants:
+        size = sum(manifest.file(path).size for path in variant.files)
+        agreement = variant.measured.get("agreement")
+        shown = "" if agreement is None else f", agreement with float {agreement:.2%}"
+        _print(f"variant  {variant.name}: {variant.engine}/{variant.provider}, "
+               f"{variant.precision}, {size / 1e6:.1f} MB{shown}")  # fmt: skip
+
+
+def _verify(args: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from edgepack_runtime.bundle.bundle import Bundle
+
+    bundle = Bundle.open(args.bundle)
+    size = bundle.verify()
+    if args.wheels:
+        bundle.verify_kit(Path(args.wheels))
+    wheels = {"wheels_verified": len(bundle.manifest.kit)} if args.wheels else {}
+    _report(args, {"digest": bundle.digest, "bytes_verified": size, **wheels})
+
+
+def _selftest(args: argparse.Namespace) -> None:
+    from edgepack_runtime.model.prepare import needs_preparing
+    from edgepack_runtime.model.selftest import selftest
+
+    bundle, model = _load(args)
+    if needs_preparing(model.variant):
+        model.compile_all()
+    size = bundle.verify()
+    found = selftest(bundle, model)
+    report = {
+        "bytes_verified": size,
+        "variant": model.variant.name,
+        "provider": model.provider,
+        **({"nodes": dict(model.placement)} if model.placement else {}),
+        "cosine": round(found.cosine, 6),
+        "agreement": round(found.agreement, 6),
+    }
+    _report(args, report)
+
+
+def _tune(args: argparse.Namespace) -> None:
+    from edgepack_runtime.bundle.bundle import Bundle
+    from edgepack_runtime.device import measured
+    from edgepack_runtime.device.facts import probe
+    from edgepack_runtime.tune.tune import tune
+
+    if not args.seconds > 0:
+        raise InputError(f"--seconds must be above 0, not {args.seconds:g}")
+    bundle = Bundle.open(args.bundle)
+    record = tune(bundle, seconds=args.seconds)
+    path = measured.save(bundle.digest, probe(), record)
+    best = min(record.latency_ms, key=lambda name: measured.score(name, record.latency_ms))
+    _report(args, {"fastest": best, "threads": record.threads, "latency_ms": record.latency_ms,
+                   "details": record.details, "record": str(path)})  # fmt: skip
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from edgepack_runtime.bundle.bundle import Bundle
+    from edgepack_runtime.model.prepare import prepare
+
+    def tick(name: str, seconds: float) -> None:
+        sys.stderr.write(f"\r{name}: compiling, {seconds:.0f} s ")
+        sys.stderr.flush()
+
+    found = prepare(Bundle.open(args.bundle), tick if sys.stderr.isatty() else None)
+    if sys.stderr.isatty():
+        sys.stderr.write("\n")
+    shown = {name: said or "ready" for name, said in found.items()}
+    _report(args, shown or {"prepared": "no variant of this bundle needs it"})
+    if failed := [name for name, said in found.items() if said]:
+        raise DeviceError(f"not prepared: {', '.join(failed)}; the other variants run")
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from edgepack_runtime.doctor import findings
+    from edgepack_runtime.doctor.advice import install_line
+    from edgepack_runtime.doctor.facts import examine
+
+    system = examine(Path(args.root))
+    report: dict[str, Any] = {
+        "device": system.board or system.device.fingerprint,
+        "system": f"{system.release}, {system.device.arch}, glibc {system.device.glibc or '–'}",
+        **({"jetpack": f"{system.device.jetpack} ({system.jetson})"} if system.jetson else {}),
+        **({"gpu": f"{system.gpu.name}, sm_{system.gpu.compute_capability.replace('.', '')}, "
+            f"driver {system.driver or '–'}"} if system.gpu else {}),
+        "memory_mb": system.memory_mb,
+        "disk_free_mb": system.disk_mb,
+        "python": system.python,
+        "engines": [f"{name} {version}" for name, version in sorted(system.packages.items())
+                    if name.startswith(("onnxruntime", "openvino"))],
+        "findings": [vars(found) for found in findings(system)],
+        "install": install_line(system),
+    }  # fmt: skip
+    lacking = _fit(args.bundle, system, report) if args.bundle else []
+    _report(args, report)
+    if lacking:
+        raise DeviceError(f"{args.bundle} does not fit this device: {'; '.join(lacking)}")
+
+
+def _fit(path: str, system: System, report: dict[str, Any]) -> list[str]:
+    """Add what fits of a bundle to the report; return what keeps the whole of it away."""
+    from pathlib import Path
+
+    from edgepack_runtime.bundle.bundle import Bundle
+    from edgepack_runtime.device.fit import misfits, why_not_each
+
+    manifest, device = Bundle.open(path).manifest, system.device
+    reasons = why_not_each(manifest, device, captured=device.root != Path("/"))
+    report["variants"] = {name: why or "fits" for name, why in reasons.items()}
+    lacking = misfits(manifest, device)
+    if all(reasons.values()) and not lacking:
+        lacking = [f"{name}: {why}" for name, why in reasons.items()]
+    return lacking
+
+
+def _report(args: argparse.Namespace, report: dict[str, Any]) -> None:
+    if args.json:
+        _print(json.dumps(report, ensure_ascii=False))
+        return
+    for name, value in report.items():
+        if isinstance(value, dict):
+            _print(f"{name}:")
+            for key, inner in value.items():
+                _print(f"  {key}: {inner}")
+        elif value and isinstance(value, list) and isinstance(value[0], dict):
+            _print(f"{name}:")
+            for found in value:
+                _print(f"  {found['level']}: {found['what']}\n    → {found['remedy']}")
+        else:
+            _print(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
+
+
+def _print(text: str) -> None:
+    if sys.stdout is None:
+        raise EdgepackError("standard output is closed: there is nowhere to write to")
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _complain(text: str) -> None:
+    if sys.stderr is not None:
+        sys.stderr.write(text + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:] or ["--help"]))

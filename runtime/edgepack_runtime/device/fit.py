@@ -1,0 +1,146 @@
+"""Does a bundle fit a device?  Asked of its manifest, before a download and before a load."""
+
+from __future__ import annotations
+
+import shutil
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from edgepack_runtime import engines
+from edgepack_runtime.bundle.manifest import Manifest, Requires, Variant
+from edgepack_runtime.device.facts import Device
+from edgepack_runtime.device.gpu import find_gpu
+
+_CPU_PROVIDERS = ("CPUExecutionProvider", "CPU", "null")
+
+
+def engine_installed(engine: str) -> bool:
+    """Tell whether the engine's Python package is there, without importing it."""
+    return engine == "null" or find_spec(engine) is not None
+
+
+@cache
+def providers(engine: str) -> tuple[str, ...]:
+    """List what an installed engine can run on: execution providers, or OpenVINO's devices."""
+    if engine == "onnxruntime":
+        import onnxruntime
+
+        return tuple(onnxruntime.get_available_providers())
+    if engine == "openvino":
+        from edgepack_runtime.engines.openvino import ov
+
+        return tuple(name.partition(".")[0] for name in ov.Core().available_devices)
+    return (engine,)
+
+
+def on_cpu(variant: Variant) -> bool:
+    """Tell whether a variant runs on the CPU, which every device has."""
+    return variant.provider in _CPU_PROVIDERS
+
+
+def why_not(variant: Variant, device: Device) -> str:
+    """Say why `variant` cannot run on `device`; an empty string means that it can."""
+    if lacking := unmet(variant.requires, device):
+        return "; ".join(lacking)
+    if variant.engine not in engines.known():  # and its name never reaches the import system
+        return f"unknown engine {variant.engine!r}; this runtime has {', '.join(engines.known())}"
+    if not engine_installed(variant.engine):
+        return (
+            f"{variant.engine} is not installed (pip install 'edgepack-runtime[{variant.engine}]')"
+        )
+    return "" if on_cpu(variant) else _lacks_provider(variant)
+
+
+def _lacks_provider(variant: Variant) -> str:
+    try:
+        found = providers(variant.engine)
+    except (ImportError, AttributeError, RuntimeError, OSError) as exc:
+        return f"{variant.engine} is installed and does not import: {exc}"
+    if variant.provider not in found:
+        return f"the installed {variant.engine} has no {variant.provider}"
+    return ""
+
+
+def misfits(manifest: Manifest, device: Device, *, folder: Path | None = None) -> list[str]:
+    """List what keeps a whole bundle from a device; empty if one variant at least may run.
+
+    Args:
+        manifest: of a bundle that may not be here yet.
+        device: where it should go.
+        folder: where it will be stored, to ask for room; None if it is there already.
+
+    """
+    found = _of_all(manifest, device)
+    needed = sum({file.sha256: file.size for file in manifest.files}.values())
+    if folder is not None and (free := _free(folder)) < needed:
+        found.append(f"needs {needed / 1e6:.0f} MB of disk, {free / 1e6:.0f} MB are free")
+    reasons = {v.name: unmet(v.requires, device) for v in manifest.variants}
+    if all(reasons.values()):
+        found += [f"{name}: {'; '.join(lacking)}" for name, lacking in reasons.items()]
+    return found
+
+
+def why_not_each(manifest: Manifest, device: Device, *, captured: bool = False) -> dict[str, str]:
+    """Say of each variant why `device` cannot run it; an empty string for one that it can.
+
+    Args:
+        manifest: of the bundle.
+        device: where the variants should run.
+        captured: it is a file tree, of which this machine's engines say nothing.
+
+    """
+    whole = "; ".join(_of_all(manifest, device))
+    return {
+        v.name: whole or ("; ".join(unmet(v.requires, device)) if captured else why_not(v, device))
+        for v in manifest.variants
+    }
+
+
+def _of_all(manifest: Manifest, device: Device) -> list[str]:
+    """List what keeps every variant of a bundle from a device."""
+    other = [] if manifest.arch in (device.arch, "any") else [manifest.arch]
+    return [
+        *(f"needs {arch}, this is {device.arch}" for arch in other),
+        *unmet(manifest.requires, device),
+    ]
+
+
+def unmet(requires: Requires, device: Device) -> list[str]:
+    """List the demands that `device` does not meet, each in words."""
+    found = []
+    if requires.isa_any and not device.isa & set(requires.isa_any):
+        found.append(f"needs a CPU with {' or '.join(requires.isa_any)}")
+    if requires.memory_mb and device.memory_mb and device.memory_mb < requires.memory_mb:
+        found.append(f"needs {requires.memory_mb} MB of memory, {device.memory_mb} MB are free")
+    if requires.glibc and device.glibc and older(device.glibc, requires.glibc):
+        found.append(f"needs glibc {requires.glibc}, this is {device.glibc}")
+    if requires.jetpack and device.jetpack and device.jetpack not in requires.jetpack:
+        found.append(f"needs JetPack {' or '.join(requires.jetpack)}, this is {device.jetpack}")
+    if requires.compute_capability and (lacking := _gpu(requires.compute_capability, device)):
+        found.append(lacking)
+    return found
+
+
+def older(version: str, than: str) -> bool:
+    """Tell whether a version of numbers and dots is below another."""
+    return _numbers(version) < _numbers(than)
+
+
+def _gpu(least: str, device: Device) -> str:
+    gpu = find_gpu(device.root)
+    if gpu is None:
+        return f"needs an NVIDIA GPU of compute capability {least}, none is visible"
+    if gpu.compute_capability and older(gpu.compute_capability, least):
+        return f"needs compute capability {least}, {gpu.name} has {gpu.compute_capability}"
+    return ""
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def _free(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

@@ -1,0 +1,1 @@
+"""What becomes tensors: one file a kind of input."""

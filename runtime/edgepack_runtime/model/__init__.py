@@ -1,0 +1,1 @@
+"""A loaded bundle: from its files to its answers."""

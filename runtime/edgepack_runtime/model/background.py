@@ -1,0 +1,51 @@
+"""Compile behind a running model, and let it take over what came out better."""
+
+from __future__ import annotations
+
+import logging
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from edgepack_runtime.bundle.bundle import Bundle
+from edgepack_runtime.device.facts import probe
+from edgepack_runtime.errors import EdgepackError
+from edgepack_runtime.model.prepare import prepare
+from edgepack_runtime.model.selftest import selftest
+
+if TYPE_CHECKING:
+    from edgepack_runtime.model.model import Model
+
+_log = logging.getLogger(__name__)
+
+
+def prepare_behind(
+    bundle: Bundle, model: Model, threads: int | None, *, any_device: bool = False
+) -> Thread:
+    """Prepare a bundle's variants in a thread; when the best one changes, `model` becomes it.
+
+    What could not be compiled before is not tried again here: `edgepack-runtime prepare` does.
+    """
+    arguments = (bundle, model, threads, any_device)
+    worker = Thread(target=_prepare, args=arguments, daemon=True)
+    worker.start()
+    return worker
+
+
+def _prepare(bundle: Bundle, model: Model, threads: int | None, any_device: bool) -> None:  # noqa: FBT001 (a thread's arguments)
+    from edgepack_runtime.model.model import Choice, open_variant, rank
+
+    try:
+        for name, state in prepare(bundle, again=False).items():
+            _log.info("%s: %s", name, state or "ready")
+        candidates, rejected = rank(bundle, probe(), any_device=any_device)
+        if not candidates or candidates[0][0].name == model.variant.name:
+            return
+        best, reason = candidates[0]
+        other = open_variant(bundle, best, threads)
+        selftest(bundle, other)
+    except (EdgepackError, OSError) as exc:
+        _log.warning("%s goes on with %s: %s", bundle.path, model.variant.name, exc)
+        return
+    other.choice = Choice(best, reason, rejected)
+    model.take_over(other)
+    _log.info("%s now runs %s on %s", bundle.path, best.name, model.provider)

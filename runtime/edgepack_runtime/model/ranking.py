@@ -1,0 +1,85 @@
+"""Which variant of a bundle runs on a device, and why not the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgepack_runtime.bundle.bundle import Bundle
+from edgepack_runtime.bundle.manifest import Variant
+from edgepack_runtime.device import measured as tuned
+from edgepack_runtime.device.facts import Device
+from edgepack_runtime.device.fit import why_not
+from edgepack_runtime.errors import DeviceError, InputError
+from edgepack_runtime.model.prepare import needs_preparing, prepared
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The variant that was picked, why, and why the others were not: {name: reason}."""
+
+    variant: Variant
+    reason: str
+    rejected: Mapping[str, str]
+
+
+def rank(
+    bundle: Bundle, device: Device, *, any_device: bool = False, uncompiled: bool = False
+) -> tuple[list[tuple[Variant, str]], dict[str, str]]:
+    """Order the variants that `device` can run, each with its reason; and say why not the others.
+
+    Args:
+        bundle: whose variants.
+        device: where they should run.
+        any_device: whatever architecture the bundle was built for.
+        uncompiled: also those that need compiling first and were not.
+
+    Raises:
+        DeviceError: the bundle was built for another architecture.
+
+    """
+    manifest = bundle.manifest
+    if manifest.arch not in (device.arch, "any") and not any_device:
+        raise DeviceError(
+            f"{bundle.path} was built for {manifest.target} ({manifest.arch}), "
+            f"this is {device.arch}; build it for this machine (edgepack build --target native), "
+            "or pass any_device=True (--any-device) to try the variants that could run"
+        )
+    rejected = {v.name: why for v in manifest.variants if (why := why_not(v, device))}
+    rejected |= {
+        v.name: f"not compiled here yet (edgepack-runtime prepare {bundle.path})"
+        for v in manifest.variants
+        if v.name not in rejected
+        and not uncompiled
+        and needs_preparing(v)
+        and not prepared(bundle, v, device)
+    }
+    fit = [v for v in manifest.variants if v.name not in rejected]
+    measured = tuned.load(bundle.digest, device).latency_ms
+    if not measured:
+        return [
+            (v, f"first of {manifest.target} that fits, not measured here") for v in fit
+        ], rejected
+    fit.sort(key=lambda v: tuned.score(v.name, measured))
+    return [
+        (v, f"measured here, {tuned.score(v.name, measured):.2f}× the fastest") for v in fit
+    ], rejected
+
+
+def named(
+    bundle: Bundle, name: str, fit: list[tuple[Variant, str]], rejected: Mapping[str, str]
+) -> tuple[Variant, str]:
+    """Return the variant that was asked for by name.
+
+    Raises:
+        DeviceError: it does not run here.
+        InputError: the bundle has none of that name.
+
+    """
+    for candidate, _ in fit:
+        if candidate.name == name:
+            return candidate, "asked for"
+    if name in rejected:
+        raise DeviceError(f"{bundle.path}: variant {name}: {rejected[name]}")
+    names = ", ".join(v.name for v in bundle.manifest.variants)
+    raise InputError(f"{bundle.path} has no variant {name!r}; it has {names}")

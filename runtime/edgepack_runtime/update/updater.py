@@ -1,0 +1,297 @@
+"""Take a signed release from a channel: check, download, put on trial, prove, confirm.
+
+    check → fits this device? → download what the store lacks → install → start → self-test
+          → confirm, or reject and go on with what ran
+
+It imports no engine until the self-test, so that a broken engine can always be replaced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from edgepack_runtime.bundle.bundle import Bundle
+from edgepack_runtime.bundle.manifest import is_digest
+from edgepack_runtime.device.facts import probe
+from edgepack_runtime.device.fit import misfits
+from edgepack_runtime.errors import (
+    DeviceError,
+    EdgepackError,
+    NothingToDoError,
+    SelfTestError,
+    TrustError,
+)
+from edgepack_runtime.store.layout import BLOBS
+from edgepack_runtime.store.store import MINIMUM, RELEASE, Store
+from edgepack_runtime.update.download import Download, Event
+from edgepack_runtime.update.source import Source
+from edgepack_runtime.update.trial import BrokenOffError, prove
+from edgepack_runtime.update.trust import Offer, offered
+
+_log = logging.getLogger(__name__)
+_MOST_MANIFEST = 16 << 20
+Prove = Callable[[Bundle], None]
+Hook = Callable[[Bundle], None]
+Step = TypeVar("Step", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a device takes updates.
+
+    device: its own name, by which a staged rollout finds it; without one it takes a release when
+    all do.  cohort: the group it belongs to.
+    attempts: tries of each file; pause: seconds before the second, doubled for each, with jitter.
+    insist: take a release also where it is not rolled out yet, as who carries a file here does.
+    """
+
+    device: str = ""
+    cohort: str = ""
+    attempts: int = 8
+    pause: float = 1.0
+    insist: bool = False
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What is called around the switch to a release that has passed its self-test.
+
+    before: may raise an `EdgepackError` to put it off: the release is offered again.
+    after: may raise one to go back: the release is not tried again.
+    """
+
+    before: Hook = lambda _bundle: None
+    after: Hook | None = None
+
+
+def _alone(step: Step) -> Step:
+    """Let a step of an updater be the only writer of its store."""
+
+    @wraps(step)
+    def taken(self: Updater, *args: Any, **options: Any) -> Any:
+        with self.store.alone():
+            return step(self, *args, **options)
+
+    return cast("Step", taken)
+
+
+@dataclass(frozen=True)
+class Updater:
+    """Updates one line of releases, `NAME/BOARD`, of a store.
+
+    Each step raises a `NothingToDoError` while another process or thread writes to the store;
+    `with updater.store.alone():` around them lets none come in between.
+
+    sources: the channel and its mirrors, tried in turn; root: the root metadata that was shipped
+    with the device; event: called with a word and its facts, for a progress display; prove: how a
+    release on trial is tested, in this process if nothing else is said.
+    """
+
+    store: Store
+    sources: Sequence[Source]
+    root: bytes
+    name: str
+    policy: Policy = Policy()
+    event: Event = lambda _word, _facts: None
+    prove: Prove = prove
+    hooks: Hooks = Hooks()
+
+    @_alone
+    def check(self) -> Offer:
+        """Return the release that this device should take.
+
+        Raises:
+            NothingToDoError: it runs already, failed here, is held back, or is not for this device.
+            InputError: the channel has nothing of this name.
+            TrustError: the channel's metadata is not to be trusted, or older than what was seen.
+            LinkError: no source answers.
+
+        """
+        state = self.store.state
+        remember = self.store.raise_floors
+        offer = self._download.ask(
+            lambda source: offered(source, self.root, self.name, state, remember),
+            also=TrustError,  # a mirror that is stale or behind a portal must not block the others
+        )
+        state = self.store.state
+        least_back = {state.by_keys(f"{MINIMUM}{self.name}"): offer.minimum}
+        state = self.store.raise_floors(least_back)
+        if not self.policy.insist and not self._chosen(offer):
+            offer = self._for_the_rest(offer, state.floor(f"{RELEASE}{self.name}"))
+        self._check_not_older(offer)
+        self.store.check_wanted(f"sha256:{offer.sha256}")
+        return offer
+
+    def _check_not_older(self, offer: Offer) -> None:
+        if offer.release < (least := self.store.state.floor(f"{RELEASE}{self.name}")):
+            raise TrustError(
+                f"the channel offers release {offer.release}, and {least} ran here before"
+            )
+
+    @_alone
+    def install(self, offer: Offer) -> Bundle:
+        """Download what the store lacks and put the release on trial; return it.
+
+        The release that runs is only repaired, where the disk damaged it: there is no trial.
+
+        Raises:
+            DeviceError: it does not fit this device; the message lists why.
+            TrustError: it is not what was signed, or for another board.
+            LinkError: the links failed; what came is kept, and the next try goes on.
+
+        """
+        self._check_not_older(offer)  # another updater may have been here since
+        self._download.blob(offer.sha256, offer.size)
+        bundle = self._described(offer)
+        lacking = misfits(bundle.manifest, probe())
+        if lacking:
+            raise DeviceError(f"{offer.version} does not fit this device: {'; '.join(lacking)}")
+        missing = self.store.blobs.missing(bundle)
+        self.store.make_room(sum(missing.values()), bundle.blobs())
+        chunks = {entry.sha256: entry.chunks for entry in bundle.manifest.files}
+        self._download.blobs(missing, chunks, offer.deltas)
+        total = sum(missing.values())
+        if bundle.digest == self.store.state.active:
+            self.store.storage.sync_folder(BLOBS)
+            self.event("repaired", {"version": offer.version, "bytes": total})
+            return bundle
+        self.store.install(bundle)
+        self.event("installed", {"version": offer.version, "bytes": total})
+        return bundle
+
+    @_alone
+    def try_out(self) -> str:
+        """Start what is on trial and prove it: confirm it, or go back and say why.
+
+        A proof that breaks off (a crash, a hang, a power cut) uses up one of the trial's attempts
+        and is tried again.  What lies with the device and not with the release (memory, a broken
+        engine) is no verdict on the release: it is given up for now and may come again.
+
+        Raises:
+            DeviceError: the device cannot run it now, or has nothing whole to go back to.
+            NothingToDoError: none is on trial, or the hook before the switch says not now.
+
+        """
+        if not self.store.state.trial:
+            raise NothingToDoError("no release is on trial")
+        why = "the release on trial is not whole, or its start could not be counted"
+        while (started := self.store.start()).on_trial and started.bundle is not None:
+            try:
+                self.prove(started.bundle)
+            except BrokenOffError as exc:
+                why = str(exc)
+                _log.warning("%s", why)
+            except (SelfTestError, TrustError) as exc:
+                whole = self.store.blobs.whole(started.bundle.digest) is not None
+                self.store.reject() if whole else self.store.abandon()
+                return str(exc)
+            except DeviceError:
+                self.store.abandon()
+                raise
+            else:
+                return self._switch(started.bundle)
+        return why
+
+    def _switch(self, bundle: Bundle) -> str:
+        """Make the proven release the active one, between the two hooks.
+
+        Until the hook after the switch has passed, the release stays on trial though it is active:
+        a device that dies in it comes back here, as often as there are attempts.
+        """
+        state = self.store.state
+        if state.active != state.trial:
+            try:
+                self.hooks.before(bundle)
+            except EdgepackError:
+                self.store.abandon()
+                raise
+            manifest = bundle.manifest
+            counter = state.by_keys(f"{RELEASE}{manifest.name}/{manifest.target}")
+            floor = {counter: manifest.release}
+            self.store.confirm(floor, settled=self.hooks.after is None)
+        if self.hooks.after is not None:
+            try:
+                self.hooks.after(bundle)
+            except EdgepackError as exc:
+                if self.store.reject().active == bundle.digest:
+                    raise DeviceError(
+                        f"{exc}; what ran before is damaged, so {bundle.manifest.version} stays"
+                    ) from exc
+                return str(exc)
+        if self.store.state.trial:
+            self.store.settle()
+        self.event("confirmed", {"digest": bundle.digest})
+        return ""
+
+    @property
+    def _download(self) -> Download:
+        policy = self.policy
+        return Download(self.store, self.sources, policy.attempts, policy.pause, self.event)
+
+    def _described(self, offer: Offer) -> Bundle:
+        """Fetch the model config that the OCI manifest names, and open the release."""
+        import json
+
+        content = self.store.storage.read(f"{BLOBS}/{offer.sha256}")
+        try:
+            config = json.loads(content)["config"]
+            sha256, size = str(config["digest"]).removeprefix("sha256:"), int(config["size"])
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as exc:
+            raise TrustError(f"release {offer.version} is malformed: {exc}") from exc
+        if not 0 <= size <= _MOST_MANIFEST or not is_digest(sha256):
+            raise TrustError(f"release {offer.version} names an unusable config")
+        self._download.blob(sha256, size)
+        bundle = self.store.blobs.bundle(f"sha256:{offer.sha256}")
+        manifest = bundle.manifest
+        if f"{manifest.name}/{manifest.target}" != self.name:
+            raise TrustError(f"{self.name} holds {manifest.name} for {manifest.target}")
+        if manifest.release != offer.release:
+            raise TrustError(f"release {manifest.release} was signed as {offer.release}")
+        return bundle
+
+    def _for_the_rest(self, offer: Offer, floor: int) -> Offer:
+        """Return the release that goes with a staged one, unless this device has a newer one."""
+        if offer.before is None or offer.before.release < floor:
+            nameless = "" if self.policy.device else ", which has no name of its own (--device)"
+            raise NothingToDoError(
+                f"release {offer.version} is not rolled out to this device yet{nameless}"
+            )
+        return offer.before
+
+    def _chosen(self, offer: Offer) -> bool:
+        """Tell whether this device is among those that take a release: the same ones every time."""
+        if offer.cohorts and self.policy.cohort not in offer.cohorts:
+            return False
+        if not self.policy.device:  # all nameless devices would be chosen at once
+            return offer.percent >= 100
+        place = hashlib.sha256(f"{self.policy.device}/{offer.sha256}".encode()).digest()
+        return int.from_bytes(place[:4], "big") % 100 < offer.percent
+
+
+def read_root(path: Path) -> bytes:
+    """Read the root metadata that a device trusts from the start.
+
+    Raises:
+        TrustError: there is none, or it is no root metadata.
+
+    """
+    from tuf.api.exceptions import RepositoryError
+    from tuf.api.metadata import Metadata, Root
+
+    try:
+        content = path.read_bytes()
+        Metadata[Root].from_bytes(content)
+    except RepositoryError as exc:
+        raise TrustError(f"{path} is no root metadata: {exc}") from exc
+    except OSError as exc:
+        raise TrustError(
+            f"no root metadata at {path}: copy metadata/1.root.json of the channel there, by a "
+            "way that you trust"
+        ) from exc
+    return content
