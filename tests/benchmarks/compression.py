@@ -71,7 +71,7 @@ def build(recipe: Path) -> tuple[dict[str, Any], float]:
 
 def teacher_folder(recipe: Path) -> Path:
     """Return the folder of the teacher: the fine-tuned one if the recipe fine-tunes."""
-    from edgepack.model.fetch import fetch
+    from edgepack.recipe.recipe import fetch_model
 
     done = subprocess.run(
         [sys.executable, "-m", "edgepack", "build", str(recipe), "--dry-run", "--json"],
@@ -82,7 +82,7 @@ def teacher_folder(recipe: Path) -> Path:
     }
     if "fine-tune" in stages:
         return cache_folder() / "stages" / stages["fine-tune"]
-    return fetch(read_recipe(recipe)).source.path
+    return fetch_model(read_recipe(recipe)).source.path
 
 
 def speed(recipe: Recipe, task: str, teacher: Path, dist: Path, rounds: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import tiny
 from edgepack.compress import adapt, augment, distill, finetune, prune, teach, vocabulary
 from edgepack.compress.schedule import Schedule
 from edgepack.data.rows import read_examples
+from edgepack.model.adapter import base_of
 from edgepack.model.torch_model import load_torch, open_torch
 from edgepack.tasks.evaluate import evaluate
 from edgepack_runtime import InputError
@@ -316,7 +317,7 @@ def test_a_lora_adapter_is_merged(teacher: Path, tmp_path: Path) -> None:
     declared = json.loads((folder / "adapter_config.json").read_text())
     declared["base_model_name_or_path"] = str(teacher)
     (folder / "adapter_config.json").write_text(json.dumps(declared))
-    assert adapt.base_of(folder) == str(teacher)
+    assert base_of(folder) == str(teacher)
     adapt.adapt(adapt.Settings(TASK), {"base": teacher, "adapter": folder}, out)
     tokens = open_torch(teacher, TASK).encoder.encode("turn on the lights").first
     with torch.inference_mode():

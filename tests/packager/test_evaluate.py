@@ -105,8 +105,8 @@ def test_perplexity_is_that_of_the_whole_text(tmp_path: Path, model: Get) -> Non
     import torch
     from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
+    from edgepack.cli.evaluate import Asked, evaluate_source
     from edgepack.data.rows import Columns
-    from edgepack.tasks.evaluate import Asked, evaluate_source
 
     tokenizer = AutoTokenizer.from_pretrained(model("roberta-ner"))
     tokenizer.save_pretrained(tmp_path / "lm")

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from edgepack.cli import main
 from edgepack.compress import distill, finetune, prune, vocabulary
-from edgepack.recipe.recipe import Budget, Compression, Data, Recipe, read_recipe
+from edgepack.recipe.compression import Compression
+from edgepack.recipe.recipe import Budget, Data, Recipe, read_recipe
 from edgepack.recipe.schema import Table
 
 if TYPE_CHECKING:

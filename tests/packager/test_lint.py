@@ -15,8 +15,9 @@ from edgepack.build.lint import lint
 from edgepack.compress import finetune
 from edgepack.compress.tensors import read_training
 from edgepack.data.rows import Columns
-from edgepack.model.fetch import ModelInfo, fetch
-from edgepack.recipe.recipe import Compression, Data, Recipe, read_recipe
+from edgepack.model.fetch import ModelInfo
+from edgepack.recipe.compression import Compression
+from edgepack.recipe.recipe import Data, Recipe, fetch_model, read_recipe
 from edgepack.recipe.target import find_target
 from edgepack.stages.cache import Source
 from edgepack_runtime import InputError
@@ -41,7 +42,7 @@ def found(model: Get, tmp_path: Path) -> Callable[..., list[str]]:
             f'[model]\nsource = "{model("bert-intent")}"\n[data]\n{named}{more}'
         )
         recipe = read_recipe(tmp_path / "edgepack.toml")
-        return [line.removeprefix(f"{tmp_path}/") for line in lint(recipe, fetch(recipe))]
+        return [line.removeprefix(f"{tmp_path}/") for line in lint(recipe, fetch_model(recipe))]
 
     return run
 
@@ -126,7 +127,7 @@ def test_unlabelled_texts_are_written_as_the_data_is(model: Get, tmp_path: Path)
     path.write_bytes("body;label\ncafé;\ntea;x\n".encode("latin-1"))
     recipe = Recipe(source=str(model("bert-intent")), data=Data(unlabelled=str(path)))
     with pytest.raises(InputError, match=r"more.csv, line 2: not valid UTF-8"):
-        lint(recipe, fetch(recipe))
+        lint(recipe, fetch_model(recipe))
     columns = Columns("body", pair="second", encoding="latin-1", delimiter=";")
     found = read_training({"unlabelled": path}, "text-classification", columns)
     assert [(e.text, e.label) for e in found] == [("café", None), ("tea", None)]
@@ -185,7 +186,7 @@ def test_an_adapter_says_nothing_of_its_labels(model: Get, tmp_path: Path) -> No
     (adapter / "adapter_config.json").write_text(json.dumps(base))
     (tmp_path / "d.tsv").write_text("text\tlabel\na\tnew\n")
     recipe = Recipe(source=str(adapter), data=Data(evaluation=str(tmp_path / "d.tsv")))
-    assert lint(recipe, fetch(recipe)) == []
+    assert lint(recipe, fetch_model(recipe)) == []
 
 
 def test_fewer_texts_than_asked_for_are_said(

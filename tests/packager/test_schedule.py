@@ -24,11 +24,13 @@ from edgepack.compress import (
     vocabulary,
 )
 from edgepack.compress.batches import ByLength, pack, pack_labels
+from edgepack.compress.job import Job
 from edgepack.compress.schedule import Course, Facts, Schedule, choose, held_out
 from edgepack.data.rows import Columns, Example, read_examples
 from edgepack.model.torch_model import load_torch, open_torch
 from edgepack.recipe import presets
-from edgepack.recipe.recipe import Compression, Data, Recipe, read_recipe
+from edgepack.recipe.compression import Compression
+from edgepack.recipe.recipe import Data, Recipe, read_recipe
 from edgepack.recipe.target import find_target
 from edgepack.stages import progress
 from edgepack.tasks.evaluate import evaluate
@@ -177,14 +179,14 @@ class _Line:
         self.model = torch.nn.Linear(1, 1, bias=False)
         torch.nn.init.zeros_(self.model.weight)
 
-    def job(self) -> training.Job:
+    def job(self) -> Job:
         """Return the job of learning y = x."""
         import torch
 
         def loss(model: Any, batch: dict[str, Any]) -> Any:
             return ((model(batch["x"]) - batch["x"]) ** 2).mean()
 
-        return training.Job(
+        return Job(
             self.model, [1] * 40, list(range(30)),
             lambda rows: {"x": torch.ones(len(rows), 1)}, loss, held=list(range(30, 40)),
         )  # fmt: skip

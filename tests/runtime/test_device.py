@@ -17,9 +17,9 @@ from edgepack_runtime.bundle.manifest import Requires
 from edgepack_runtime.cli import main
 from edgepack_runtime.device import cpu
 from edgepack_runtime.device.facts import probe
-from edgepack_runtime.device.fit import misfits, unmet
 from edgepack_runtime.device.gpu import capability_of, find_gpu
 from edgepack_runtime.device.identity import engine_version, identity
+from edgepack_runtime.fit import misfits, unmet
 from edgepack_runtime.tune.energy import Meter, find_meter
 
 

@@ -17,51 +17,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edgepack.build import gate
-from edgepack.stages import progress
-from edgepack.build import stage_table
-from edgepack.build import sbom
-from edgepack.model.opened import are_generated
-from edgepack.model.opened import read_task
-from edgepack.stages.cache import StageCache
-from edgepack.stages.cache import sweep
-from edgepack.stages.cache import work_folder
-from edgepack.compress.record import read_record
-from edgepack.export import find
-from edgepack.model.fetch import fetch
-from edgepack.judge.golden import read_assessment
+from edgepack.build import gate, sbom, stage_table
+from edgepack.build.assemble import content_of, manifest_of
 from edgepack.build.lint import lint
 from edgepack.build.measure import measure
-from edgepack.bundle.pack import Content
-from edgepack.bundle.pack import refuse_foreign
-from edgepack.bundle.pack import replace_bundle
-from edgepack.bundle.pack import write_bundle
-from edgepack.build.plan import Plan
-from edgepack.build.plan import VariantPlan
-from edgepack.build.plan import make_plan
-from edgepack.build.preflight import left_out
-from edgepack.build.preflight import refuse
+from edgepack.build.plan import Plan, make_plan
+from edgepack.build.preflight import left_out, refuse
+from edgepack.bundle.pack import Content, refuse_foreign, replace_bundle, write_bundle
+from edgepack.compress.record import read_record
 from edgepack.judge.sensitivity import read_ranking
-from edgepack.recipe.recipe import Recipe
+from edgepack.recipe.recipe import Recipe, fetch_model
 from edgepack.recipe.target import Target
-from edgepack.stages.workers import Folders
-from edgepack.stages.workers import Workers
-from edgepack.stages.workers import fitting_jobs
+from edgepack.stages import progress
+from edgepack.stages.cache import StageCache, sweep, work_folder
+from edgepack.stages.workers import Folders, Workers, fitting_jobs
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.errors import BudgetError, EdgepackError, InputError
-from edgepack_runtime.bundle.manifest import FORMAT
-from edgepack_runtime.bundle.manifest import Manifest
-from edgepack_runtime.bundle.manifest import Task
-from edgepack_runtime.bundle.manifest import Tolerance
-from edgepack_runtime.bundle.manifest import Variant
 from edgepack_runtime.paths import cache_folder, write_whole
 
 _logger = logging.getLogger(__name__)
 Latencies = dict[str, dict[str, float]]
-_LIKENESS = ("agreement", "cosine", "least_cosine")  # to the float model
-# What loading takes at the least: the weights twice, while an engine packs them, and the engine.
-_COPIES = 2
-_ENGINE_BYTES = 40 << 20
 
 
 @dataclass(frozen=True)
@@ -91,7 +66,7 @@ def plans(
 
     The data is examined here: what is wrong with it is an error, what misleads is logged.
     """
-    model = fetch(recipe, offline=offline)
+    model = fetch_model(recipe, offline=offline)
     refuse(recipe, model)
     wanted = [make_plan(recipe, model, t, kit=(kits or {}).get(t.name)) for t in targets]
     planned = [plan.without(left_out(model, (v.spec for v in plan.variants))) for plan in wanted]
@@ -162,7 +137,7 @@ def _gated(plan: Plan, workers: Workers, *, strict: bool) -> tuple[Plan, Folders
             repaired = make_plan(plan.recipe, plan.model, plan.target, kept=kept, kit=plan.kit)
             plan = _made(repaired.without(plan.left_out), workers, folders, strict=strict)
         elif lost:
-            manifest = _manifest(plan, folders, _content(plan, folders))
+            manifest = manifest_of(plan, folders, content_of(plan, folders))
             table = stage_table.measure_forms(plan, folders, manifest)
             _refuse(plan, gate.lost_message(plan, folders, lost), table)
         else:
@@ -230,8 +205,8 @@ def _check_costs(
 
 def _candidate(plan: Plan, folders: Folders, out: Path, view: progress.View) -> Built:
     """Pack a bundle in `out`, measure it, and hold it to its budget."""
-    content = _content(plan, folders)
-    manifest = _manifest(plan, folders, content)
+    content = content_of(plan, folders)
+    manifest = manifest_of(plan, folders, content)
     content = Content({**content.files, **sbom.documents(plan, manifest)})
     manifest = replace(manifest, files=content.entries())
     path = bundle_path(plan, out)
@@ -278,73 +253,6 @@ def bundle_path(plan: Plan, out: Path) -> Path:
     """Return where a plan's bundle is written."""
     suffix = ".epk" if plan.recipe.layout == "epk" else ""
     return out / f"{plan.model.name}-{plan.target.name}{suffix}"
-
-
-def _content(plan: Plan, folders: Folders) -> Content:
-    tokenizer = folders[plan.tokenizer.key]
-    files = {name: tokenizer / name for name in ("tokenizer.json", "config.json")}
-    files["golden.json"] = folders[plan.golden.key] / "golden.json"
-    for variant in plan.variants:
-        for name in find(variant.spec.engine).FILES:
-            files[f"{variant.spec.name}/{name}"] = folders[variant.make.key] / name
-        for name in ("config.json", "tokenizer.json"):  # so that Optimum opens a variant as it is
-            files[f"{variant.spec.name}/{name}"] = tokenizer / name
-    return Content(files)
-
-
-def _manifest(plan: Plan, folders: Folders, content: Content) -> Manifest:
-    task = read_task(folders[plan.tokenizer.key])
-    kept = {variant.spec.name: list(variant.kept) for variant in plan.variants if variant.kept}
-    return Manifest(
-        format=FORMAT,
-        name=plan.model.name,
-        version=plan.recipe.version,
-        release=plan.recipe.release,
-        target=plan.target.name,
-        arch=plan.target.arch,
-        task=task,
-        variants=tuple(_variant(v, folders, task) for v in plan.variants),
-        files=content.entries(),
-        golden="golden.json",
-        requires=plan.target.requires,
-        kit=plan.kit,
-        provenance={
-            "model": plan.model.source.key,
-            "plan": plan.key,
-            "compared_on": "generated" if are_generated(folders[plan.texts.key]) else "given",
-            **({"left_in_float": kept} if kept else {}),
-            **({"left_out": dict(plan.left_out)} if plan.left_out else {}),
-        },
-    )
-
-
-def _variant(variant: VariantPlan, folders: Folders, task: Task) -> Variant:
-    spec, exporter = variant.spec, find(variant.spec.engine)
-    found = read_assessment(folders[variant.assess.key])
-    quality = gate.figures(variant, folders)
-    made = folders[variant.make.key]
-    options = exporter.device_options(made, task.text.max_length, spec.provider)
-    weights = sum((made / name).stat().st_size for name in exporter.FILES)
-    least = (_COPIES * weights + _ENGINE_BYTES) >> 20
-    return Variant(
-        name=spec.name,
-        engine=spec.engine,
-        provider=spec.provider,
-        precision=spec.precision,
-        scheme=spec.scheme,
-        files=tuple(f"{spec.name}/{name}" for name in exporter.FILES),
-        requires=replace(spec.requires, memory_mb=max(spec.requires.memory_mb, least)),
-        tolerance=Tolerance(found["tolerance_cosine"], found["tolerance_agreement"]),
-        options=_merged(options, spec.options),
-        measured={**{name: found[name] for name in _LIKENESS}, **quality},
-    )
-
-
-def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """Join options, tables inside them too; the target's win."""
-    tables = {key: {**value, **theirs[key]} for key, value in ours.items()
-              if isinstance(value, dict) and key in theirs}  # fmt: skip
-    return {**ours, **theirs, **tables}
 
 
 def _check_writable(out: Path) -> None:

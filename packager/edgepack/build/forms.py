@@ -8,20 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgepack.stages.cache import Source
-from edgepack.stages.cache import Stage
-from edgepack.stages.cache import file_source
-from edgepack.compress import adapt
-from edgepack.compress import augment
-from edgepack.compress import checks
-from edgepack.compress import distill
-from edgepack.compress import finetune
-from edgepack.recipe import presets
-from edgepack.compress import prune
-from edgepack.compress import teach
-from edgepack.compress import vocabulary
+from edgepack.compress import adapt, augment, distill, finetune, prune, teach, vocabulary
 from edgepack.model.fetch import ModelInfo
+from edgepack.recipe import checks, presets
 from edgepack.recipe.recipe import Recipe
+from edgepack.stages.cache import Source, Stage, file_source
 from edgepack_runtime.errors import InputError
 
 Needed = Stage | Source

@@ -7,77 +7,23 @@ sensitive layers stay in float, twice as many with every attempt.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from edgepack.data.rows import Columns
-from edgepack.data.rows import read_examples
-from edgepack.tasks.evaluate import TORCH_BATCH
-from edgepack.tasks.evaluate import Quality
-from edgepack.tasks.evaluate import evaluate
-from edgepack.export import open_as_device
+from edgepack.build.plan import Plan, VariantPlan
 from edgepack.judge.golden import read_assessment
+from edgepack.judge.quality import quality_of
 from edgepack.recipe.recipe import Budget
-from edgepack.model.torch_model import open_torch
 from edgepack_runtime.bundle.bundle import Bundle
-from edgepack_runtime.bundle.manifest import canonical_json
 from edgepack_runtime.tune.memory import peak_memory
 
-if TYPE_CHECKING:
-    from edgepack.stages.cache import Stage
-    from edgepack.build.plan import Plan
-    from edgepack.build.plan import VariantPlan
-
-TOOLS = ("edgepack", "torch", "transformers", "onnxruntime", "openvino", "scikit-learn", "seqeval")
 CELL = "16×1"  # what budget.latency_ms means: tokens × rows, as in `latency.CELLS`
 LEAST_LIKENESS = 0.8  # agreement with the float model below which a variant is left out
 _HALF = 2  # repair frees at most one layer in so many
-_DIGITS = 6
 _ROUNDING = 1e-6
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TorchSettings:
-    """How to open a torch form and read the evaluation data."""
-
-    task: str
-    columns: Columns = Columns()
-    max_length: int = 0
-
-
-@dataclass(frozen=True)
-class JudgeSettings:
-    """engine and precision: of the variant; columns: of the evaluation data."""
-
-    engine: str
-    precision: str
-    columns: Columns = Columns()
-
-
-def judge_torch(settings: TorchSettings, inputs: Mapping[str, Path], out: Path) -> None:
-    """Write `quality.json` of a torch form on the evaluation data."""
-    model = open_torch(inputs["model"], settings.task, settings.max_length)
-    examples = read_examples(str(inputs["evaluation"]), settings.task, settings.columns)
-    _write(evaluate(model, examples, batch_size=TORCH_BATCH), out)
-
-
-def judge(settings: JudgeSettings, inputs: Mapping[str, Path], out: Path) -> None:
-    """Write `quality.json` of a variant on the evaluation data, text by text as on a device."""
-    variant = inputs["variant"]
-    model = open_as_device(inputs["tokenizer"], variant, settings.engine, settings.precision)
-    examples = read_examples(str(inputs["evaluation"]), model.task.name, settings.columns)
-    _write(evaluate(model, examples), out)
-
-
-def _write(quality: Quality, out: Path) -> None:
-    figures = {name: round(value, _DIGITS) for name, value in quality.figures.items()}
-    value = {"main": quality.main, "figures": figures, "rows": quality.rows}
-    (out / "quality.json").write_bytes(canonical_json(value))
 
 
 def lost(plan: Plan, folders: Mapping[str, Path]) -> dict[str, float]:
@@ -168,13 +114,6 @@ def figures(variant: VariantPlan, folders: Mapping[str, Path]) -> dict[str, floa
     """Return the figures of a variant, none if there was no evaluation data."""
     found = quality_of(variant.quality, folders)
     return dict(found.figures) if found else {}
-
-
-def quality_of(stage: Stage | None, folders: Mapping[str, Path]) -> Quality | None:
-    """Return what a judging stage found; None for no stage."""
-    if stage is None:
-        return None
-    return Quality(**json.loads((folders[stage.key] / "quality.json").read_text()))
 
 
 def costs_message(

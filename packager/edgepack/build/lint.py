@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgepack.compress.tensors import read_training
-from edgepack.data.rows import Example
-from edgepack.data.rows import read_examples
-from edgepack.tasks.evaluate import check_labels
-from edgepack.tasks.evaluate import labels_of
+from edgepack.data.rows import Example, read_examples
+from edgepack.tasks.evaluate import check_labels, labels_of
 from edgepack_runtime.errors import InputError
 
 if TYPE_CHECKING:

@@ -6,15 +6,13 @@ import logging
 from pathlib import Path
 
 from edgepack.model.opened import open_model
-from edgepack_runtime.tune import latency
-from edgepack_runtime.device import measured
 from edgepack_runtime.bundle.bundle import Bundle
+from edgepack_runtime.device import measured
 from edgepack_runtime.device.facts import probe
 from edgepack_runtime.errors import DeviceError
-from edgepack_runtime.model.model import open_variant
-from edgepack_runtime.model.model import rank
-from edgepack_runtime.model.selftest import read_golden
-from edgepack_runtime.model.selftest import selftest
+from edgepack_runtime.model.model import open_variant, rank
+from edgepack_runtime.model.selftest import read_golden, selftest
+from edgepack_runtime.tune import latency
 
 BASELINE = "float32"
 _log = logging.getLogger(__name__)

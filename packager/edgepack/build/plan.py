@@ -7,29 +7,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from edgepack.build.forms import Form, Needed, data_sources, make_forms
 from edgepack.data import texts as data
-from edgepack.model import describe
-from edgepack.build import gate
-from edgepack.judge import golden
-from edgepack.judge import sensitivity as rank
-from edgepack.stages.cache import Stage
-from edgepack.stages.cache import file_source
-from edgepack.build.forms import Form
-from edgepack.build.forms import Needed
-from edgepack.build.forms import data_sources
-from edgepack.build.forms import make_forms
 from edgepack.export import Choice, find
 from edgepack.export.previous_scales import names_variant
+from edgepack.judge import golden, quality
+from edgepack.judge import sensitivity as rank
+from edgepack.model import describe
 from edgepack.model.fetch import ModelInfo
-from edgepack.recipe.recipe import Budget
-from edgepack.recipe.recipe import Recipe
-from edgepack.recipe.target import Target
-from edgepack.recipe.target import VariantSpec
-from edgepack.recipe.target import all_targets
+from edgepack.recipe.recipe import Budget, Recipe
+from edgepack.recipe.target import Target, VariantSpec, all_targets
+from edgepack.stages.cache import Stage, file_source
+from edgepack_runtime.bundle.manifest import Requires, canonical_json, safe_name
 from edgepack_runtime.errors import InputError
-from edgepack_runtime.bundle.manifest import Requires
-from edgepack_runtime.bundle.manifest import canonical_json
-from edgepack_runtime.bundle.manifest import safe_name
 
 
 @dataclass(frozen=True)
@@ -207,11 +197,11 @@ def _qualities(
     """Return the stages that judge the torch forms, if there is evaluation data."""
     if evaluation is None:
         return {}
-    settings = gate.TorchSettings(model.task, recipe.data.columns, recipe.max_length)
+    settings = quality.TorchSettings(model.task, recipe.data.columns, recipe.max_length)
     return {
         form.name: Stage(
-            f"evaluate {form.name}", gate.judge_torch, settings,
-            {"model": form.model, "evaluation": evaluation}, gate.TOOLS,
+            f"evaluate {form.name}", quality.judge_torch, settings,
+            {"model": form.model, "evaluation": evaluation}, quality.TOOLS,
         )
         for form in forms
     }  # fmt: skip
@@ -270,11 +260,11 @@ class _Maker:
     def _quality(self, spec: VariantSpec, make: Stage) -> Stage | None:
         if self.evaluation is None:
             return None
-        settings = gate.JudgeSettings(spec.engine, spec.precision, self.recipe.data.columns)
+        settings = quality.JudgeSettings(spec.engine, spec.precision, self.recipe.data.columns)
         inputs = {
             "tokenizer": self.common["tokenizer"], "variant": make, "evaluation": self.evaluation
         }  # fmt: skip
-        return Stage(f"evaluate {spec.name}", gate.judge, settings, inputs, gate.TOOLS)
+        return Stage(f"evaluate {spec.name}", quality.judge, settings, inputs, quality.TOOLS)
 
 
 def _wanted(recipe: Recipe, target: Target) -> list[VariantSpec]:

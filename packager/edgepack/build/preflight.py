@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.export.known import known_families, why_not_onnx, why_not_openvino
-from edgepack.model.fetch import ModelInfo
-from edgepack.model.fetch import fetch
-from edgepack.model.fetch import read_config
-from edgepack.recipe.recipe import Recipe
-from edgepack.recipe.target import Target
-from edgepack.recipe.target import VariantSpec
+from edgepack.model.fetch import ModelInfo, read_config
+from edgepack.recipe.recipe import Recipe, fetch_model
+from edgepack.recipe.target import Target, VariantSpec
 from edgepack_runtime.errors import InputError
 
 _TOKENIZERS = (
@@ -54,7 +51,7 @@ def check_model(recipe: Recipe, targets: Sequence[Target], *, offline: bool) -> 
         InputError: no bundle can be made of it.
 
     """
-    model = fetch(recipe, offline=offline)
+    model = fetch_model(recipe, offline=offline)
     refuse(recipe, model)
     reasons = {target.name: left_out(model, target.variants) for target in targets}
     return {

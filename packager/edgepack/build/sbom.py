@@ -14,10 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgepack_runtime.bundle.manifest import File
-from edgepack_runtime.bundle.manifest import Manifest
-from edgepack_runtime.bundle.manifest import Variant
-from edgepack_runtime.bundle.manifest import canonical_json
+from edgepack_runtime.bundle.manifest import File, Manifest, Variant, canonical_json
 
 if TYPE_CHECKING:
     from edgepack.build.plan import Plan

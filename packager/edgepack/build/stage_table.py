@@ -7,21 +7,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgepack.model.opened import open_model
-from edgepack.model.opened import read_golden_texts
-from edgepack.stages.cache import Stage
-from edgepack.stages.cache import folder_of
-from edgepack.export import find, open_as_device
 from edgepack.build.gate import CELL
-from edgepack.build.gate import quality_of
 from edgepack.build.plan import Plan
+from edgepack.export import find, open_as_device
+from edgepack.judge.quality import quality_of
+from edgepack.model.opened import open_model, read_golden_texts
 from edgepack.model.torch_model import open_torch
-from edgepack_runtime.tune import latency
-from edgepack_runtime.device.facts import probe
-from edgepack_runtime.device.fit import on_cpu
-from edgepack_runtime.device.fit import why_not
+from edgepack.stages.cache import Stage, folder_of
 from edgepack_runtime.bundle.manifest import Manifest
+from edgepack_runtime.device.facts import probe
+from edgepack_runtime.fit import why_not
 from edgepack_runtime.model.model import Model
+from edgepack_runtime.tune import latency
 
 EXPORTED = "exported and optimised"
 _SECONDS = 1.0
@@ -82,7 +79,7 @@ def _graphs(plan: Plan, folders: Mapping[str, Path], manifest: Manifest) -> dict
     found = {EXPORTED: open_model(tokenizer, folders[plan.export.key], "onnxruntime", threads=1)}
     fits = manifest.arch in (device.arch, "any")
     for variant, made in zip(manifest.variants, plan.variants, strict=True):
-        if fits and on_cpu(variant) and not why_not(variant, device):
+        if fits and variant.on_cpu and not why_not(variant, device):
             found[variant.name] = open_as_device(
                 tokenizer, folders[made.make.key], variant.engine, variant.precision, threads=1
             )

@@ -19,6 +19,7 @@ import click
 from edgepack import __version__
 from edgepack.cli import bundle, channel
 from edgepack.cli import cache as cache_command
+from edgepack.cli.evaluate import evaluate
 from edgepack_runtime.errors import EdgepackError, InputError
 
 if TYPE_CHECKING:
@@ -232,53 +233,6 @@ def _show_plans(planned: list[Plan], *, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("model")
-@click.option("--data", "source", required=True, help="File of labelled rows, or datasets:NAME.")
-@click.option(
-    "--task", default="", help="Instead of the detected one; text-generation: perplexity."
-)
-@click.option("--text-column", default="", help="Name of the column that holds the text.")
-@click.option("--pair-column", default="", help="Name of the column of a second text.")
-@click.option("--label-column", default="", help="Name of the column of labels or tags.")
-@click.option("--encoding", default="", help="Of a file that is not UTF-8, such as latin-1.")
-@click.option("--delimiter", default="", help="Between the cells of a table, if it is not found.")
-@click.option("--variant", default="", help="Of a bundle, instead of the best one.")
-@click.option("--threads", type=int, help="CPU threads (default: all).")
-@click.option("--offline", is_flag=True, help="Use the local hub cache only.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def evaluate(  # noqa: PLR0913, PLR0917 (one parameter an option, as click has it)
-    model: str,
-    source: str,
-    task: str,
-    text_column: str,
-    pair_column: str,
-    label_column: str,
-    encoding: str,
-    delimiter: str,
-    variant: str,
-    threads: int | None,
-    *,
-    offline: bool,
-    as_json: bool,
-) -> None:
-    """Measure the quality of MODEL (a model or a bundle) on labelled data."""
-    from edgepack.data.rows import Columns
-    from edgepack.tasks.evaluate import Asked, evaluate_source
-
-    columns = Columns(text_column, pair_column, label_column, encoding, delimiter)
-    asked = Asked(task=task, variant=variant, threads=threads, offline=offline)
-    name, quality = evaluate_source(model, source, columns, asked)
-    if as_json:
-        click.echo(json.dumps({"model": name, "main": quality.main, "rows": quality.rows,
-                               "figures": dict(quality.figures)}, indent=1))  # fmt: skip
-        return
-    result = f"{quality.name} {quality.value:.4f}"
-    click.echo(f"{name} on {quality.rows} rows of {source}: {result}")
-    for figure, value in quality.figures.items():
-        click.echo(f"  {figure:<18} {value:.4f}{'  ←' if figure == quality.main else ''}")
-
-
-@main.command()
 @click.option("--example", "name", help="Copy this example instead; `list` lists them.")
 @click.option("--model", default="", help="What to build: a hub id, a folder, package:NAME/path.")
 @click.argument("folder", type=click.Path(path_type=Path), required=False)
@@ -324,6 +278,7 @@ def targets(name: str | None, *, explain: bool, markdown: bool, as_json: bool) -
                 click.echo(f"  {line}")
 
 
+main.add_command(evaluate)
 main.add_command(cache_command.cache_group)
 main.add_command(channel.keys_group)
 main.add_command(channel.publish)

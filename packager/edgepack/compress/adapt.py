@@ -12,7 +12,6 @@ from edgepack.compress.folder import load, save
 from edgepack_runtime.errors import InputError
 
 TOOLS = ("edgepack", "torch", "transformers", "peft")
-ADAPTER_FILE = "adapter_config.json"
 _HEADS = (".classifier.weight", ".score.weight", ".out_proj.weight")
 
 
@@ -41,18 +40,6 @@ def adapt(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
         reason = str(exc).partition("\n")[0]
         raise InputError(f"{folder}: the adapter cannot be merged into its base: {reason}") from exc
     save(merged, tokenizer, out, source=inputs["base"])
-
-
-def base_of(folder: Path) -> str:
-    """Return the base model that an adapter folder names."""
-    path = folder / ADAPTER_FILE
-    try:
-        base = json.loads(path.read_text()).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError) as exc:
-        raise InputError(f"{path} cannot be read: {exc}") from exc
-    if not isinstance(base, str) or not base:
-        raise InputError(f"{path} names no base_model_name_or_path")
-    return base
 
 
 def _head(folder: Path) -> dict[str, Any]:

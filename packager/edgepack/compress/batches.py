@@ -7,24 +7,16 @@ as long again.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from edgepack.compress.tensors import IGNORED, label_of, max_length_of, tokenize_all
+from edgepack.compress.tensors import IGNORED, Batch, label_of, max_length_of, tokenize_all
 from edgepack.data.rows import Example
 
 _POOL = 50  # steps whose rows are sorted by length together
 _PADS = {"input_ids": "pad_token_id", "token_type_ids": "pad_token_type_id"}
-
-
-@dataclass(frozen=True)
-class Batch:
-    """inputs: int64 tensors [rows, tokens] by name; labels: a tensor, None without labels."""
-
-    inputs: Mapping[str, Any]
-    labels: Any = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from edgepack.compress import holdout, layers, losses, training
 from edgepack.compress.augment import read_origins, read_rows
 from edgepack.compress.batches import Labels, Rows, pack, pack_labels
 from edgepack.compress.folder import load, save
+from edgepack.compress.job import Job
 from edgepack.compress.launch import first_process, launch
 from edgepack.compress.schedule import Schedule
 from edgepack.compress.teach import Lesson, Probe
@@ -96,7 +97,7 @@ def work(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     student = _Student(settings, model, tokenizer, Lesson(inputs["lesson"]), pooling)
     lengths = student.take(examples)
     learn, held = _divide(settings, examples, read_origins(inputs["rows"]))
-    job = training.Job(model, lengths, learn, student.collate, student.loss, held, student=True)
+    job = Job(model, lengths, learn, student.collate, student.loss, held, student=True)
     record = training.fit(job, settings.schedule, out)
     if first_process():
         record.write(out, "distill")

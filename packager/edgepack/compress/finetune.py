@@ -10,6 +10,7 @@ from typing import Any
 from edgepack.compress import holdout, linear, losses, training
 from edgepack.compress.batches import Labels, pack, pack_labels
 from edgepack.compress.folder import load, save, spaced
+from edgepack.compress.job import Job
 from edgepack.compress.launch import first_process, launch
 from edgepack.compress.schedule import Schedule
 from edgepack.compress.tensors import max_length_of, read_training
@@ -69,7 +70,7 @@ def work(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     probe = None
     if held and figure == "accuracy" and first_process():
         probe = linear.probe(model, rows, [e.label for e in examples], learn, held)
-    job = training.Job(
+    job = Job(
         model, rows.lengths.tolist(), learn, collate, _loss, held, judge, figure,
     )  # fmt: skip
     record = training.fit(job, settings.schedule, out)

@@ -8,8 +8,8 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgepack.compress.job import Job
     from edgepack.compress.schedule import Course
-    from edgepack.compress.training import Job
 
 _STEPS, _RISING = 30, 10
 _JUDGED = 256  # held-out rows

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgepack.data.formats import PLAIN
 from edgepack.data.rows import Columns, Example, read_examples
@@ -13,10 +13,15 @@ from edgepack.model.describe import positions_of
 from edgepack.tasks.evaluate import labels_of
 from edgepack_runtime.errors import InputError
 
-if TYPE_CHECKING:
-    from edgepack.compress.batches import Batch
-
 IGNORED = -100  # the label that torch's cross entropy leaves out
+
+
+@dataclass(frozen=True)
+class Batch:
+    """inputs: int64 tensors [rows, tokens] by name; labels: a tensor, None without labels."""
+
+    inputs: Mapping[str, Any]
+    labels: Any = None
 
 
 def read_training(

@@ -10,13 +10,14 @@ import json
 import math
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgepack.compress import rates
 from edgepack.compress.batches import ByLength
+from edgepack.compress.job import Job
 from edgepack.compress.launch import first_process
 from edgepack.compress.record import Record, history_of, since_best
 from edgepack.compress.schedule import Course, Schedule, choose, facts_of
@@ -28,27 +29,6 @@ REPORTERS = ("tensorboard", "wandb")
 _CHECKPOINTS = "checkpoints"
 _CHECKPOINTS_KEPT = 2
 _NO_FIGURE = -1e9
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training: what `fit` needs.
-
-    lengths: tokens of every row. learn: numbers of the rows to learn from; held: of those held
-    out. collate: makes a batch of row numbers. judge: returns the figure of a model on the
-    held-out rows, called `figure`, more is better; None takes their loss.
-    student: whether a teacher's answers are copied.
-    """
-
-    model: Any
-    lengths: Sequence[int]
-    learn: Sequence[int]
-    collate: Callable[[Sequence[int]], dict[str, Any]]
-    loss: Callable[[Any, dict[str, Any]], Any]
-    held: Sequence[int] = ()
-    judge: Callable[[Any], float] | None = None
-    figure: str = "loss"
-    student: bool = False
 
 
 def fit(job: Job, schedule: Schedule, out: Path) -> Record:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgepack.export.naming import layer_of
 from edgepack.export.previous_scales import on_old_scale
-from edgepack.judge.sensitivity import layer_of
 from edgepack_runtime.errors import InputError
 
 _IR_VERSION = 10  # the newest that ONNX Runtime 1.20 reads

@@ -12,10 +12,10 @@ from typing import Any
 
 from edgepack.export import Choice, optimum_task
 from edgepack.export.families import register_families
+from edgepack.export.naming import layer_of
 from edgepack.export.previous_scales import keep_scales, on_old_scale
 from edgepack.export.search import Trial, parameters, quantize_best
 from edgepack.export.traits import copy_traits, probe_padding, sees_padding
-from edgepack.judge.sensitivity import layer_of
 from edgepack.model.opened import calibration_feeds
 from edgepack.recipe.target import VariantSpec
 from edgepack.stages.cache import Source, Stage

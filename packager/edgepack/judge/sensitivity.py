@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgepack.export.naming import layer_of
 from edgepack.model.opened import calibration_feeds
 from edgepack_runtime.bundle.manifest import canonical_json
 
@@ -40,17 +41,6 @@ def rank(settings: NoSettings, inputs: Mapping[str, Path], out: Path) -> None:  
 def read_ranking(folder: Path) -> list[str]:
     """Return the layers that `rank` wrote, worst first."""
     return [layer for layer, _ in json.loads((folder / "sensitivity.json").read_text())]
-
-
-def layer_of(node: str) -> str:
-    """Return the torch module that a node was exported from, by the exporters' naming.
-
-    ONNX has `/bert/encoder/layer.0/output/dense/MatMul`, OpenVINO
-    `__module.bert.encoder.layer.0.output.dense/ov_ext::linear/MatMul`.
-    """
-    if node.startswith("__module."):
-        return node.removeprefix("__module.").partition("/")[0]
-    return ".".join(node.strip("/").split("/")[:-1])
 
 
 def _costs(inputs: Mapping[str, Path]) -> Iterator[tuple[str, float]]:

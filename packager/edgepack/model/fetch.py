@@ -10,10 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from edgepack.compress.adapt import ADAPTER_FILE, base_of
-from edgepack.recipe.recipe import TASKS, Recipe
+from edgepack.model.adapter import ADAPTER_FILE, base_of
 from edgepack.stages.cache import Source, hash_files, joint_hash
 from edgepack_runtime.errors import EdgepackError, InputError
+from edgepack_runtime.tasks import known
 
 _PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", "*/config.json")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -42,26 +42,35 @@ class ModelInfo:
     commit: str = ""
 
 
-def fetch(recipe: Recipe, *, offline: bool = False) -> ModelInfo:
-    """Find the model of a recipe and detect its task.
+def fetch(
+    source: str, *, revision: str = "", task: str = "", name: str = "", offline: bool = False
+) -> ModelInfo:
+    """Find a model and detect its task.
+
+    Args:
+        source: a hub id, a folder or `package:NAME/path`.
+        revision: of the hub.
+        task: one of the runtime's, instead of the detected one.
+        name: instead of one that follows from the source.
+        offline: look into the hub's local cache only.
 
     Raises:
         InputError: no such model, no weights in it, an unknown or undetectable task, or the
             hub cannot be reached.
 
     """
-    folder = find_folder(recipe.source, recipe.revision, offline=offline)
+    folder = find_folder(source, revision, offline=offline)
     base = None
     if (folder / ADAPTER_FILE).is_file():
         base = find_folder(base_of(folder), offline=offline)
     config = read_config(base or folder)
-    if recipe.task and recipe.task not in TASKS:
-        raise InputError(f"unknown task {recipe.task!r}; edgepack has {', '.join(TASKS)}")
+    if task and task not in known():
+        raise InputError(f"unknown task {task!r}; edgepack has {', '.join(known())}")
     files = _files(folder)
     return ModelInfo(
         source=Source(folder, joint_hash(files)),
-        name=recipe.name or _name(recipe.source),
-        task=recipe.task or (_adapted(folder) if base else _detect(folder, config)),
+        name=name or _name(source),
+        task=task or (_adapted(folder) if base else _detect(folder, config)),
         model_type=str(config.get("model_type", "")),
         base=Source(base, joint_hash(_files(base))) if base else None,
         files=files,
@@ -186,7 +195,7 @@ def _detect(folder: Path, config: dict[str, Any]) -> str:
                 return task
     raise InputError(
         f"cannot tell the task of {folder.name} from its architectures {architectures}; "
-        f"name one with --task: {', '.join(TASKS)}"
+        f"name one with --task: {', '.join(known())}"
     )
 
 

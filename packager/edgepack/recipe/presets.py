@@ -14,7 +14,7 @@ from edgepack_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from edgepack.data.rows import Columns
-    from edgepack.recipe.recipe import Compression
+    from edgepack.recipe.compression import Compression
 
 _MULTIPLE = 64  # feed-forward neurons: widths that kernels like
 

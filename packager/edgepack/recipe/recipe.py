@@ -11,11 +11,13 @@ from edgepack.compress.schedule import PRECISIONS as PRECISIONS_OF_TRAINING
 from edgepack.compress.schedule import Schedule
 from edgepack.compress.teach import TRANSFERS
 from edgepack.data.rows import Columns
+from edgepack.model.fetch import ModelInfo, fetch
+from edgepack.recipe.compression import Compression
 from edgepack.recipe.presets import SIZES
 from edgepack.recipe.schema import Table, check, read_toml
+from edgepack_runtime.tasks import known
 
 FILE_NAME = "edgepack.toml"
-TASKS = ("feature-extraction", "sentence-similarity", "text-classification", "token-classification")
 PRECISIONS = ("target", "float32")
 LAYOUTS = ("epk", "folder")
 
@@ -50,29 +52,12 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Compression:
-    """The steps between the model as it came and its export; None leaves a step out.
-
-    augment: new texts for each text of the data, for the student to learn from; None for as many
-        as it needs.
-    size: one of `presets.SIZES`, from which the steps follow that are None; empty for none.
-    """
-
-    finetune: finetune.Settings | None = None
-    vocabulary: vocabulary.Settings | None = None
-    prune: prune.Settings | None = None
-    distill: distill.Settings | None = None
-    augment: int | None = None
-    size: str = ""
-
-
-@dataclass(frozen=True)
 class Recipe:
     """A model and what is wanted of it.
 
     source: a hub id, a folder, or `package:NAME/path`.
     revision: a hub revision; pin a commit to build the same bundle for ever.
-    task: one of `TASKS`; empty to detect it from the model.
+    task: one of the runtime's; empty to detect it from the model.
     calibration: a text, TSV, CSV or JSONL file of typical inputs; None for generated ones.
     samples: how many of them static quantization looks at; 0 for 64, or as many as there are.
     variants: which of a target's variants to make, by name; empty for all.
@@ -108,6 +93,17 @@ class Recipe:
         return replace(self.data.columns, text=self.column, pair="", label="")
 
 
+def fetch_model(recipe: Recipe, *, offline: bool = False) -> ModelInfo:
+    """Find the model of a recipe; see `fetch`."""
+    return fetch(
+        recipe.source,
+        revision=recipe.revision,
+        task=recipe.task,
+        name=recipe.name,
+        offline=offline,
+    )
+
+
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe; relative paths in it are relative to its folder.
 
@@ -125,7 +121,7 @@ def read_recipe(path: Path) -> Recipe:
     recipe = Recipe(
         source=_resolve(path, source),
         revision=model.text("revision"),
-        task=model.text("task", choices=("", *TASKS)),
+        task=model.text("task", choices=("", *known())),
         name=model.text("name"),
         version=model.text("version", "0.1.0"),
         release=model.integer("release", 1, least=1),

@@ -17,8 +17,8 @@ from typing import Any
 from edgepack.recipe.schema import Table, check, read_toml
 from edgepack_runtime.bundle.manifest import Requires, safe_name
 from edgepack_runtime.device.facts import probe
-from edgepack_runtime.device.fit import unmet
 from edgepack_runtime.errors import InputError
+from edgepack_runtime.fit import unmet
 
 ENGINES = ("onnxruntime", "openvino")
 PRECISIONS = ("float32", "float16", "int8")

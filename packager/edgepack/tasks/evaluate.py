@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgepack.data.rows import Columns, Example, read_examples
+from edgepack.data.rows import Example
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.model.selftest import reference
 
 if TYPE_CHECKING:
     from edgepack_runtime.model.model import Model
 
-GENERATION = "text-generation"
 METRICS = {
     "accuracy": "accuracy", "micro_f1": "micro-F1", "entity_f1": "entity F1",
     "spearman": "Spearman", "nearest_accuracy": "nearest-neighbour accuracy",
@@ -48,44 +46,6 @@ class Quality:
     def name(self) -> str:
         """Return what the figure that counts is called, for people."""
         return METRICS[self.main]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """How to open what is evaluated; empty for what fits.
-
-    task: of a model folder; variant and threads: of a bundle; offline: no hub.
-    """
-
-    task: str = ""
-    variant: str = ""
-    threads: int | None = None
-    offline: bool = False
-
-
-def evaluate_source(model: str, data: str, columns: Columns, asked: Asked) -> tuple[str, Quality]:
-    """Evaluate a bundle or whatever `fetch` finds; return what ran and its quality."""
-    from edgepack_runtime import load
-
-    path = Path(model)
-    if path.suffix == ".epk" or (path / "oci-layout").is_file():
-        opened = load(path, variant=asked.variant or None, threads=asked.threads)
-        examples = read_examples(data, opened.task.name, columns)
-        return f"{model}, {opened.variant.name}", evaluate(opened, examples)
-    from edgepack.model.fetch import fetch, find_folder
-    from edgepack.model.torch_model import open_torch
-    from edgepack.recipe.recipe import Recipe
-
-    if asked.task == GENERATION:
-        from edgepack.tasks.text_generation import perplexity
-
-        return f"{model}, PyTorch", perplexity(find_folder(model, offline=asked.offline), data)
-    found = fetch(Recipe(source=model, task=asked.task), offline=asked.offline)
-    if found.base is not None:
-        raise InputError(f"{model} is an adapter; build it, then evaluate the bundle")
-    examples = read_examples(data, found.task, columns)
-    opened = open_torch(found.source.path, found.task)
-    return f"{model}, PyTorch", evaluate(opened, examples, batch_size=TORCH_BATCH)
 
 
 def evaluate(model: Model, examples: Sequence[Example], *, batch_size: int = 1) -> Quality:

@@ -17,6 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from edgepack_runtime.errors import TrustError
 
 FORMAT = 1
+_CPU_PROVIDERS = ("CPUExecutionProvider", "CPU", "null")
 CHUNK = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6}){0,3}")
@@ -78,6 +79,11 @@ class Variant:
     tolerance: Tolerance
     options: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def on_cpu(self) -> bool:
+        """Tell whether it runs on the CPU, which every device has."""
+        return self.provider in _CPU_PROVIDERS
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,7 @@ def _fit(path: str, system: System, report: dict[str, Any]) -> list[str]:
     from pathlib import Path
 
     from edgepack_runtime.bundle.bundle import Bundle
-    from edgepack_runtime.device.fit import misfits, why_not_each
+    from edgepack_runtime.fit import misfits, why_not_each
 
     manifest, device = Bundle.open(path).manifest, system.device
     reasons = why_not_each(manifest, device, captured=device.root != Path("/"))

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from edgepack_runtime.bundle.manifest import Variant
 from edgepack_runtime.device.facts import Device
-from edgepack_runtime.device.fit import on_cpu
 from edgepack_runtime.device.gpu import driver_version, find_gpu
 
 ENGINES = ("onnxruntime", "openvino")
@@ -33,7 +32,7 @@ def compiled_for(variant: Variant, device: Device) -> str:
     number of processors: a service may be bound to fewer than the shell that prepared it.
     """
     parts = [variant.engine, engine_version(variant.engine), variant.provider]
-    if on_cpu(variant):
+    if variant.on_cpu:
         parts.append(device.fingerprint.replace(f"/{device.cores}/", "/", 1))
     else:
         gpu = find_gpu(device.root)

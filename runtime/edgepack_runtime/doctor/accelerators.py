@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from edgepack_runtime.device.fit import older
 from edgepack_runtime.doctor.advice import DRIVERS, PYPI_LEAST, capability, install_line
 from edgepack_runtime.doctor.facts import System
 from edgepack_runtime.doctor.software import Found, engine
+from edgepack_runtime.fit import older
 
 _SLOW_HALF = 61  # Pascal's consumer chips, and all before them
 

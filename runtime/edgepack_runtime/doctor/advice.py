@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edgepack_runtime.device.fit import older
 from edgepack_runtime.doctor.facts import System
+from edgepack_runtime.fit import older
 
 PYPI_LEAST = 75  # the least sm of the GPU wheels on PyPI
 _CUDA_13, _CUDA_12 = "580", "525"  # least driver branch (CUDA release notes)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edgepack_runtime.device.fit import older
 from edgepack_runtime.doctor.advice import install_line
 from edgepack_runtime.doctor.facts import System
+from edgepack_runtime.fit import older
 
 Found = tuple[str, str, str] | None
 _BUILDS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")

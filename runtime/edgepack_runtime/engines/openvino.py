@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 from edgepack_runtime.bundle.manifest import Variant
 from edgepack_runtime.engines import _kept as kept
 from edgepack_runtime.engines import whole_number
+from edgepack_runtime.engines._batching import mixes
 from edgepack_runtime.errors import DeviceError, TrustError
-from edgepack_runtime.model.batching import mixes
 
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array

@@ -13,12 +13,12 @@ from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.bundle.manifest import Task, Variant
 from edgepack_runtime.device import measured
 from edgepack_runtime.device.facts import check_threads, cores, probe
-from edgepack_runtime.device.fit import unmet
+from edgepack_runtime.engines._batching import runs
 from edgepack_runtime.errors import DeviceError, InputError
+from edgepack_runtime.fit import unmet
 from edgepack_runtime.gc_pause import collector_paused
+from edgepack_runtime.inputs.calls import Cutting, listed, read_options
 from edgepack_runtime.inputs.text import INPUTS, TextEncoder, Tokens
-from edgepack_runtime.model.batching import runs
-from edgepack_runtime.model.calls import Cutting, listed, read_options
 from edgepack_runtime.model.prepare import compiled_folder, distrust
 from edgepack_runtime.model.ranking import Choice, named, rank
 from edgepack_runtime.model.selftest import selftest

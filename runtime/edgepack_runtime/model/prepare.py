@@ -25,8 +25,8 @@ from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.bundle.manifest import Variant
 from edgepack_runtime.device import measured
 from edgepack_runtime.device.facts import Device, probe
-from edgepack_runtime.device.fit import why_not
 from edgepack_runtime.device.identity import compiled_for
+from edgepack_runtime.fit import why_not
 from edgepack_runtime.paths import cache_folder, of_its_own, write_whole
 
 _POLL = 0.2

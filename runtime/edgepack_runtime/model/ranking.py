@@ -9,8 +9,8 @@ from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.bundle.manifest import Variant
 from edgepack_runtime.device import measured as tuned
 from edgepack_runtime.device.facts import Device
-from edgepack_runtime.device.fit import why_not
 from edgepack_runtime.errors import DeviceError, InputError
+from edgepack_runtime.fit import why_not
 from edgepack_runtime.model.prepare import needs_preparing, prepared
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from edgepack_runtime.inputs.calls import Cutting
 from edgepack_runtime.inputs.text import TextEncoder, Tokens
-from edgepack_runtime.model.calls import Cutting
 from edgepack_runtime.numeric import pool, unit
 from edgepack_runtime.tasks import Call
 

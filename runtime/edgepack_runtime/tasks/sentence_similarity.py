@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgepack_runtime.errors import InputError
+from edgepack_runtime.inputs.calls import Cutting, listed
 from edgepack_runtime.inputs.text import TextEncoder, Tokens
-from edgepack_runtime.model.calls import Cutting, listed
 from edgepack_runtime.numeric import cosine
 from edgepack_runtime.tasks import Call
 from edgepack_runtime.tasks.feature_extraction import embed, windowed

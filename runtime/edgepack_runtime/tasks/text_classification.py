@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgepack_runtime.errors import InputError
+from edgepack_runtime.inputs.calls import Cutting
 from edgepack_runtime.inputs.text import TextEncoder, Tokens
-from edgepack_runtime.model.calls import Cutting
 from edgepack_runtime.numeric import sigmoid, softmax
 from edgepack_runtime.tasks import Call
 

@@ -13,8 +13,8 @@ from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.bundle.manifest import Variant
 from edgepack_runtime.device import measured
 from edgepack_runtime.device.facts import cores, probe
-from edgepack_runtime.device.fit import on_cpu, unmet
 from edgepack_runtime.errors import DeviceError, EdgepackError, SelfTestError
+from edgepack_runtime.fit import unmet
 from edgepack_runtime.model.selftest import read_golden, selftest
 from edgepack_runtime.tune.energy import find_meter
 from edgepack_runtime.tune.latency import CELLS, measure_times, text_of
@@ -47,7 +47,7 @@ def tune(bundle: Bundle, *, seconds: float = 1.0, threads: int | None = None) ->
     times: dict[tuple[str, int], Times] = {}
     for count in [threads] if threads else thread_counts(cores()):
         # One number of threads at a time: a small device holds each variant once, not thrice.
-        fit = [v for v in sound.values() if on_cpu(v) or count == (threads or cores())]
+        fit = [v for v in sound.values() if v.on_cpu or count == (threads or cores())]
         models = {variant.name: _open(bundle, variant, count) for variant in fit}
         for name, found in measure_times(models, texts, seconds=seconds).items():
             times[name, count] = found

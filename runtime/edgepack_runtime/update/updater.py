@@ -19,7 +19,6 @@ from typing import Any, TypeVar, cast
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.bundle.manifest import is_digest
 from edgepack_runtime.device.facts import probe
-from edgepack_runtime.device.fit import misfits
 from edgepack_runtime.errors import (
     DeviceError,
     EdgepackError,
@@ -27,6 +26,7 @@ from edgepack_runtime.errors import (
     SelfTestError,
     TrustError,
 )
+from edgepack_runtime.fit import misfits
 from edgepack_runtime.store.layout import BLOBS
 from edgepack_runtime.store.store import MINIMUM, RELEASE, Store
 from edgepack_runtime.update.download import Download, Event

@@ -12,8 +12,6 @@ from edgepack_runtime.bundle.manifest import Manifest, Requires, Variant
 from edgepack_runtime.device.facts import Device
 from edgepack_runtime.device.gpu import find_gpu
 
-_CPU_PROVIDERS = ("CPUExecutionProvider", "CPU", "null")
-
 
 def engine_installed(engine: str) -> bool:
     """Tell whether the engine's Python package is there, without importing it."""
@@ -34,11 +32,6 @@ def providers(engine: str) -> tuple[str, ...]:
     return (engine,)
 
 
-def on_cpu(variant: Variant) -> bool:
-    """Tell whether a variant runs on the CPU, which every device has."""
-    return variant.provider in _CPU_PROVIDERS
-
-
 def why_not(variant: Variant, device: Device) -> str:
     """Say why `variant` cannot run on `device`; an empty string means that it can."""
     if lacking := unmet(variant.requires, device):
@@ -49,7 +42,7 @@ def why_not(variant: Variant, device: Device) -> str:
         return (
             f"{variant.engine} is not installed (pip install 'edgepack-runtime[{variant.engine}]')"
         )
-    return "" if on_cpu(variant) else _lacks_provider(variant)
+    return "" if variant.on_cpu else _lacks_provider(variant)
 
 
 def _lacks_provider(variant: Variant) -> str:

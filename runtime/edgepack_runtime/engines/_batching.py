@@ -13,13 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from edgepack_runtime.bundle.manifest import Variant
-from edgepack_runtime.device.fit import on_cpu
 from edgepack_runtime.engines import Session
 
 
 def mixes(variant: Variant) -> bool:
     """Tell whether rows of unlike widths may share a run."""
-    alike = variant.precision == "float32" or not on_cpu(variant)
+    alike = variant.precision == "float32" or not variant.on_cpu
     return alike and not exact(variant)
 
 
@@ -30,7 +29,7 @@ def exact(variant: Variant) -> bool:
 
 def most_rows(variant: Variant, wanted: int) -> int:
     """Return how many rows a run may have when the caller wants so many."""
-    if variant.scheme.startswith("dynamic") and on_cpu(variant):
+    if variant.scheme.startswith("dynamic") and variant.on_cpu:
         return 1
     most = variant.options.get("max_rows")  # what the engine was compiled for
     return min(wanted, most) if type(most) is int and most > 0 else wanted

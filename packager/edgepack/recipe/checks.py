@@ -14,7 +14,7 @@ from edgepack.tasks.evaluate import check_labels
 from edgepack_runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from edgepack.recipe.recipe import Compression
+    from edgepack.recipe.compression import Compression
 
 
 def check_sizes(steps: Compression, config: Mapping[str, Any]) -> None:

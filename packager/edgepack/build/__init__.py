@@ -1,0 +1,1 @@
+"""The product: a recipe and a target become a plan, and a plan becomes a bundle."""
