@@ -41,11 +41,10 @@ def _prepare(bundle: Bundle, model: Model, threads: int | None, any_device: bool
         if not candidates or candidates[0][0].name == model.variant.name:
             return
         best, reason = candidates[0]
-        other = open_variant(bundle, best, threads)
+        other = open_variant(bundle, best, threads, Choice(best, reason, rejected))
         selftest(bundle, other)
     except (EdgepackError, OSError) as exc:
         _log.warning("%s goes on with %s: %s", bundle.path, model.variant.name, exc)
         return
-    other.choice = Choice(best, reason, rejected)
     model.take_over(other)
     _log.info("%s now runs %s on %s", bundle.path, best.name, model.provider)

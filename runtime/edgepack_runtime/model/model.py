@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,15 +36,32 @@ _log = logging.getLogger(__name__)
 __all__ = ["BATCH_SIZE", "Choice", "Model", "load", "open_variant", "rank"]
 
 
+@dataclass(frozen=True)
+class Running:
+    """What a model answers with, changed as one: a call takes it once and uses nothing else.
+
+    session: None once the model was closed.
+    """
+
+    session: engines.Session | None
+    variant: Variant
+    provider: str
+    placement: Mapping[str, int]
+    choice: Choice | None = None
+
+    def open_session(self) -> engines.Session:
+        """Return the session; an `InputError` if the model was closed."""
+        if self.session is None:
+            raise InputError("the model was closed; load it again")
+        return self.session
+
+
 class Model:
     """An engine session and a task: call it with what the task takes.
 
     Attributes:
         task: what it answers and with which labels.
-        variant: the variant that runs.
-        provider: what really executes it.
-        placement: {provider: nodes of the graph}, empty where there is but one.
-        choice: how the variant was picked; None when it was opened directly.
+        encoder: makes tokens of its texts.
 
     """
 
@@ -56,14 +74,30 @@ class Model:
         choice: Choice | None = None,
     ) -> None:
         self.task = task
-        self.variant = variant
-        self.provider = session.provider
-        self.placement = session.placement
-        self.choice = choice
         self.encoder = encoder
-        self._session: engines.Session | None = session
+        self._running = Running(session, variant, session.provider, session.placement, choice)
         self._rules = tasks.find(task.name)
         self._said_cut = False
+
+    @property
+    def variant(self) -> Variant:
+        """The variant that runs."""
+        return self._running.variant
+
+    @property
+    def provider(self) -> str:
+        """What really executes it."""
+        return self._running.provider
+
+    @property
+    def placement(self) -> Mapping[str, int]:
+        """{provider: nodes of the graph}, empty where there is but one."""
+        return self._running.placement
+
+    @property
+    def choice(self) -> Choice | None:
+        """How the variant was picked; None when it was opened directly."""
+        return self._running.choice
 
     def __call__(self, inputs: object, *, batch_size: int = BATCH_SIZE, **options: object) -> Any:
         """Answer one input or a list of them, as `transformers.pipeline` does.
@@ -84,7 +118,7 @@ class Model:
         if not items:
             return []
         tokens = [self._rules.prepare(self.encoder, item, chosen) for item in items]
-        outputs = self._outputs(tokens, batch_size, chosen)
+        outputs = self._outputs(self._running, tokens, batch_size, chosen)
         answers = [
             self._rules.finish(tasks.Call(self.task, self.encoder, *row), chosen)
             for row in zip(items, tokens, outputs, strict=True)
@@ -101,11 +135,12 @@ class Model:
         Each runs on its own; what is beyond `max_length` is cut to its first window.
         """
         items = [(text, None) if isinstance(text, str) else text for text in texts]
-        return [self._infer([self.encoder.encode(*item).first], 1)[0] for item in items]
+        running = self._running
+        return [self._infer(running, [self.encoder.encode(*item).first], 1)[0] for item in items]
 
     def close(self) -> None:
         """Let go of the graph and its memory; calls under way go on, later ones are refused."""
-        self._session = None
+        self._running = replace(self._running, session=None)
 
     def __enter__(self) -> Self:
         return self
@@ -121,23 +156,15 @@ class Model:
 
     def take_over(self, other: Model) -> None:
         """Answer from now on as `other`, a model of the same bundle; calls under way go on."""
-        if self._session is None:
-            return
-        self._session, self.variant = other._session, other.variant
-        self.provider, self.placement = other.provider, other.placement
-        self.choice = other.choice or self.choice
+        if self._running.session is not None:
+            self._running = replace(other._running, choice=other.choice or self.choice)
 
     def compile_all(self) -> None:
         """Compile every shape that the session may be asked for, where it compiles at all."""
-        self._open_session().compile_all()
-
-    def _open_session(self) -> engines.Session:
-        if self._session is None:
-            raise InputError("the model was closed; load it again")
-        return self._session
+        self._running.open_session().compile_all()
 
     def _outputs(
-        self, tokens: list[list[Tokens]], batch_size: int, options: Any
+        self, running: Running, tokens: list[list[Tokens]], batch_size: int, options: Any
     ) -> list[list[list[Array]]]:
         """Run every window that counts; outputs[item][text][window]."""
         if self._rules.windowed():
@@ -146,7 +173,7 @@ class Model:
             self._check_length([text for item in tokens for text in item], options)
             kept = [[text.windows[:1] for text in item] for item in tokens]
         rows = [window for item in kept for text in item for window in text]
-        flat = iter(self._infer(rows, batch_size))
+        flat = iter(self._infer(running, rows, batch_size))
         return [[[next(flat) for _ in text] for text in item] for item in kept]
 
     def _check_length(self, texts: list[Tokens], options: Cutting) -> None:
@@ -162,13 +189,13 @@ class Model:
             self._said_cut = True
             _log.warning("%s; only their beginning is read (not said again)", longer)
 
-    def _infer(self, rows: Sequence[Encoding], batch_size: int) -> list[Array]:
+    def _infer(self, running: Running, rows: Sequence[Encoding], batch_size: int) -> list[Array]:
         if type(batch_size) is not int or batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
-        session, variant = self._open_session(), self.variant  # `take_over` may put in others
+        session = running.open_session()
         lengths = [max(1, len(row.ids)) for row in rows]
         outputs: list[Array] = [None] * len(rows)  # type: ignore[list-item]
-        for group, width in runs(variant, session, lengths, batch_size):
+        for group, width in runs(running.variant, session, lengths, batch_size):
             picked = [rows[i] for i in group]
             feeds = self.encoder.batch(picked, width)
             output = session.run(feeds)[0]
@@ -222,7 +249,8 @@ def load(
         candidates = [named(bundle, variant, candidates, rejected)]
     for candidate, reason in candidates:
         try:
-            model = open_variant(bundle, candidate, threads or best_threads.get(candidate.name))
+            count = threads or best_threads.get(candidate.name)
+            model = open_variant(bundle, candidate, count, Choice(candidate, reason, rejected))
         except DeviceError as exc:
             rejected[candidate.name] = str(exc)
             distrust(bundle, candidate, device)
@@ -233,7 +261,6 @@ def load(
                 ) from exc
         else:
             selftest(bundle, model, limit=1)
-            model.choice = Choice(candidate, reason, rejected)
             _log.info("%s runs %s on %s: %s", bundle.path, candidate.name, model.provider, reason)
             if prepare and variant is None:
                 from edgepack_runtime.model.background import prepare_behind
@@ -246,7 +273,9 @@ def load(
     )
 
 
-def open_variant(bundle: Bundle, variant: Variant, threads: int | None = None) -> Model:
+def open_variant(
+    bundle: Bundle, variant: Variant, threads: int | None = None, choice: Choice | None = None
+) -> Model:
     """Load one variant, whatever the device; every file that is read is hashed first.
 
     Raises:
@@ -274,4 +303,4 @@ def open_variant(bundle: Bundle, variant: Variant, threads: int | None = None) -
                 f"the graph of {variant.name} wants {', '.join(unknown)}, which this runtime "
                 f"does not make; it makes {', '.join(INPUTS)}"
             )
-        return Model(task, variant, session, encoder.result())
+        return Model(task, variant, session, encoder.result(), choice)
