@@ -26,7 +26,8 @@ from edgepack_runtime.errors import (
 if TYPE_CHECKING:
     from edgepack_runtime.bundle.bundle import Bundle
     from edgepack_runtime.model.follow import follow
-    from edgepack_runtime.model.model import Model, load
+    from edgepack_runtime.model.load import load
+    from edgepack_runtime.model.model import Model
 
 __version__ = "0.1.0"
 
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 _LAZY = {
-    "load": "edgepack_runtime.model.model",
+    "load": "edgepack_runtime.model.load",
     "Model": "edgepack_runtime.model.model",
     "follow": "edgepack_runtime.model.follow",
     "Bundle": "edgepack_runtime.bundle.bundle",

@@ -127,7 +127,7 @@ def _build(model: Path, task: str, out: Path, precision: str) -> list[Any]:
 def _judge(bundle: Any, cell: Cell, texts: list[str], wanted: list[Any]) -> None:
     """Run every variant of a bundle on the CPU, whatever it was made for."""
     from edgepack_runtime.bundle.manifest import Requires
-    from edgepack_runtime.model.model import open_variant
+    from edgepack_runtime.model.variants import open_variant
 
     cell.left_out |= bundle.manifest.provenance.get("left_out", {})
     for variant in bundle.manifest.variants:

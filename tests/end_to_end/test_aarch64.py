@@ -15,7 +15,7 @@ import pytest
 
 from edgepack.data.rows import read_rows
 from edgepack_runtime import Bundle
-from edgepack_runtime.model.model import open_variant
+from edgepack_runtime.model.variants import open_variant
 
 ROWS = 200
 TOOLS = ("debootstrap", "qemu-aarch64-static", "unshare", "chroot")

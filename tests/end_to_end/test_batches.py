@@ -13,7 +13,8 @@ import pytest
 import tiny
 
 from edgepack_runtime.bundle.bundle import Bundle
-from edgepack_runtime.model.model import Model, open_variant
+from edgepack_runtime.model.model import Model
+from edgepack_runtime.model.variants import open_variant
 
 ATOL = 1e-5
 TEXTS = [*tiny.SENTENCES, "yes", "", "ok then", *(f"{a} {a}" for a in tiny.SENTENCES[:6]),

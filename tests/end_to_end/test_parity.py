@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 import edgepack_runtime as er
-from edgepack_runtime.model.model import open_variant
+from edgepack_runtime.model.variants import open_variant
 from edgepack_runtime.numeric import cosine
 
 pytestmark = pytest.mark.filterwarnings("default")  # of transformers' pipelines, not ours

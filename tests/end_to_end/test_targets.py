@@ -21,8 +21,8 @@ from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.cli import main
 from edgepack_runtime.device import measured
 from edgepack_runtime.device.facts import cores, probe
-from edgepack_runtime.model.model import open_variant
 from edgepack_runtime.model.prepare import compiled_folder, prepare, prepared
+from edgepack_runtime.model.variants import open_variant
 from edgepack_runtime.tune.tune import thread_counts
 
 Get = Callable[..., Path]

@@ -13,7 +13,7 @@ from edgepack.data.rows import Columns, read_rows
 from edgepack.recipe.recipe import Data, Recipe
 from edgepack.recipe.target import find_target
 from edgepack.stages.progress import Quiet
-from edgepack_runtime.model.model import open_variant
+from edgepack_runtime.model.variants import open_variant
 
 ROWS = 1000
 Decisions = dict[str, list[str]]

@@ -13,8 +13,9 @@ from edgepack_runtime import Bundle, DeviceError, InputError, SelfTestError, Tru
 from edgepack_runtime.bundle.manifest import Requires, Task, Text, Tolerance, canonical_json
 from edgepack_runtime.device import measured as tuned
 from edgepack_runtime.device.facts import probe
-from edgepack_runtime.model.model import open_variant, rank
+from edgepack_runtime.model.ranking import rank
 from edgepack_runtime.model.selftest import LEAST_AGREEMENT, LEAST_COSINE, least, selftest
+from edgepack_runtime.model.variants import open_variant
 from edgepack_runtime.tune.latency import measure, text_of
 
 

@@ -14,6 +14,7 @@ from edgepack_runtime import Bundle, DeviceError, InputError, TrustError, load
 from edgepack_runtime.cli import main
 from edgepack_runtime.device.facts import probe
 from edgepack_runtime.model.prepare import compiled_folder, prepare, prepared
+from edgepack_runtime.store.find import open_bundle
 from edgepack_runtime.store.store import Store
 
 
@@ -79,13 +80,13 @@ def test_a_store_prepares_behind_its_model(store: Path) -> None:
 
 def test_a_release_of_a_store_has_a_path_of_its_own(store: Path, tmp_path: Path) -> None:
     """It is opened whatever runs, relative or not; one that the store lacks is one clear error."""
-    running = Bundle.open(store)
+    running = open_bundle(store)
     assert running.path == store / running.digest
     assert Bundle.open(running.path).digest == running.digest
     Store.at(store).rollback()
     assert Bundle.open(running.path).verify() > 0
     with pytest.raises(TrustError, match="no release"):
-        Bundle.open(store / f"sha256:{'0' * 64}")
+        open_bundle(store / f"sha256:{'0' * 64}")
     with pytest.raises(InputError, match="no bundle"):
         Bundle.open(tmp_path / running.digest)
 
@@ -136,7 +137,7 @@ def test_a_variant_that_does_not_load_is_not_ready_any_more(
         raise DeviceError("EP_FAIL")
 
     with monkeypatch.context() as patch:
-        patch.setattr("edgepack_runtime.model.model.open_variant", fail)
+        patch.setattr("edgepack_runtime.model.load.open_variant", fail)
         with pytest.raises(DeviceError, match="EP_FAIL"):
             load(bundle)
     assert not ready(bundle)

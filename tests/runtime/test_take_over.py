@@ -17,7 +17,7 @@ import pytest
 from edgepack_runtime import load
 from edgepack_runtime import model as module
 from edgepack_runtime.engines.null import NullSession
-from edgepack_runtime.model import Model
+from edgepack_runtime.model.model import Model
 
 TEXTS = ["turn on", "the lights", "turn off", "the a"]
 

@@ -13,6 +13,7 @@ from fleet import make_bundle, new_device, publish, take_update
 import edgepack_runtime as er
 from edgepack_runtime.errors import InputError, NothingToDoError
 from edgepack_runtime.model.follow import Follower
+from edgepack_runtime.store.find import open_bundle
 from edgepack_runtime.store.layout import BLOBS
 from edgepack_runtime.store.store import Store
 
@@ -207,7 +208,7 @@ def test_a_release_that_was_loaded_is_whole_for_as_long_as_it_answers(
     monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
     store = Store.at(tmp_path / "store")
     switch_to(store, er.Bundle.open(bundle("bert-intent")))
-    variants = er.Bundle.open(tmp_path / "store").manifest.variants
+    variants = open_bundle(tmp_path / "store").manifest.variants
     variant = next(v for v in variants if v.engine == "openvino" and v.options["static_tokens"])
     model = er.load(tmp_path / "store", variant=variant.name)
     for release in (2, 3):

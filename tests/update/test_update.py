@@ -24,6 +24,7 @@ from edgepack_runtime.errors import (
     NothingToDoError,
 )
 from edgepack_runtime.model.prepare import compiled_folder
+from edgepack_runtime.store.find import open_bundle
 from edgepack_runtime.store.store import Store
 from edgepack_runtime.update.source import Http, Link
 
@@ -153,7 +154,7 @@ def test_what_was_compiled_goes_with_its_release(place: Path) -> None:
                                    extra={"null/null.json": graph})  # fmt: skip
             publish(place, Bundle.open(made))
         assert runtime(update) == 0
-        running = Bundle.open(place / "device")
+        running = open_bundle(place / "device")
         folder = compiled_folder(running, running.manifest.variants[0], probe()).parent
         folder.mkdir(parents=True, exist_ok=True)
         folders.append(folder)
@@ -281,7 +282,7 @@ def test_a_device_that_is_short_of_memory_condemns_nothing(
 
     device.install(device.check())
     with monkeypatch.context() as patch:
-        patch.setattr("edgepack_runtime.model.model.load", full)
+        patch.setattr("edgepack_runtime.model.load.load", full)
         with pytest.raises(DeviceError):
             device.try_out()
     assert device.store.state.bad == ()

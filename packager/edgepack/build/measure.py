@@ -10,8 +10,9 @@ from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.device import measured
 from edgepack_runtime.device.facts import probe
 from edgepack_runtime.errors import DeviceError
-from edgepack_runtime.model.model import open_variant, rank
+from edgepack_runtime.model.ranking import rank
 from edgepack_runtime.model.selftest import read_golden, selftest
+from edgepack_runtime.model.variants import open_variant
 from edgepack_runtime.tune import latency
 
 BASELINE = "float32"

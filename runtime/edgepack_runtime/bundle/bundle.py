@@ -13,17 +13,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tarfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from stat import S_ISDIR
-from typing import Any, BinaryIO, Protocol
-from weakref import finalize
+from typing import Any
 
+from edgepack_runtime.bundle.layout import MAX_TOP, ArchiveLayout, FolderLayout, Layout
 from edgepack_runtime.bundle.manifest import Manifest, Variant, decode, safe_path
 from edgepack_runtime.errors import InputError, TrustError
-from edgepack_runtime.paths import map_file
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -36,71 +33,6 @@ REPORT = "dev.edgepack.report"
 FILEPATH = "org.cncf.model.filepath"
 
 _MAX_JSON = 4 << 20  # what is parsed takes up to 30 times as much memory
-_MAX_TOP = 1 << 20  # index.json, which nobody signs
-_MAX_MEMBERS = 10_000
-_HOSTILE = (RecursionError, OverflowError, MemoryError)  # what a crafted header provokes
-_BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
-_METADATA = re.compile(r"metadata/(\d+\.)?(root|targets|snapshot|timestamp)\.json")
-_FOLDERS = {"blobs", "blobs/sha256", "metadata"}
-_STATE_FILES = ("S0", "S1")  # mark a store, see `edgepack_runtime.store.record`
-_TOP = {"oci-layout", "index.json"}
-
-
-class _Header(tarfile.TarInfo):
-    """A header of an archive that holds plain files and folders only.
-
-    Extended headers (pax, long names, sparse files) are refused before their bodies are read,
-    which `tarfile` would do at whatever size they claim.
-    """
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        """Read 512 bytes."""
-        header = super().frombuf(buf, encoding, errors)
-        if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
-            raise TrustError(
-                f"member {header.name!r} does not belong in a bundle: it is no plain file of a "
-                "USTAR archive"
-            )
-        return header
-
-
-class Layout(Protocol):
-    """Where the members of an OCI layout are found."""
-
-    def member(self, name: str) -> memoryview:
-        """Return the bytes of one member; a `TrustError` if it is not there."""
-
-
-class FolderLayout:
-    """An OCI layout in a folder."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def member(self, name: str) -> memoryview:
-        """Map one file of the folder; links are refused, on the way to it as well."""
-        path = self._root / name
-        on_the_way = (path, *path.parents)[: name.count("/") + 1]
-        if any(step.is_symlink() for step in on_the_way) or not path.is_file():
-            raise TrustError(f"{self._root}: {name} is missing or not a plain file")
-        return _map(path)
-
-
-class ArchiveLayout:
-    """An OCI layout in one uncompressed tar."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._bytes = _map(path)
-        self._spans = scan(path, len(self._bytes))
-
-    def member(self, name: str) -> memoryview:
-        """Return a view into the mapped archive."""
-        if name not in self._spans:
-            raise TrustError(f"{self._path}: {name} is missing; the file may be truncated")
-        offset, size = self._spans[name]
-        return self._bytes[offset : offset + size]
 
 
 class Bundle:
@@ -126,26 +58,18 @@ class Bundle:
     def open(cls, path: str | Path) -> Bundle:
         """Open a bundle folder or `.epk`; reads and checks its manifests, no weights.
 
-        Of a store, the release that runs is opened, hashed as a whole.  It is not collected as
-        long as somebody holds this bundle: engines read some files only when they need them.
-        `STORE/sha256:…`, which is the path of such a bundle, opens that release, whatever runs.
-
         Raises:
-            InputError: there is nothing at `path`, or a store without a release.
+            InputError: there is nothing at `path`.
             TrustError: it is not a bundle, is truncated or altered, or its format is newer.
 
         """
         path = Path(path)
-        if _is_store(path.parent) and path.name.startswith("sha256:"):
-            return _released(path)
         try:
             is_folder = S_ISDIR(path.stat().st_mode)
         except (OSError, ValueError) as exc:
             raise InputError(
                 f"no bundle at {path}; give a folder or an .epk made by edgepack build"
             ) from exc
-        if _is_store(path):
-            return _running(path)
         return cls(path, FolderLayout(path) if is_folder else ArchiveLayout(path))
 
     def read(self, path: str) -> memoryview:
@@ -227,78 +151,12 @@ class VariantFiles(Mapping[str, memoryview]):
         return len(self._paths)
 
 
-def _map(path: Path) -> memoryview:
-    try:
-        return map_file(path)
-    except OSError as exc:
-        raise InputError(f"cannot read {path}: {exc.strerror}") from exc
-
-
-def scan(path: Path, length: int, stream: BinaryIO | None = None) -> dict[str, tuple[int, int]]:
-    """List the members of an archive as name -> (offset, size); refuse all but plain ones.
-
-    Args:
-        path: where it is, for errors.
-        length: its bytes.
-        stream: the opened archive, if it is not to be opened by its path.
-
-    Raises:
-        TrustError: it is no archive of a bundle, or holds what does not belong in one.
-
-    """
-    spans: dict[str, tuple[int, int]] = {}
-    try:
-        with tarfile.open(path, "r:", fileobj=stream, tarinfo=_Header) as archive:
-            for count, item in enumerate(archive):
-                if count >= _MAX_MEMBERS:
-                    raise TrustError(f"{path}: more than {_MAX_MEMBERS} members")
-                name = item.name.removeprefix("./")
-                if item.isdir() and name in {".", *_FOLDERS}:
-                    continue
-                if item.isdir() or not _belongs(name) or name in spans:
-                    raise TrustError(f"{path}: member {item.name!r} does not belong in a bundle")
-                if name in _TOP and item.size > _MAX_TOP:
-                    raise TrustError(f"{path}: {name} is larger than {_MAX_TOP} bytes")
-                if item.offset_data + item.size > length:
-                    raise TrustError(f"{path}: truncated inside {name}")
-                spans[name] = (item.offset_data, item.size)
-    except (tarfile.TarError, ValueError, EOFError, *_HOSTILE) as exc:
-        raise TrustError(f"{path} is not a bundle, or is damaged: {exc}") from exc
-    return spans
-
-
-def _belongs(name: str) -> bool:
-    """Tell whether an archive may hold a member: a layout's own, or metadata that signs it."""
-    return name in _TOP or bool(_BLOB.fullmatch(name) or _METADATA.fullmatch(name))
-
-
-def _is_store(path: Path) -> bool:
-    return any((path / name).is_file() for name in _STATE_FILES)
-
-
-def _released(path: Path) -> Bundle:
-    from edgepack_runtime.store.store import Store
-
-    return Store.at(path.parent).blobs.bundle(path.name)
-
-
-def _running(store: Path) -> Bundle:
-    from edgepack_runtime.store.store import Store
-
-    with ExitStack() as held:
-        running = held.enter_context(Store.at(store).reading())
-        if running is None:
-            raise InputError(f"the store at {store} has no release yet; load the factory's bundle")
-        finalize(running, held.pop_all().close)
-    return running
-
-
 def _open_layout(layout: Layout) -> tuple[str, dict[str, int], Manifest, list[Any]]:
     """Return the digest, the sizes of both manifests by digest, the manifest and the report."""
-    marker = _object(layout.member("oci-layout"), "oci-layout", _MAX_TOP)
+    marker = _object(layout.member("oci-layout"), "oci-layout", MAX_TOP)
     if marker.get("imageLayoutVersion") != "1.0.0":
         raise TrustError("oci-layout does not say imageLayoutVersion 1.0.0")
-    index = _object(layout.member("index.json"), "index.json", _MAX_TOP)
+    index = _object(layout.member("index.json"), "index.json", MAX_TOP)
     entries = index.get("manifests")
     if index.get("schemaVersion") != 2 or not isinstance(entries, list) or len(entries) != 1:
         raise TrustError("index.json does not hold exactly one manifest")

@@ -107,10 +107,10 @@ def _load_options(command: argparse.ArgumentParser) -> None:
 
 
 def _load(args: argparse.Namespace) -> tuple[Bundle, Any]:
-    from edgepack_runtime.bundle.bundle import Bundle
-    from edgepack_runtime.model.model import load
+    from edgepack_runtime.model.load import load
+    from edgepack_runtime.store.find import open_bundle
 
-    bundle = Bundle.open(args.bundle)
+    bundle = open_bundle(args.bundle)
     model = load(
         bundle,
         variant=args.variant,
@@ -126,10 +126,10 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _inspect(args: argparse.Namespace) -> None:
-    from edgepack_runtime.bundle.bundle import Bundle
     from edgepack_runtime.bundle.manifest import encode
+    from edgepack_runtime.store.find import open_bundle
 
-    bundle = Bundle.open(args.bundle)
+    bundle = open_bundle(args.bundle)
     manifest = bundle.manifest
     if args.json:
         _print(
@@ -151,9 +151,9 @@ def _inspect(args: argparse.Namespace) -> None:
 def _verify(args: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from edgepack_runtime.bundle.bundle import Bundle
+    from edgepack_runtime.store.find import open_bundle
 
-    bundle = Bundle.open(args.bundle)
+    bundle = open_bundle(args.bundle)
     size = bundle.verify()
     if args.wheels:
         bundle.verify_kit(Path(args.wheels))
@@ -182,14 +182,14 @@ def _selftest(args: argparse.Namespace) -> None:
 
 
 def _tune(args: argparse.Namespace) -> None:
-    from edgepack_runtime.bundle.bundle import Bundle
     from edgepack_runtime.device import measured
     from edgepack_runtime.device.facts import probe
+    from edgepack_runtime.store.find import open_bundle
     from edgepack_runtime.tune.tune import tune
 
     if not args.seconds > 0:
         raise InputError(f"--seconds must be above 0, not {args.seconds:g}")
-    bundle = Bundle.open(args.bundle)
+    bundle = open_bundle(args.bundle)
     record = tune(bundle, seconds=args.seconds)
     path = measured.save(bundle.digest, probe(), record)
     best = min(record.latency_ms, key=lambda name: measured.score(name, record.latency_ms))
@@ -198,14 +198,14 @@ def _tune(args: argparse.Namespace) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> None:
-    from edgepack_runtime.bundle.bundle import Bundle
     from edgepack_runtime.model.prepare import prepare
+    from edgepack_runtime.store.find import open_bundle
 
     def tick(name: str, seconds: float) -> None:
         sys.stderr.write(f"\r{name}: compiling, {seconds:.0f} s ")
         sys.stderr.flush()
 
-    found = prepare(Bundle.open(args.bundle), tick if sys.stderr.isatty() else None)
+    found = prepare(open_bundle(args.bundle), tick if sys.stderr.isatty() else None)
     if sys.stderr.isatty():
         sys.stderr.write("\n")
     shown = {name: said or "ready" for name, said in found.items()}
@@ -246,10 +246,10 @@ def _fit(path: str, system: System, report: dict[str, Any]) -> list[str]:
     """Add what fits of a bundle to the report; return what keeps the whole of it away."""
     from pathlib import Path
 
-    from edgepack_runtime.bundle.bundle import Bundle
     from edgepack_runtime.fit import misfits, why_not_each
+    from edgepack_runtime.store.find import open_bundle
 
-    manifest, device = Bundle.open(path).manifest, system.device
+    manifest, device = open_bundle(path).manifest, system.device
     reasons = why_not_each(manifest, device, captured=device.root != Path("/"))
     report["variants"] = {name: why or "fits" for name, why in reasons.items()}
     lacking = misfits(manifest, device)

@@ -10,7 +10,9 @@ from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.device.facts import probe
 from edgepack_runtime.errors import EdgepackError
 from edgepack_runtime.model.prepare import prepare
+from edgepack_runtime.model.ranking import Choice, rank
 from edgepack_runtime.model.selftest import selftest
+from edgepack_runtime.model.variants import open_variant
 
 if TYPE_CHECKING:
     from edgepack_runtime.model.model import Model
@@ -32,8 +34,6 @@ def prepare_behind(
 
 
 def _prepare(bundle: Bundle, model: Model, threads: int | None, any_device: bool) -> None:  # noqa: FBT001 (a thread's arguments)
-    from edgepack_runtime.model.model import Choice, open_variant, rank
-
     try:
         for name, state in prepare(bundle, again=False).items():
             _log.info("%s: %s", name, state or "ready")

@@ -10,7 +10,8 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from edgepack_runtime.errors import InputError
-from edgepack_runtime.model.model import Model, load
+from edgepack_runtime.model.load import load
+from edgepack_runtime.model.model import Model
 from edgepack_runtime.store.store import Store
 
 _log = logging.getLogger(__name__)

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime import engines, tasks
-from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.bundle.manifest import Task, Variant
-from edgepack_runtime.device import measured
-from edgepack_runtime.device.facts import check_threads, cores, probe
 from edgepack_runtime.engines._batching import runs
-from edgepack_runtime.errors import DeviceError, InputError
-from edgepack_runtime.fit import unmet
-from edgepack_runtime.gc_pause import collector_paused
+from edgepack_runtime.errors import InputError
 from edgepack_runtime.inputs.calls import Cutting, listed, read_options
-from edgepack_runtime.inputs.text import INPUTS, TextEncoder, Tokens
-from edgepack_runtime.model.prepare import compiled_folder, distrust
-from edgepack_runtime.model.ranking import Choice, named, rank
-from edgepack_runtime.model.selftest import selftest
+from edgepack_runtime.inputs.text import TextEncoder, Tokens
+from edgepack_runtime.model.ranking import Choice
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -32,8 +23,6 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 8
 _log = logging.getLogger(__name__)
-
-__all__ = ["BATCH_SIZE", "Choice", "Model", "load", "open_variant", "rank"]
 
 
 @dataclass(frozen=True)
@@ -203,104 +192,3 @@ class Model:
                 row = output[at] if output.ndim == 2 else self.encoder.unpad(output, rows[i], at)
                 outputs[i] = row
         return outputs
-
-
-@collector_paused()
-def load(
-    path: str | Path | Bundle,
-    *,
-    variant: str | None = None,
-    threads: int | None = None,
-    any_device: bool = False,
-    allow_fallback: bool = False,
-    prepare: bool = False,
-) -> Model:
-    """Load a bundle on this device.
-
-    Args:
-        path: a bundle folder, an `.epk`, an open `Bundle`, or the folder of a store, for the
-            release that runs there.
-        variant: the variant to run; left out, the best one this device can run: by what was
-            measured here (`edgepack-runtime tune`), else in the target's order.
-        threads: CPU threads; left out, as many as `edgepack-runtime tune` found best, else every
-            processor this process may use.
-        any_device: try a bundle that was built for another kind of machine.
-        allow_fallback: if the best variant does not load, try the next instead of failing.
-        prepare: compile in the background what this device could run better (TensorRT, GPU,
-            NPU), and switch to it when it has passed the golden inputs; not if `variant` names one.
-
-    Raises:
-        InputError: there is no bundle at `path`, or no such variant.
-        TrustError: the bundle is truncated, altered, malformed or of a newer format.
-        DeviceError: this device cannot run it; the message lists why, variant by variant.
-        SelfTestError: it runs, but strays from the first golden output.
-
-    """
-    check_threads(threads)
-    bundle = path if isinstance(path, Bundle) else Bundle.open(path)
-    device = probe()
-    if lacking := [] if any_device else unmet(bundle.manifest.requires, device):
-        raise DeviceError(f"{bundle.path} (for {bundle.manifest.target}) {'; '.join(lacking)}")
-    candidates, rejected = rank(
-        bundle, device, any_device=any_device, uncompiled=variant is not None
-    )
-    best_threads = measured.load(bundle.digest, device).threads
-    if variant is not None:
-        candidates = [named(bundle, variant, candidates, rejected)]
-    for candidate, reason in candidates:
-        try:
-            count = threads or best_threads.get(candidate.name)
-            model = open_variant(bundle, candidate, count, Choice(candidate, reason, rejected))
-        except DeviceError as exc:
-            rejected[candidate.name] = str(exc)
-            distrust(bundle, candidate, device)
-            if not allow_fallback:
-                raise DeviceError(
-                    f"{bundle.path}: variant {candidate.name} does not load: {exc}. "
-                    "Pass allow_fallback=True (--allow-fallback) to accept the next best"
-                ) from exc
-        else:
-            selftest(bundle, model, limit=1)
-            _log.info("%s runs %s on %s: %s", bundle.path, candidate.name, model.provider, reason)
-            if prepare and variant is None:
-                from edgepack_runtime.model.background import prepare_behind
-
-                prepare_behind(bundle, model, threads, any_device=any_device)
-            return model
-    listed = "; ".join(f"{name}: {why}" for name, why in rejected.items())
-    raise DeviceError(
-        f"{bundle.path} (built for {bundle.manifest.target}) does not run here: {listed}"
-    )
-
-
-def open_variant(
-    bundle: Bundle, variant: Variant, threads: int | None = None, choice: Choice | None = None
-) -> Model:
-    """Load one variant, whatever the device; every file that is read is hashed first.
-
-    Raises:
-        TrustError: a file is missing or differs from its digest.
-        DeviceError: the engine is not installed or cannot load the graph.
-
-    """
-    check_threads(threads)
-    task = bundle.manifest.task
-    content = bytes(bundle.read(task.text.tokenizer))
-    files = bundle.files(variant)
-    cache = compiled_folder(bundle, variant, probe())
-    try:
-        engine = engines.find(variant.engine)
-    except ImportError as exc:
-        raise DeviceError(f"{variant.engine} is not installed: {exc}") from exc
-    with ThreadPoolExecutor(1) as pool:  # the tokenizer loads while the graph does
-        encoder = pool.submit(TextEncoder, content, task.text)
-        try:
-            session = engine.open_session(files, variant, threads or cores(), cache)
-        except ImportError as exc:
-            raise DeviceError(f"{variant.engine} is not installed: {exc}") from exc
-        if unknown := sorted(set(session.inputs) - set(INPUTS)):
-            raise DeviceError(
-                f"the graph of {variant.name} wants {', '.join(unknown)}, which this runtime "
-                f"does not make; it makes {', '.join(INPUTS)}"
-            )
-        return Model(task, variant, session, encoder.result(), choice)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from edgepack_runtime.bundle.bundle import INDEX_TYPE, MANIFEST_TYPE, Layout
+from edgepack_runtime.bundle.bundle import INDEX_TYPE, MANIFEST_TYPE
+from edgepack_runtime.bundle.layout import Layout
 from edgepack_runtime.bundle.manifest import CHUNK, canonical_json
 from edgepack_runtime.errors import TrustError
 from edgepack_runtime.store.storage import Storage

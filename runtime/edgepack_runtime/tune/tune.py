@@ -79,7 +79,8 @@ def thread_counts(available: int) -> list[int]:
 
 def _sound_variants(bundle: Bundle) -> dict[str, Variant]:
     """Return the variants that load here and reproduce their golden outputs."""
-    from edgepack_runtime.model.model import open_variant, rank
+    from edgepack_runtime.model.ranking import rank
+    from edgepack_runtime.model.variants import open_variant
 
     device = probe()
     if lacking := unmet(bundle.manifest.requires, device):
@@ -106,7 +107,7 @@ def _sound_variants(bundle: Bundle) -> dict[str, Variant]:
 
 
 def _open(bundle: Bundle, variant: Variant, threads: int) -> Model:
-    from edgepack_runtime.model.model import open_variant
+    from edgepack_runtime.model.variants import open_variant
 
     return open_variant(bundle, variant, threads)
 

@@ -87,7 +87,7 @@ class Archive:
     """
 
     def __init__(self, path: Path) -> None:
-        from edgepack_runtime.bundle.bundle import scan
+        from edgepack_runtime.bundle.layout import scan
 
         self._path = path
         try:

@@ -36,7 +36,7 @@ def prove(bundle: Bundle, most_ms: float = 0.0) -> None:
         DeviceError: this device cannot run it now.
 
     """
-    from edgepack_runtime.model.model import load
+    from edgepack_runtime.model.load import load
     from edgepack_runtime.model.selftest import selftest
 
     model = load(bundle)
