@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from edgepack.artifact import read_texts
+from edgepack.artifact import move_files, read_texts
 from edgepack.export import open_as_device
 from edgepack.export.traits import copy_traits
 from edgepack_runtime.manifest import canonical_json
@@ -115,8 +115,7 @@ def quantize_best(
                          "cosine": round(score, _DIGITS)})  # fmt: skip
             if score > best:
                 best = score
-                for path in folder.iterdir():
-                    path.replace(out / path.name)
+                move_files(folder, out)
     (out / _REPORT).write_bytes(canonical_json(rows))
 
 
