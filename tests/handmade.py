@@ -60,10 +60,11 @@ def bundle(
 
     """
     rank = 2 if task == "text-classification" else 3
+    graph = json.dumps({"rank": rank, "size": len(LABELS)}).encode()
     files = {
         "tokenizer.json": tokenizer(),
         "golden.json": canonical_json(golden(rank)),
-        "null/null.json": json.dumps({"rank": rank, "size": len(LABELS)}).encode(),
+        **dict.fromkeys(_graphs(variants or [{}]), graph),
         **(extra or {}),
     }
     with tempfile.TemporaryDirectory() as name:
@@ -93,15 +94,23 @@ def spans(path: Path) -> dict[str, tuple[int, int]]:
         return {item.name: (item.offset_data, item.size) for item in archive}
 
 
+def _graphs(variants: list[dict[str, Any]]) -> list[str]:
+    """Name the graph of each variant."""
+    return [f"{fields.get('name', 'null')}/null.json" for fields in variants]
+
+
 def _manifest(task: str, content: pack.Content, variants: list[dict[str, Any]]) -> Manifest:
     plain = Variant(
         name="null", engine="null", provider="null", precision="float32", scheme="none",
-        files=("null/null.json",), requires=Requires(), tolerance=Tolerance(0.99, 0.99),
+        files=(), requires=Requires(), tolerance=Tolerance(0.99, 0.99),
     )  # fmt: skip
     text = Text(tokenizer="tokenizer.json", max_length=16, pad_id=0, unk_id=1)
     return Manifest(
         format=1, name="small", version="1.0", release=1, target="any", arch="any",
         task=Task(name=task, text=text, labels=LABELS),
-        variants=tuple(dataclasses.replace(plain, **fields) for fields in variants),
+        variants=tuple(
+            dataclasses.replace(plain, **{"files": (graph,), **fields})
+            for fields, graph in zip(variants, _graphs(variants), strict=True)
+        ),
         files=content.entries(), golden="golden.json",
     )  # fmt: skip

@@ -15,8 +15,8 @@ import handmade
 import pytest
 
 from edgepack_runtime import load
-from edgepack_runtime import model as module
 from edgepack_runtime.engines.null import NullSession
+from edgepack_runtime.model import model as module
 from edgepack_runtime.model.model import Model
 
 TEXTS = ["turn on", "the lights", "turn off", "the a"]

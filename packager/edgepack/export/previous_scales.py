@@ -8,14 +8,16 @@ is measured: where it costs likeness to the float model, nothing is.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from edgepack.export import open_as_device
 from edgepack.export.traits import copy_traits
-from edgepack.model.opened import read_texts
+from edgepack.model.opened import move_files, read_texts
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.bundle.manifest import canonical_json
 from edgepack_runtime.errors import InputError
@@ -65,7 +67,7 @@ def keep_scales(
     with TemporaryDirectory(dir=out) as name:
         old, new = Path(name, "old"), Path(name, "new")
         new.mkdir()
-        _spill(Bundle.open(inputs["previous"]), variant, old)
+        spill(Bundle.open(inputs["previous"]), variant, old)
         tensors = apply(old, out, new)
         copy_traits(inputs["export"], new)
         report: dict[str, Any] = {"tensors": tensors}
@@ -79,8 +81,7 @@ def keep_scales(
             report["kept"] = keeps
             report["cosine"] = {"fresh": fresh.mean_cosine, "kept": kept.mean_cosine}
             if keeps:
-                for path in new.iterdir():
-                    path.replace(out / path.name)
+                move_files(new, out)
     (out / REPORT).write_bytes(canonical_json(report))
 
 
@@ -109,21 +110,20 @@ def on_old_scale(
     return np.where(stays, old, moved).astype(np.int8), kept
 
 
-def _spill(bundle: Bundle, variant: str, folder: Path) -> None:
+def spill(bundle: Bundle, variant: str, folder: Path) -> None:
+    """Write the files of a bundle's variant to a new folder, as an exporter makes them."""
     folder.mkdir()
     found = next((item for item in bundle.manifest.variants if item.name == variant), None)
     if found is None:
         raise InputError(f"{bundle.path} has no variant {variant}")
     for name, content in bundle.files(found).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
 
 
 def _alone(out: Path, folder: Path) -> Path:
-    """Return a folder with the files of `out` alone."""
-    folder.mkdir()
-    for path in out.iterdir():
-        if path.is_file():
-            (folder / path.name).hardlink_to(path)
+    """Return a new folder with the files of `out`, but not those of the folder it lies in."""
+    copytree(out, folder, copy_function=os.link, ignore=ignore_patterns(folder.parent.name))
     return folder
 
 

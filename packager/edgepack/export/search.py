@@ -15,7 +15,7 @@ from typing import Any
 
 from edgepack.export import open_as_device
 from edgepack.export.traits import copy_traits
-from edgepack.model.opened import read_texts
+from edgepack.model.opened import move_files, read_texts
 from edgepack_runtime.bundle.manifest import canonical_json
 from edgepack_runtime.model.selftest import compare, reference
 
@@ -115,8 +115,7 @@ def quantize_best(
                          "cosine": round(score, _DIGITS)})  # fmt: skip
             if score > best:
                 best = score
-                for path in folder.iterdir():
-                    path.replace(out / path.name)
+                move_files(folder, out)
     (out / _REPORT).write_bytes(canonical_json(rows))
 
 

@@ -44,6 +44,19 @@ def are_generated(texts: Path) -> bool:
     return bool(json.loads((texts / "texts.json").read_text())["generated"])
 
 
+def files_of(folder: Path) -> dict[str, Path]:
+    """Return the files of a folder and of those inside it, by relative name."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path for path in found}
+
+
+def move_files(folder: Path, target: Path) -> None:
+    """Move the files of a folder into another, in place of those of the same name."""
+    for name, path in files_of(folder).items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target / name)
+
+
 def calibration_feeds(inputs: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
     """Tokenize the calibration texts or pairs one by one, as int64 arrays [1, tokens]."""
     encoder = read_encoder(inputs["tokenizer"])
@@ -63,7 +76,7 @@ def open_model(
     options: Mapping[str, Any] | None = None,
 ) -> Model:
     """Open the files of one variant on this host's CPU, in the code that devices run."""
-    files = {path.name: map_file(path) for path in folder.iterdir()}
+    files = {name: map_file(path) for name, path in files_of(folder).items()}
     variant = Variant(
         name="candidate",
         engine=engine,

@@ -83,7 +83,12 @@ class Bundle:
         return _checked(self._layout, entry.sha256, entry.size, path)
 
     def files(self, variant: Variant) -> VariantFiles:
-        """Return the files of a variant by base name, each read and hashed when it is taken."""
+        """Return the files of a variant by name, each read and hashed when it is taken.
+
+        Raises:
+            TrustError: two of them have one name.
+
+        """
         return VariantFiles(self, variant)
 
     def blobs(self) -> dict[str, int]:
@@ -128,7 +133,10 @@ class Bundle:
 
 
 class VariantFiles(Mapping[str, memoryview]):
-    """The files of one variant by base name, read lazily.
+    """The files of one variant, read lazily.
+
+    A file is named as it lies in the variant's folder: `model.onnx`, `encoder/model.onnx`.  One
+    that lies elsewhere in the bundle has its whole path for a name.
 
     Attributes:
         key: names their content: equal keys, equal files.
@@ -137,11 +145,17 @@ class VariantFiles(Mapping[str, memoryview]):
 
     def __init__(self, bundle: Bundle, variant: Variant) -> None:
         self._bundle = bundle
-        self._paths = {path.rpartition("/")[2]: path for path in variant.files}
-        digests = [bundle.manifest.file(path).sha256 for path in variant.files]
-        self.key = hashlib.sha256(" ".join(digests).encode()).hexdigest()
+        self._where = f"{bundle.path}: variant {variant.name}"
+        self._paths = {path.removeprefix(f"{variant.name}/"): path for path in variant.files}
+        if len(self._paths) < len(variant.files):
+            raise TrustError(f"{self._where} has two files of one name; build it again")
+        digests = [f"{name} {bundle.manifest.file(path).sha256}"
+                   for name, path in self._paths.items()]  # fmt: skip
+        self.key = hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
     def __getitem__(self, name: str) -> memoryview:
+        if name not in self._paths:
+            raise TrustError(f"{self._where} has no file {name}, which its engine reads")
         return self._bundle.read(self._paths[name])
 
     def __iter__(self) -> Iterator[str]:

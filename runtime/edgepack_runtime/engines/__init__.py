@@ -50,7 +50,7 @@ class Engine(Protocol):
     def open_session(
         self, files: Mapping[str, memoryview], variant: Variant, threads: int, cache: Path | None
     ) -> Session:
-        """Load a variant's files (by base name), using at most `threads` threads.
+        """Load a variant's files, named as in its folder, using at most `threads` threads.
 
         `cache` is a folder, made when needed, for what the engine compiles from these files.
         """
