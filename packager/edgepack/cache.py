@@ -21,8 +21,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from edgepack.host import lacks_disk
 from edgepack.sources import code_digest
-from edgepack_runtime.errors import EdgepackError
+from edgepack_runtime.errors import EdgepackError, HostError
 from edgepack_runtime.manifest import canonical_json
 from edgepack_runtime.paths import cache_folder
 
@@ -32,7 +33,6 @@ RESUMES = "resumes"
 _held: dict[Path, int] = {}  # the open locks of the caches that this process uses
 _MONTH = 30 * 86_400  # seconds
 _LEAST_FREE = 32 << 20
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ class StageCache:
         """Run a stage into a folder of its own, then rename it into place.
 
         Raises:
-            EdgepackError: the disk is full or the cache cannot be written.
+            HostError: the disk is full.
+            EdgepackError: the cache cannot be written.
 
         """
         final = self.root / stage.key
@@ -241,11 +242,10 @@ def _disk_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as exc:
-        number = getattr(exc, "errno", None)
-        if number in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+        if getattr(exc, "errno", None) in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
             raise EdgepackError(f"cannot write the stage cache {root}; set EDGEPACK_CACHE") from exc
-        if number in _FULL or _free(root) < _LEAST_FREE:
-            raise EdgepackError(
+        if lacks_disk(exc) or _free(root) < _LEAST_FREE:
+            raise HostError(
                 f"the disk is full: {_free(root) >> 20} MB left at {root}. Free some, or set "
                 "EDGEPACK_CACHE to a larger disk; finished stages are kept"
             ) from exc

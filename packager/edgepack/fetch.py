@@ -12,8 +12,9 @@ from typing import Any
 
 from edgepack.cache import Source, hash_files, joint_hash
 from edgepack.compress.adapt import ADAPTER_FILE, base_of
+from edgepack.host import hub_is_off, not_fetched
 from edgepack.recipe import TASKS, Recipe
-from edgepack_runtime.errors import EdgepackError, InputError
+from edgepack_runtime.errors import InputError, LinkError
 
 _PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", "*/config.json")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -46,8 +47,8 @@ def fetch(recipe: Recipe, *, offline: bool = False) -> ModelInfo:
     """Find the model of a recipe and detect its task.
 
     Raises:
-        InputError: no such model, no weights in it, an unknown or undetectable task, or the
-            hub cannot be reached.
+        InputError: no such model, no weights in it, an unknown or undetectable task.
+        LinkError: the hub cannot be reached.
 
     """
     folder = find_folder(recipe.source, recipe.revision, offline=offline)
@@ -120,8 +121,6 @@ def _package(source: str) -> Path:
 
 
 def _hub(name: str, revision: str, *, offline: bool) -> Path:
-    import os
-
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -132,7 +131,7 @@ def _hub(name: str, revision: str, *, offline: bool) -> Path:
         RevisionNotFoundError,
     )
 
-    offline = offline or os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
+    offline = offline or hub_is_off()
     where = f"{name}{f' at {revision}' if revision else ''}"
     try:
         found = snapshot_download(
@@ -146,14 +145,14 @@ def _hub(name: str, revision: str, *, offline: bool) -> Path:
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as exc:
         raise InputError(f"the hub has no model {where}; check the name and revision") from exc
     except LocalEntryNotFoundError as exc:
-        hint = (
-            "it is not in the local cache, and --offline forbids to fetch it"
+        kind, hint = (
+            (InputError, "it is not in the local cache, and --offline forbids to fetch it")
             if offline
-            else "the hub cannot be reached, and it is not in the local cache"
+            else (LinkError, "the hub cannot be reached, and it is not in the local cache")
         )
-        raise InputError(f"model {where}: {hint}. A local folder works without network") from exc
+        raise kind(f"model {where}: {hint}. A local folder works without network") from exc
     except (HfHubHTTPError, OSError) as exc:
-        raise EdgepackError(f"fetching {where} failed: {exc}. Try again; it resumes") from exc
+        raise not_fetched(f"model {where}", exc) from exc
     return Path(found)
 
 

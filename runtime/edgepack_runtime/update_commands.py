@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime.errors import (
-    DeviceError,
+    HostError,
     InputError,
     LinkError,
     NothingToDoError,
@@ -241,7 +241,7 @@ def _need_tuf() -> None:
     try:
         import edgepack_runtime.update  # noqa: F401 (whether it is there)
     except ImportError as exc:
-        raise DeviceError(
+        raise HostError(
             f"updates need python-tuf ({exc}): pip install 'edgepack-runtime[update]'"
         ) from exc
 
