@@ -25,7 +25,7 @@ from edgepack.host import lacks_disk
 from edgepack.sources import code_digest
 from edgepack_runtime.errors import EdgepackError, HostError
 from edgepack_runtime.manifest import canonical_json
-from edgepack_runtime.paths import cache_folder
+from edgepack_runtime.paths import cache_folder, free_bytes
 
 Run = Callable[[Any, Mapping[str, Path], Path], None]
 MARK = "artifact.json"
@@ -70,7 +70,7 @@ class Stage:
             "code": code_digest(self.run.__module__),
             "settings": asdict(self.settings),
             "inputs": {name: stage.key for name, stage in self.inputs.items()},
-            "tools": {name: _version(name) for name in self.tools},
+            "tools": {name: version_of(name) for name in self.tools},
         }
         return hashlib.sha256(canonical_json(identity)).hexdigest()
 
@@ -229,7 +229,8 @@ def _sizes(folder: Path) -> dict[str, int]:
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
-def _version(name: str) -> str:
+def version_of(name: str) -> str:
+    """Return the version of an installed distribution; empty if it is not there."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -244,15 +245,9 @@ def _disk_errors(root: Path) -> Iterator[None]:
     except (OSError, RuntimeError) as exc:
         if getattr(exc, "errno", None) in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
             raise EdgepackError(f"cannot write the stage cache {root}; set EDGEPACK_CACHE") from exc
-        if lacks_disk(exc) or _free(root) < _LEAST_FREE:
+        if lacks_disk(exc) or free_bytes(root) < _LEAST_FREE:
             raise HostError(
-                f"the disk is full: {_free(root) >> 20} MB left at {root}. Free some, or set "
+                f"the disk is full: {free_bytes(root) >> 20} MB left at {root}. Free some, or set "
                 "EDGEPACK_CACHE to a larger disk; finished stages are kept"
             ) from exc
         raise
-
-
-def _free(root: Path) -> int:
-    while not root.exists():
-        root = root.parent
-    return shutil.disk_usage(root).free
