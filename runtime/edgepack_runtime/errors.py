@@ -51,3 +51,9 @@ class NothingToDoError(EdgepackError):
     """There is nothing to do."""
 
     exit_code = 7
+
+
+class HostError(EdgepackError):
+    """What the work needs is not here: a package, memory, disk; the input may be right."""
+
+    exit_code = 8

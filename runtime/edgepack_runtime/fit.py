@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +10,7 @@ from edgepack_runtime import engines
 from edgepack_runtime.bundle.manifest import Manifest, Requires, Variant
 from edgepack_runtime.device.facts import Device
 from edgepack_runtime.device.gpu import find_gpu
+from edgepack_runtime.paths import free_bytes
 
 
 def engine_installed(engine: str) -> bool:
@@ -66,7 +66,7 @@ def misfits(manifest: Manifest, device: Device, *, folder: Path | None = None) -
     """
     found = _of_all(manifest, device)
     needed = sum({file.sha256: file.size for file in manifest.files}.values())
-    if folder is not None and (free := _free(folder)) < needed:
+    if folder is not None and (free := free_bytes(folder)) < needed:
         found.append(f"needs {needed / 1e6:.0f} MB of disk, {free / 1e6:.0f} MB are free")
     reasons = {v.name: unmet(v.requires, device) for v in manifest.variants}
     if all(reasons.values()):
@@ -131,9 +131,3 @@ def _gpu(least: str, device: Device) -> str:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdigit())
-
-
-def _free(folder: Path) -> int:
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free

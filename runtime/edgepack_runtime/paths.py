@@ -1,4 +1,4 @@
-"""Where a device keeps what it learned, and how files are mapped and written there."""
+"""Where a device keeps what it learned, and how files are read, mapped and written there."""
 
 from __future__ import annotations
 
@@ -30,6 +30,22 @@ def of_its_own() -> dict[str, Any]:
     home = Path(__file__).absolute().parents[1]
     env = {**os.environ, "EDGEPACK_CACHE": str(cache_folder().absolute())}
     return {"cwd": home, "env": env}
+
+
+def free_bytes(folder: Path) -> int:
+    """Return how much room there is where a folder is, or will be made."""
+    import shutil
+
+    found = (folder, *folder.absolute().parents)
+    return shutil.disk_usage(next(path for path in found if path.exists())).free
+
+
+def read_text(path: Path) -> str:
+    """Read a file of the system; empty if it cannot be read."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def map_file(path: Path) -> memoryview:

@@ -31,8 +31,8 @@ pytestmark = pytest.mark.skipif(
 LOAD = """
 import json, sys
 import edgepack_runtime as er
-from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.selftest import selftest
+from edgepack_runtime.bundle.bundle import Bundle
+from edgepack_runtime.model.selftest import selftest
 bundle = Bundle.open(sys.argv[1])
 model = er.load(bundle)
 found = {"variant": model.variant.name, "agreement": selftest(bundle, model).agreement}

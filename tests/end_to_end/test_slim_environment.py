@@ -16,8 +16,8 @@ KINDS = ["bert-intent", "bert-ner", "roberta-ner", "xlm-roberta", "albert", "sen
 SCRIPT = """
 import json, sys
 import edgepack_runtime as er
-from edgepack_runtime.bundle import Bundle
-from edgepack_runtime.selftest import selftest
+from edgepack_runtime.bundle.bundle import Bundle
+from edgepack_runtime.model.selftest import selftest
 found = {}
 for path in sys.argv[1:]:
     bundle = Bundle.open(path)

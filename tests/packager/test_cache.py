@@ -113,7 +113,7 @@ def test_a_library_that_fails_for_lack_of_space_is_told_apart(
 
     failing = replace(stage, run=crash)
     free = {"bytes": 0}
-    monkeypatch.setattr(cache, "_free", lambda _: free["bytes"])
+    monkeypatch.setattr(cache, "free_bytes", lambda _: free["bytes"])
     store = StageCache(tmp_path / "cache")
     with pytest.raises(EdgepackError, match="the disk is full"):
         store.run(failing, {})

@@ -40,7 +40,7 @@ def test_a_model_that_is_not_there(model: str, message: str) -> None:
 
 
 def test_no_network_is_said_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A hub that cannot be reached is an error that names the model and a way out."""
+    """A hub that cannot be reached is no wrong input: the model is named, and a way out."""
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -49,7 +49,7 @@ def test_no_network_is_said_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    output = run("build", "org/model", "-t", "cpu-arm64", "-o", str(tmp_path))
+    output = run("build", "org/model", "-t", "cpu-arm64", "-o", str(tmp_path), code=1)
     assert "the hub cannot be reached" in output
     assert "org/model" in output
 

@@ -160,7 +160,7 @@ def test_workers_share_stages(texts: Stage, tmp_path: Path) -> None:
 PARENT = """
 import sys, time
 from pathlib import Path
-from edgepack.helper import _start
+from edgepack.stages.helper import _start
 process = _start()
 print(process.pid, flush=True)
 time.sleep(600)

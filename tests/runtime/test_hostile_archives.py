@@ -20,7 +20,7 @@ HUGE = 1000 << 20
 CHILD = """
 import resource, sys
 from pathlib import Path
-from edgepack_runtime.bundle import Bundle
+from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.errors import TrustError
 from edgepack_runtime.update.source import Archive, digest_of
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

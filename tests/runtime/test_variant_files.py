@@ -11,8 +11,8 @@ from typing import Any
 import handmade
 import pytest
 
-from edgepack.artifact import files_of, move_files, open_model
-from edgepack.export.keep import spill
+from edgepack.export.previous_scales import spill
+from edgepack.model.opened import files_of, move_files, open_model
 from edgepack_runtime import Bundle, TrustError, load
 from edgepack_runtime.engines import null
 

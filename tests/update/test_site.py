@@ -22,6 +22,7 @@ from edgepack.cli import main as host
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.errors import (
     EdgepackError,
+    HostError,
     InputError,
     LinkError,
     NothingToDoError,
@@ -179,7 +180,7 @@ def _is_cut(act: Callable[[], object], web: Server, takes: int) -> bool:
     ("url", "error", "said"),
     [
         ("nothing://x/y", InputError, "nothing"),
-        ("gs://bucket/x", InputError, "gcsfs"),
+        ("gs://bucket/x", HostError, "gcsfs"),
         ("http://127.0.0.1:9/channel", LinkError, "127.0.0.1:9"),
         ("{web}/elsewhere", InputError, "no channel at {web}/elsewhere: metadata/timestamp.json"),
     ],

@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgepack.stages.cache import version_of
 from edgepack_runtime.bundle.manifest import File, Manifest, Variant, canonical_json
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def provenance(plan: Plan, manifest: Manifest) -> dict[str, Any]:
                 "resolvedDependencies": materials,
             },
             "runDetails": {
-                "builder": {"id": f"urn:edgepack:packager:{version('edgepack')}"},
+                "builder": {"id": f"urn:edgepack:packager:{version_of('edgepack')}"},
                 "metadata": {"invocationId": plan.key},
             },
         },
@@ -144,7 +144,7 @@ def _source(plan: Plan) -> dict[str, Any]:
     }  # fmt: skip
     if given.startswith("package:"):
         package = given.removeprefix("package:").partition("/")[0]
-        found["purl"] = _purl(package.replace("_", "-"), _version(package))
+        found["purl"] = _purl(package.replace("_", "-"), version_of(package))
     elif _HUB_ID.fullmatch(given) and not Path(given).exists():
         commit = plan.model.commit
         found["purl"] = f"pkg:huggingface/{given}" + (f"@{commit}" if commit else "")
@@ -184,14 +184,7 @@ def _purl(name: str, release: str) -> str:
 def _tools(plan: Plan) -> Mapping[str, str]:
     """Return the versions of what made the bundle, by distribution."""
     names = {tool for stage in plan.stages() for tool in stage.tools}
-    return {name: _version(name) for name in sorted(names)}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
+    return {name: version_of(name) for name in sorted(names)}
 
 
 def _licence_text(folder: Path) -> bytes:

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from edgepack.bundle.pack import Content, unpack_bundle, write_bundle
+from edgepack.host import lacks_extra
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.bundle.manifest import canonical_json, encode
 from edgepack_runtime.errors import InputError, TrustError
@@ -34,7 +35,8 @@ def sign(bundle: Bundle, key: Path, out: Path) -> str:
         out: the `.epk` or folder to write; it may be where the bundle is.
 
     Raises:
-        InputError: the key is none, or the extra is not installed.
+        InputError: the key is none.
+        HostError: the extra is not installed.
 
     """
     library = _library()
@@ -61,7 +63,8 @@ def verify(bundle: Bundle, public_key: Path) -> None:
 
     Raises:
         TrustError: there is none, or it is not of this key or not of these files.
-        InputError: the key is none, or the extra is not installed.
+        InputError: the key is none.
+        HostError: the extra is not installed.
 
     """
     if NAME not in {entry.path for entry in bundle.manifest.files}:
@@ -98,9 +101,7 @@ def _library() -> Any:
     try:
         import model_signing
     except ImportError as exc:
-        raise InputError(
-            f"signatures need the extra: pip install 'edgepack[signing]' ({exc})"
-        ) from exc
+        raise lacks_extra(f"a signature ({exc})", "signing") from exc
     return model_signing
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from edgepack.channel.durable import read_plain, write
 from edgepack.channel.metadata import METADATA
 from edgepack_runtime.bundle.bundle import Bundle
-from edgepack_runtime.errors import EdgepackError, InputError, LinkError, TrustError
+from edgepack_runtime.errors import EdgepackError, HostError, InputError, LinkError, TrustError
 from edgepack_runtime.store.layout import BLOBS, BlobLayout
 from edgepack_runtime.store.storage import Disk
 
@@ -87,7 +87,8 @@ class UrlSite(Site):
     """A channel behind a URL: its metadata is brought to a folder at once, a blob when it is read.
 
     Raises:
-        InputError: nothing here speaks this protocol.
+        InputError: there is no such protocol.
+        HostError: the package that speaks it is not installed.
         LinkError: the server does not answer, or refuses.
 
     """
@@ -101,7 +102,9 @@ class UrlSite(Site):
             self._there, self._root = url_to_fs(
                 url.rstrip("/"), use_listings_cache=False, skip_instance_cache=True
             )
-        except (ImportError, ValueError) as exc:
+        except ImportError as exc:
+            raise HostError(f"{url}: {exc}") from exc
+        except ValueError as exc:
             raise InputError(f"{url}: {exc}") from exc
         except Exception as exc:  # some kinds of store connect at once
             raise LinkError(f"{url}: {exc}") from exc

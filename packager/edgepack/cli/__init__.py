@@ -1,8 +1,8 @@
 """`edgepack`: build, evaluate, init, targets, inspect, verify, sign, unpack and diff, on the host.
 
 Exit codes: 0 done, 1 unexpected, 2 wrong input, 3 budget broken, 4 device does not fit,
-5 bundle not trusted, 6 self-test failed, 7 nothing to do.  Only this module, `cache_command` and
-`channel_commands` print.
+5 bundle not trusted, 6 self-test failed, 7 nothing to do, 8 this host lacks something.  Only this
+module, `cache_command` and `channel_commands` print.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.compress.schedule import Schedule
-from edgepack_runtime.errors import EdgepackError, InputError
+from edgepack_runtime.errors import EdgepackError, HostError, InputError
 
 
 def first_process() -> bool:
@@ -48,8 +48,9 @@ def launch(module: str, settings: Any, inputs: Mapping[str, Path], out: Path) ->
     if done.returncode:
         said = json.loads(failure.read_text()) if failure.is_file() else {}
         lines = done.stderr.strip().splitlines() or ["no message"]
-        kind = InputError if said.get("exit_code") == InputError.exit_code else EdgepackError
-        raise kind(said.get("message", f"training failed: {lines[-1]}"))
+        families = (InputError, HostError)
+        family = next((f for f in families if f.exit_code == said.get("exit_code")), EdgepackError)
+        raise family(said.get("message", f"training failed: {lines[-1]}"))
 
 
 def _worker(job: Path) -> None:

@@ -12,6 +12,7 @@ import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from edgepack.compress.job import Job
 from edgepack.compress.launch import first_process
 from edgepack.compress.record import Record, history_of, since_best
 from edgepack.compress.schedule import Course, Schedule, choose, facts_of
+from edgepack.host import lacks_extra, lacks_memory
 from edgepack.stages import progress
-from edgepack_runtime.errors import InputError
+from edgepack_runtime.errors import HostError, InputError
 
 TOOLS = ("edgepack", "torch", "transformers", "accelerate")
 REPORTERS = ("tensorboard", "wandb")
@@ -35,7 +37,8 @@ def fit(job: Job, schedule: Schedule, out: Path) -> Record:
     """Train `job.model` in place; checkpoints lie in `out` until it is done.
 
     Raises:
-        InputError: the loss is not a number, or memory ran out; the message says what to lower.
+        InputError: the loss is not a number.
+        HostError: memory ran out; the message says what to lower.
 
     """
     course, tried = _course(job, schedule)
@@ -44,8 +47,8 @@ def fit(job: Job, schedule: Schedule, out: Path) -> Record:
     try:
         log = _train(job, schedule, course, folder)
     except (MemoryError, RuntimeError) as exc:
-        if isinstance(exc, MemoryError) or "memory" in str(exc).lower():
-            raise InputError(
+        if lacks_memory(exc):
+            raise HostError(
                 f"training ran out of memory at batch_size {course.batch_size}; lower "
                 "batch_size and raise accumulate by the same factor, or lower max_length"
             ) from exc
@@ -199,6 +202,9 @@ def _arguments(schedule: Schedule, course: Course, folder: Path, *, judged: bool
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if course.batch_size % world:
         raise InputError(f"batch_size {course.batch_size} does not divide by {world} processes")
+    for name in schedule.report_to:
+        if find_spec(name) is None:
+            raise lacks_extra(f"report_to = [{name!r}]", "tracking")
     logs = folder.parent / "logs"
     if "wandb" in schedule.report_to:  # it takes its folder from here, and wants it to be there
         logs.mkdir(parents=True, exist_ok=True)

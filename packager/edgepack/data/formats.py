@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from edgepack.host import hub_is_off, lacks_extra, not_fetched
 from edgepack_runtime.errors import InputError
 
 Row = Mapping[str, Any]
@@ -195,7 +196,7 @@ def _parquet(path: Path, layout: Layout) -> Rows:  # noqa: ARG001 (it says all t
         import pyarrow as pa
         from pyarrow import parquet
     except ImportError as exc:
-        raise InputError(f"{path}: needs the extra `data`: pip install edgepack[data]") from exc
+        raise lacks_extra(str(path), "data") from exc
     try:
         rows = parquet.read_table(path).to_pylist()
     except pa.ArrowException as exc:
@@ -232,20 +233,28 @@ def _conll(path: Path, layout: Layout) -> Rows:
 
 
 def read_hub(source: str) -> Rows:
-    """Load `datasets:NAME[@REVISION][:SPLIT]` by that library; class numbers become names."""
+    """Load `datasets:NAME[@REVISION][:SPLIT]` by that library; class numbers become names.
+
+    Raises:
+        InputError: there is no such data set or split, or the hub may not be asked.
+        HostError: the library is not installed, or the disk is full.
+        LinkError: the hub cannot be reached.
+
+    """
     try:
         from datasets import load_dataset
         from datasets.exceptions import DatasetNotFoundError
     except ImportError as exc:
-        raise InputError(f"{source}: needs the extra `data`: pip install edgepack[data]") from exc
+        raise lacks_extra(source, "data") from exc
 
     name, _, split = source.removeprefix("datasets:").partition(":")
     name, _, revision = name.partition("@")
     try:
         found = load_dataset(name, split=split or "train", revision=revision or None)
-    except (DatasetNotFoundError, FileNotFoundError, ConnectionError, ValueError, OSError) as exc:
-        reason = str(exc).partition("\n")[0]
-        raise InputError(f"{source}: {reason}. A local file works without network") from exc
+    except (DatasetNotFoundError, FileNotFoundError, ValueError) as exc:
+        raise _not_there(source, exc) from exc
+    except OSError as exc:
+        raise (_not_there if hub_is_off() else not_fetched)(source, exc) from exc
     names = {}
     for column, feature in found.features.items():
         inner = getattr(feature, "feature", feature)
@@ -254,6 +263,11 @@ def read_hub(source: str) -> Rows:
     for number, row in enumerate(found, 1):
         named = {column: _named(row[column], known) for column, known in names.items()}
         yield number, _flat({**row, **named})
+
+
+def _not_there(source: str, exc: Exception) -> InputError:
+    reason = str(exc).partition("\n")[0]
+    return InputError(f"{source}: {reason}. A local file works without network")
 
 
 def _named(value: Any, names: Sequence[str]) -> Any:

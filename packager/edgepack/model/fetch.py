@@ -10,9 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from edgepack.host import hub_is_off, not_fetched
 from edgepack.model.adapter import ADAPTER_FILE, base_of
 from edgepack.stages.cache import Source, hash_files, joint_hash
-from edgepack_runtime.errors import EdgepackError, InputError
+from edgepack_runtime.errors import InputError, LinkError
 from edgepack_runtime.tasks import known
 
 _PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", "*/config.json")
@@ -55,8 +56,8 @@ def fetch(
         offline: look into the hub's local cache only.
 
     Raises:
-        InputError: no such model, no weights in it, an unknown or undetectable task, or the
-            hub cannot be reached.
+        InputError: no such model, no weights in it, an unknown or undetectable task.
+        LinkError: the hub cannot be reached.
 
     """
     folder = find_folder(source, revision, offline=offline)
@@ -129,8 +130,6 @@ def _package(source: str) -> Path:
 
 
 def _hub(name: str, revision: str, *, offline: bool) -> Path:
-    import os
-
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -141,7 +140,7 @@ def _hub(name: str, revision: str, *, offline: bool) -> Path:
         RevisionNotFoundError,
     )
 
-    offline = offline or os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
+    offline = offline or hub_is_off()
     where = f"{name}{f' at {revision}' if revision else ''}"
     try:
         found = snapshot_download(
@@ -155,14 +154,14 @@ def _hub(name: str, revision: str, *, offline: bool) -> Path:
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as exc:
         raise InputError(f"the hub has no model {where}; check the name and revision") from exc
     except LocalEntryNotFoundError as exc:
-        hint = (
-            "it is not in the local cache, and --offline forbids to fetch it"
+        kind, hint = (
+            (InputError, "it is not in the local cache, and --offline forbids to fetch it")
             if offline
-            else "the hub cannot be reached, and it is not in the local cache"
+            else (LinkError, "the hub cannot be reached, and it is not in the local cache")
         )
-        raise InputError(f"model {where}: {hint}. A local folder works without network") from exc
+        raise kind(f"model {where}: {hint}. A local folder works without network") from exc
     except (HfHubHTTPError, OSError) as exc:
-        raise EdgepackError(f"fetching {where} failed: {exc}. Try again; it resumes") from exc
+        raise not_fetched(f"model {where}", exc) from exc
     return Path(found)
 
 

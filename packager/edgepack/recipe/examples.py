@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from difflib import get_close_matches
 from pathlib import Path
 
 from edgepack_runtime.errors import InputError
+from edgepack_runtime.words import suggest
 
 _RECIPE = "edgepack.toml"
 _MODEL = '"org/name"'
@@ -29,9 +29,7 @@ def copy_example(name: str, folder: Path) -> Path:
     """
     known = list_examples()
     if name not in known:
-        near = get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-        raise InputError(f"no example {name!r}; {hint}")
+        raise InputError(f"no example {name!r}; {suggest(name, known)}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not empty; name another folder")
     try:

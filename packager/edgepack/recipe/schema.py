@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from edgepack_runtime.bundle.manifest import is_version
 from edgepack_runtime.errors import InputError
+from edgepack_runtime.words import suggest
 
 
 class Table:
@@ -47,8 +47,7 @@ class Table:
     def check_choice(self, key: str, value: str, choices: tuple[str, ...]) -> None:
         """Note a value that is none of `choices`."""
         if value not in choices:
-            near = get_close_matches(value, choices, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(choices)}"
+            hint = suggest(value, choices)
             self._faults.append(f"{self._where}{key}: unknown value {value!r}; {hint}")
 
     def check_version(self, key: str) -> None:
@@ -127,8 +126,7 @@ class Table:
         """Note every key that nothing has asked for."""
         for key in self._values:
             if key not in self._known:
-                near = get_close_matches(key, self._known, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self._known)}"
+                hint = suggest(key, self._known)
                 self._faults.append(f"{self._where}{key}: unknown key; {hint}")
 
     def _take(self, key: str, default: Any, kind: type, name: str) -> Any:

@@ -10,7 +10,6 @@ import platform
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from edgepack_runtime.bundle.manifest import Requires, safe_name
 from edgepack_runtime.device.facts import probe
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.fit import unmet
+from edgepack_runtime.words import suggest
 
 ENGINES = ("onnxruntime", "openvino")
 PRECISIONS = ("float32", "float16", "int8")
@@ -92,11 +92,7 @@ def find_target(name: str) -> Target:
     if name == "native":
         return native(Path("/"), platform.machine())
     if name not in paths:
-        near = sorted((path for path in paths if name and path.startswith(name)), key=len)
-        near = near or get_close_matches(name, paths, 1)
-        meant = " or ".join(map(repr, near[:3]))
-        hint = f"did you mean {meant}?" if near else f"known: {', '.join(sorted(paths))}"
-        raise InputError(f"unknown target {name!r}; {hint}")
+        raise InputError(f"unknown target {name!r}; {suggest(name, sorted(paths))}")
     return read_target(paths[name])
 
 

@@ -21,10 +21,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from edgepack.host import lacks_disk
 from edgepack.stages.sources import code_digest
 from edgepack_runtime.bundle.manifest import canonical_json
-from edgepack_runtime.errors import EdgepackError
-from edgepack_runtime.paths import cache_folder
+from edgepack_runtime.errors import EdgepackError, HostError
+from edgepack_runtime.paths import cache_folder, free_bytes
 
 Run = Callable[[Any, Mapping[str, Path], Path], None]
 MARK = "artifact.json"
@@ -32,7 +33,6 @@ RESUMES = "resumes"
 _held: dict[Path, int] = {}  # the open locks of the caches that this process uses
 _MONTH = 30 * 86_400  # seconds
 _LEAST_FREE = 32 << 20
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Stage:
             "code": code_digest(self.run.__module__),
             "settings": asdict(self.settings),
             "inputs": {name: stage.key for name, stage in self.inputs.items()},
-            "tools": {name: _version(name) for name in self.tools},
+            "tools": {name: version_of(name) for name in self.tools},
         }
         return hashlib.sha256(canonical_json(identity)).hexdigest()
 
@@ -99,7 +99,8 @@ class StageCache:
         """Run a stage into a folder of its own, then rename it into place.
 
         Raises:
-            EdgepackError: the disk is full or the cache cannot be written.
+            HostError: the disk is full.
+            EdgepackError: the cache cannot be written.
 
         """
         final = self.root / stage.key
@@ -228,7 +229,8 @@ def _sizes(folder: Path) -> dict[str, int]:
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
-def _version(name: str) -> str:
+def version_of(name: str) -> str:
+    """Return the version of an installed distribution; empty if it is not there."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -241,18 +243,11 @@ def _disk_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as exc:
-        number = getattr(exc, "errno", None)
-        if number in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+        if getattr(exc, "errno", None) in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
             raise EdgepackError(f"cannot write the stage cache {root}; set EDGEPACK_CACHE") from exc
-        if number in _FULL or _free(root) < _LEAST_FREE:
-            raise EdgepackError(
-                f"the disk is full: {_free(root) >> 20} MB left at {root}. Free some, or set "
+        if lacks_disk(exc) or free_bytes(root) < _LEAST_FREE:
+            raise HostError(
+                f"the disk is full: {free_bytes(root) >> 20} MB left at {root}. Free some, or set "
                 "EDGEPACK_CACHE to a larger disk; finished stages are kept"
             ) from exc
         raise
-
-
-def _free(root: Path) -> int:
-    while not root.exists():
-        root = root.parent
-    return shutil.disk_usage(root).free

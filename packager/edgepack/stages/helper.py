@@ -19,9 +19,10 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, BinaryIO
 
+from edgepack.host import lacks_memory
 from edgepack.stages import progress
 from edgepack.stages.cache import Stage, StageCache
-from edgepack_runtime.errors import EdgepackError
+from edgepack_runtime.errors import EdgepackError, HostError
 
 _MOST_CHARACTERS = 160  # of a library's message in one of ours
 
@@ -49,7 +50,8 @@ def run_stage(stage: Stage, inputs: Mapping[str, Path], cache: StageCache, log: 
     """Run a stage and return its folder; what its libraries print goes to `log`.
 
     Raises:
-        EdgepackError: it failed; a `StageError` if a library raised something of its own.
+        EdgepackError: it failed; a `HostError` if memory ran out, a `StageError` if a library
+            raised something of its own.
 
     """
     try:
@@ -57,13 +59,12 @@ def run_stage(stage: Stage, inputs: Mapping[str, Path], cache: StageCache, log: 
             return cache.run(stage, inputs)
     except EdgepackError:
         raise
-    except MemoryError as exc:
-        progress.log_error(log)
-        raise EdgepackError(
-            f"stage {stage.label!r} ran out of memory; try --jobs 1, or a host with more"
-        ) from exc
     except Exception as exc:  # the one place where every library's errors arrive
         progress.log_error(log)
+        if lacks_memory(exc):
+            raise HostError(
+                f"stage {stage.label!r} ran out of memory; try --jobs 1, or a host with more"
+            ) from exc
         raise StageError(stage.label, _one_line(exc), log) from exc
 
 

@@ -1,8 +1,8 @@
 """`edgepack-runtime`: run, inspect, verify, selftest, tune, prepare, doctor, and updates.
 
 Exit codes: 0 done, 1 unexpected, 2 wrong input, 4 device does not fit, 5 bundle not
-trusted, 6 self-test failed, 7 nothing to do.  Only this module prints;
-`update_commands` says what.
+trusted, 6 self-test failed, 7 nothing to do, 8 this host lacks something.  Only this module
+prints; `update_commands` says what.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime.bundle.manifest import safe_name
 from edgepack_runtime.errors import (
-    DeviceError,
+    HostError,
     InputError,
     LinkError,
     NothingToDoError,
@@ -241,7 +241,7 @@ def _need_tuf() -> None:
     try:
         import edgepack_runtime.update.updater  # noqa: F401 (whether it is there)
     except ImportError as exc:
-        raise DeviceError(
+        raise HostError(
             f"updates need python-tuf ({exc}): pip install 'edgepack-runtime[update]'"
         ) from exc
 

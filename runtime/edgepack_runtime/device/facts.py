@@ -15,6 +15,7 @@ from pathlib import Path
 
 from edgepack_runtime.device import cpu
 from edgepack_runtime.errors import InputError
+from edgepack_runtime.paths import read_text
 
 _MOST_THREADS = 256  # thousands bring a small machine to a stop
 _LARGEST_32_BIT = 2**31 - 1
@@ -106,14 +107,6 @@ def captured_glibc(root: Path) -> str:
         if found:
             return found[1].decode()
     return ""
-
-
-def read_text(path: Path) -> str:
-    """Read a file of the system; empty if it cannot be read."""
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 def _machine() -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from edgepack_runtime.paths import read_text
+
 # Compute capability by the words of a GPU's name, the first that fits: NVIDIA CUDA GPUs table.
 _BY_NAME = (
     ("Quadro RTX", "7.5"), ("RTX 4000 Ada", "8.9"), ("RTX 5000 Ada", "8.9"),
@@ -39,10 +41,10 @@ def find_gpu(root: Path = Path("/")) -> Gpu | None:
     if root == Path("/") and (found := _ask_driver()):
         return found
     for path in sorted(root.glob("proc/driver/nvidia/gpus/*/information")):
-        model = re.search(r"Model:\s*(.+)", _text(path))
+        model = re.search(r"Model:\s*(.+)", read_text(path))
         if model:
             return Gpu(model[1].strip(), capability_of(model[1]))
-    board = _text(root / "proc/device-tree/model").strip("\0\n ")
+    board = read_text(root / "proc/device-tree/model").strip("\0\n ")
     return Gpu(board, capability_of(board)) if "NVIDIA" in board or "Jetson" in board else None
 
 
@@ -56,7 +58,7 @@ def capability_of(name: str) -> str:
 
 def driver_version(root: Path = Path("/")) -> str:
     """Return the version of the NVIDIA kernel driver, as `580.65.06`; empty if there is none."""
-    text = _text(root / "proc/driver/nvidia/version")
+    text = read_text(root / "proc/driver/nvidia/version")
     found = re.search(r"Module.*?\s(\d+\.[\d.]+)", text)
     return found[1] if found else ""
 
@@ -81,10 +83,3 @@ def _ask_driver() -> Gpu | None:
     name = ctypes.create_string_buffer(_NAME_BYTES)
     cuda.cuDeviceGetName(name, _NAME_BYTES, device)
     return Gpu(name.value.decode(errors="replace"), f"{found[0]}.{found[1]}")
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""

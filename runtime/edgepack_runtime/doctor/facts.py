@@ -11,15 +11,15 @@ import json
 import os
 import platform
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgepack_runtime.device.facts import Device, jetson_release, probe, read_text
+from edgepack_runtime.device.facts import Device, jetson_release, probe
 from edgepack_runtime.device.gpu import Gpu, driver_version, find_gpu
 from edgepack_runtime.doctor import fatbin
+from edgepack_runtime.paths import free_bytes, read_text
 
 _PACKAGES = (
     "usr/lib/python3*/dist-packages", "usr/lib/python3*/site-packages",
@@ -145,7 +145,7 @@ def _python(root: Path) -> str:
 
 def _disk(root: Path) -> int | None:
     if root == Path("/"):
-        return shutil.disk_usage(Path.cwd()).free // (1 << 20)
+        return free_bytes(Path.cwd()) // (1 << 20)
     try:
         value = json.loads((root / "capture.json").read_text())["disk_free_mb"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, get_args, get_origin, get_type_hints
 
 from edgepack_runtime.errors import InputError
+from edgepack_runtime.words import suggest
 
 _ON_LONG = ("warn", "cut", "error")
 _PADDING = (None, True, False, "longest", "max_length", "do_not_pad")
@@ -73,11 +74,7 @@ def read_options(task: str, kind: type[Any], given: Mapping[str, object]) -> Any
     hints = get_type_hints(kind)
     for name, value in given.items():
         if name not in known:
-            from difflib import get_close_matches
-
-            near = get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}"
-            raise InputError(f"{task} has no option {name!r}{hint}")
+            raise InputError(f"{task} has no option {name!r}; {suggest(name, known)}")
         kinds = tuple(get_origin(one) or one for one in get_args(hints[name]) or (hints[name],))
         if type(value) not in kinds:
             wanted = " or ".join(one.__name__ for one in kinds)

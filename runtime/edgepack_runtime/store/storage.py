@@ -181,10 +181,9 @@ class Disk:
 
     def free(self) -> int:
         """Return how many bytes of room there are."""
-        import shutil
+        from edgepack_runtime.paths import free_bytes
 
-        found = (self.root, *self.root.absolute().parents)  # it is made with its first file
-        return shutil.disk_usage(next(folder for folder in found if folder.exists())).free
+        return free_bytes(self.root)
 
     def map(self, path: str) -> memoryview:
         """Return a view of a file that is never written again."""
