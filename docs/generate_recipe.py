@@ -24,11 +24,12 @@ from edgepack.recipe import FILE_NAME, read_recipe
 from edgepack.schema import Table
 
 PAGE = Path(__file__).with_name("recipe.md")
+TEMPLATE = files("edgepack") / "template.toml"
 INTRODUCTION = """# Recipe reference
 
 <!-- Written by `python docs/generate_recipe.py`: change the comments in template.toml instead. -->
 
-A recipe is a TOML file, by default `edgepack.toml`. `edgepack build` reads it when no model is named.
+A recipe is a TOML file. Without a model, `edgepack build` reads `edgepack.toml` in this folder.
 `edgepack init` writes a recipe with every key and its default. [Build](build.md) and
 [Compress](compress.md) show recipes at work.
 
@@ -122,8 +123,9 @@ def comments(template: str) -> Iterator[tuple[str, str]]:
         yield name, comment
 
 
-def page(template: str) -> str:
+def page() -> str:
     """Return the whole page."""
+    template = TEMPLATE.read_text()
     known, told = asked(template), dict(comments(template))
     lines = [INTRODUCTION, "## Top level", "", *_HEAD]
     for name, comment in told.items():
@@ -151,4 +153,4 @@ def _sentence(words: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page((files("edgepack") / "template.toml").read_text()))
+    PAGE.write_text(page())
