@@ -188,6 +188,8 @@ def test_the_figures_of_the_readme_are_measured(document: str) -> None:
     for ratios in ([c["ratio"] for c in cells], [c["ratio_to_eager"] for c in cells], others):
         between = "至" if "zh" in document else "to"
         assert f" {min(ratios):.1f} {between} {max(ratios):.1f} " in " ".join(text.split())
+    whole = _result("delta.json")["light, scales kept"]["bytes"]["whole"]
+    assert f" {whole / 1e6:.1f} MB |" in text
     assert f"{len(all_targets())} " in text
     assert len(cells) == 24
     assert len({cell["family"] for cell in _result("families.json")}) == 24
