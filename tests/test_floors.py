@@ -16,11 +16,11 @@ import edgepack_runtime
 FLOORS = {
     "edgepack": (
         "__main__", "cli", "report", "build", "channel", "judge", "export", "bundle", "recipe",
-        "compress", "tasks", "model", "data", "stages", "__init__",
+        "compress", "tasks", "model", "data", "stages", "host", "__init__",
     ),
     "edgepack_runtime": (
         "__main__", "cli", "update", "doctor", "tune", "model", "tasks", "inputs", "fit", "engines",
-        "device", "store", "bundle", "process", "paths", "numeric", "gc_pause", "errors",
+        "device", "store", "bundle", "process", "paths", "words", "numeric", "gc_pause", "errors",
         "__init__",
     ),
 }  # fmt: skip

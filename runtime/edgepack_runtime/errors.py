@@ -1,7 +1,7 @@
 """The errors of both distributions, in families by what the caller does next.
 
 Every message says what is wrong, where, and the remedy.  `exit_code` is what the
-command lines return; the table is part of the public contract (see README).
+command lines return; the table is part of the public contract (docs/exit-codes.md).
 """
 
 from __future__ import annotations
