@@ -22,7 +22,8 @@ from edgepack.build.assemble import content_of, manifest_of
 from edgepack.build.lint import lint
 from edgepack.build.made import Made, made_of
 from edgepack.build.measure import measure
-from edgepack.build.plan import Plan, make_plan
+from edgepack.build.plan import Plan
+from edgepack.build.planning import make_plan
 from edgepack.build.preflight import left_out, refuse
 from edgepack.bundle.pack import Content, refuse_foreign, replace_bundle, write_bundle
 from edgepack.judge.sensitivity import read_ranking
