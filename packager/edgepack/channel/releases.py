@@ -12,18 +12,15 @@ device that reads while a release is published sees the old one or the new one.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from edgepack.bundle.pack import Member, write_archive
 from edgepack.channel import keys, metadata
-from edgepack.channel.delta import encode
+from edgepack.channel.delta import between
 from edgepack.channel.durable import write
 from edgepack.channel.keys import alone
 from edgepack.channel.repository import Repository
@@ -36,9 +33,7 @@ if TYPE_CHECKING:
     from tuf.api.metadata import TargetFile
 
 Where = str | Path
-_WORTH = 4096  # bytes of a file that a delta is made for
 _OF_BEFORE = ("deltas", "previous", "before")  # what is said of a release by the one before it
-_MOST_SHARE = 0.7  # of the whole: a larger delta is not worth its risk
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,7 @@ def publish(bundle: Bundle, where: Where, key_folder: Path, rollout: Rollout) ->
         wanted = _target(bundle, name, rollout)
         known = channel.targets.signed.targets.get(name)
         if known is not None and _is_new(bundle, known, wanted, behind=channel.behind):
-            wanted.custom["deltas"] = list(_deltas(known, bundle, site))
+            wanted.custom["deltas"] = _deltas(known, bundle, site)
             wanted.custom["previous"] = known.hashes["sha256"]
             wanted.custom.update(_for_the_rest(known))
         elif known is not None:
@@ -269,8 +264,8 @@ def _target(bundle: Bundle, name: str, rollout: Rollout) -> TargetFile:
     return TargetFile(bundle.blobs()[digest], {"sha256": digest}, name, {"custom": custom})
 
 
-def _deltas(known: TargetFile, new: Bundle, site: Site) -> Iterator[dict[str, Any]]:
-    """Write the deltas between the files of two releases that have the same path.
+def _deltas(known: TargetFile, new: Bundle, site: Site) -> list[dict[str, Any]]:
+    """Write the deltas from the release that is known to a new one; return what is said of them.
 
     None if the older one cannot be read any more: deltas only save bytes.
     """
@@ -278,26 +273,12 @@ def _deltas(known: TargetFile, new: Bundle, site: Site) -> Iterator[dict[str, An
         old = site.release(known.hashes["sha256"])
         old.verify()
     except (TrustError, OSError):
-        return
-    before = {entry.path: entry.sha256 for entry in old.manifest.files}
-    done: set[tuple[str, str]] = set()
-    with TemporaryDirectory() as work:
-        for part, bundle in (("old", old), ("new", new)):
-            for entry in bundle.manifest.files:
-                path = Path(work, part, entry.path)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(bundle.read(entry.path))
-        for entry in new.manifest.files:
-            base = before.get(entry.path, entry.sha256)
-            if base == entry.sha256 or entry.size < _WORTH or (base, entry.sha256) in done:
-                continue
-            done.add((base, entry.sha256))
-            content = encode(Path(work, "old", entry.path), Path(work, "new", entry.path))
-            if len(content) > _MOST_SHARE * entry.size:
-                continue
-            digest = hashlib.sha256(content).hexdigest()
-            site.write(f"{BLOBS}/{digest}", content)
-            yield {"base": base, "blob": entry.sha256, "sha256": digest, "size": len(content)}
+        return []
+    found = []
+    for delta in between(old, new):
+        site.write(f"{BLOBS}/{delta.sha256}", delta.content)
+        found.append(delta.as_json())
+    return found
 
 
 def _is_new(bundle: Bundle, known: TargetFile, wanted: TargetFile, *, behind: bool) -> bool:

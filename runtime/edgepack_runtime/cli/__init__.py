@@ -89,9 +89,11 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--seconds", type=float, default=1.0, help="a variant and length")
         if name == "run":
             run.add_arguments(command)
-    from edgepack_runtime.cli.update import add_commands
+    from edgepack_runtime.cli import store, update
 
-    add_commands(commands, _report)
+    on_store = store.Commands(commands, _report)
+    update.add_commands(on_store)
+    store.add_commands(on_store)
     for command in commands.choices.values():
         command.add_argument("-v", "--verbose", action="count", default=argparse.SUPPRESS)
     return parser
