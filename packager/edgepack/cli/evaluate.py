@@ -13,7 +13,7 @@ from edgepack_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from edgepack.data.rows import Columns
-    from edgepack.tasks._quality import Quality
+    from edgepack.tasks import Quality
 
 GENERATION = "text-generation"
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from edgepack.data.rows import Example
     from edgepack_runtime.model.model import Model
 
+__all__ = ["TORCH_BATCH", "Quality", "Task", "evaluate", "every", "find", "optimum_tasks"]
+
 TORCH_BATCH = 32  # padding changes nothing in float
 
 
