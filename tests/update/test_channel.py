@@ -19,8 +19,8 @@ from edgepack_runtime.errors import (
     NothingToDoError,
     TrustError,
 )
+from edgepack_runtime.update.policy import Policy
 from edgepack_runtime.update.source import Folder
-from edgepack_runtime.update.updater import Policy
 
 
 def test_an_older_release_is_neither_published_nor_taken(place: Path) -> None:
@@ -38,11 +38,11 @@ def test_a_rollout_reaches_its_share_of_devices(place: Path) -> None:
     chosen = []
     for number in range(1000):
         one = new_device(place, policy=Policy(device=f"d{number}", attempts=1))
-        chosen.append(one._chosen(_offer(place, 25, ())))
+        chosen.append(one.policy.takes(_offer(place, 25, ())))
     assert 200 < sum(chosen) < 300
     cohort = new_device(place, policy=Policy(device="d0", cohort="beta", attempts=1))
-    assert cohort._chosen(_offer(place, 100, ("beta",)))
-    assert not cohort._chosen(_offer(place, 100, ("stable",)))
+    assert cohort.policy.takes(_offer(place, 100, ("beta",)))
+    assert not cohort.policy.takes(_offer(place, 100, ("stable",)))
 
 
 def test_a_staged_rollout_leaves_the_rest_their_release(place: Path) -> None:

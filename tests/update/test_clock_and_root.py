@@ -13,7 +13,7 @@ from fleet import make_bundle, new_device, publish, take_update
 from edgepack.channel import keys, releases
 from edgepack_runtime.cli import main as runtime
 from edgepack_runtime.errors import NothingToDoError, TrustError
-from edgepack_runtime.store.store import TIME
+from edgepack_runtime.store.record import TIME
 from edgepack_runtime.update.source import Folder
 
 CLOCK = "edgepack_runtime.update.trust.time.time"
