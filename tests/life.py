@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import handmade
 
-from edgepack.channel import keys
+from edgepack.channel import carry, keys
 from edgepack.channel import releases as channel
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.errors import DeviceError
@@ -180,8 +180,8 @@ def make_road(place: Path) -> Road:
         made.append(Bundle.open(path))
         channel.publish(made[-1], place / "channel", place / "keys", channel.Rollout())
         if number == 1:
-            parcel = channel.Parcel("small/any")
-            channel.export_file(parcel, place / "channel", place / "stick.epk", place / "keys")
+            parcel = carry.Parcel("small/any")
+            carry.export_file(parcel, place / "channel", place / "stick.epk", place / "keys")
             for name in ("root-1", "targets", "timestamp"):
                 channel.rotate(name, place / "channel", place / "keys")
     root = (place / "channel/metadata/1.root.json").read_bytes()
