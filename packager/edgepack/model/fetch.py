@@ -91,8 +91,11 @@ def _files(folder: Path) -> dict[str, str]:
 
 def _adapted(folder: Path) -> str:
     """Return the task that an adapter was trained for."""
-    kinds = {"SEQ_CLS": "text-classification", "TOKEN_CLS": "token-classification",
-             "FEATURE_EXTRACTION": "feature-extraction"}  # fmt: skip
+    kinds = {
+        "SEQ_CLS": "text-classification",
+        "TOKEN_CLS": "token-classification",
+        "FEATURE_EXTRACTION": "feature-extraction",
+    }
     declared = json.loads((folder / ADAPTER_FILE).read_text()).get("task_type")
     if declared not in kinds:
         raise InputError(f"cannot tell the task of adapter {folder.name}; name one with --task")

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from edgepack_runtime.model.model import Model
 
 METRICS = {
-    "accuracy": "accuracy", "micro_f1": "micro-F1", "entity_f1": "entity F1",
-    "spearman": "Spearman", "nearest_accuracy": "nearest-neighbour accuracy",
+    "accuracy": "accuracy",
+    "micro_f1": "micro-F1",
+    "entity_f1": "entity F1",
+    "spearman": "Spearman",
+    "nearest_accuracy": "nearest-neighbour accuracy",
     "perplexity": "perplexity",
-}  # fmt: skip
+}
 _THRESHOLD = 0.5
 TORCH_BATCH = 32  # padding changes nothing in float
 

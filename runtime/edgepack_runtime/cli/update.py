@@ -134,13 +134,18 @@ def _updater(args: argparse.Namespace, sources: Sequence[Source], policy: Policy
     if not args.switch_name:
         _check_name(store, args.name)
     return Updater(
-        store, sources, read_root(Path(args.root)), args.name, policy, _show,
+        store,
+        sources,
+        read_root(Path(args.root)),
+        args.name,
+        policy,
+        _show,
         partial(prove_apart, folder, args.patience, args.most_ms),
         Hooks(
             partial(run_hook, args.before, args.patience, NothingToDoError),
             partial(run_hook, args.after, args.patience, SelfTestError) if args.after else None,
         ),
-    )  # fmt: skip
+    )
 
 
 def _check_name(store: Store, name: str) -> None:
@@ -194,9 +199,7 @@ def _take(updater: Updater) -> dict[str, Any]:
 
 
 def _said(offer: Offer) -> dict[str, Any]:
-    return {
-        "version": offer.version, "release": offer.release, "digest": f"sha256:{offer.sha256}"
-    }  # fmt: skip
+    return {"version": offer.version, "release": offer.release, "digest": f"sha256:{offer.sha256}"}
 
 
 def _need_tuf() -> None:

@@ -56,8 +56,11 @@ class Record:
         count anew, which only a newer root can bring about, and the root's floor never goes.
         """
         renewed = {name.partition("@")[0] for name in floors if "@" in name}
-        kept = {k: v for k, v in self.floors.items()
-                if "@" not in k or k in floors or k.partition("@")[0] not in renewed}  # fmt: skip
+        kept = {
+            k: v
+            for k, v in self.floors.items()
+            if "@" not in k or k in floors or k.partition("@")[0] not in renewed
+        }
         merged = {k: max(v, self.floors.get(k, 0)) for k, v in {**kept, **floors}.items()}
         return replace(self, floors=merged)
 

@@ -153,9 +153,11 @@ class Download:
             self.blob(delta.sha256, delta.size, attempts=1)
             packed, base = Ranges(storage, path), Ranges(storage, f"{BLOBS}/{delta.base}")
             self.store.blobs.receive(
-                delta.blob, size, chunks,
+                delta.blob,
+                size,
+                chunks,
                 lambda start: without(start, decode(packed.take, base, size)),
-            )  # fmt: skip
+            )
         except MissingError:
             return False  # a file that carries whole blobs has no use for deltas
         except (LinkError, TrustError, OSError) as exc:
