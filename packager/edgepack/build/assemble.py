@@ -77,6 +77,9 @@ def _variant(variant: MadeVariant, task: Task) -> Variant:
 
 def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
     """Join options, tables inside them too; the target's win."""
-    tables = {key: {**value, **theirs[key]} for key, value in ours.items()
-              if isinstance(value, dict) and key in theirs}  # fmt: skip
+    tables = {
+        key: {**value, **theirs[key]}
+        for key, value in ours.items()
+        if isinstance(value, dict) and key in theirs
+    }
     return {**ours, **theirs, **tables}

@@ -126,8 +126,9 @@ def costs_message(
     limits = asdict(budget)
     for name in sorted(set(_REMEDIES) - set(found)):
         if limits[name] is not None:
-            _log.warning("budget.%s is not checked: this host cannot measure %s", name,
-                         bundle.path.name)  # fmt: skip
+            _log.warning(
+                "budget.%s is not checked: this host cannot measure %s", name, bundle.path.name
+            )
     for name, value in found.items():
         limit = limits[name]
         if limit is not None and value > limit:

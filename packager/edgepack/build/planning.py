@@ -42,37 +42,72 @@ def make_plan(
         InputError: the target asks for something that no exporter makes.
 
     """
+    _check_names(recipe, model)
+    sources = data_sources(recipe)
+    evaluation = sources.get("evaluation")
+    forms = make_forms(recipe, model, sources)
+    shared = _shared(recipe, model, forms[-1].model, sources.get("data"))
+    maker = _Maker(recipe, model, forms[-1].model, shared, evaluation, kept or {})
+    return Plan(
+        recipe=recipe,
+        model=model,
+        target=target,
+        tokenizer=shared.tokenizer,
+        texts=shared.texts,
+        export=shared.export,
+        golden=shared.golden,
+        sensitivity=shared.sensitivity,
+        variants=tuple(maker.variant(spec) for spec in _wanted(recipe, target)),
+        forms=forms,
+        qualities=_qualities(recipe, model, forms, evaluation),
+        kit=kit or {},
+    )
+
+
+def _check_names(recipe: Recipe, model: ModelInfo) -> None:
+    """Refuse a name or a version that cannot be part of a file's name."""
     for what, value in (("name", model.name), ("version", recipe.version)):
         if not safe_name(value):
             raise InputError(
                 f"{what} {value!r} is not usable: letters, digits, '.', '_' and '-', "
                 "at most 128 of them"
             )
-    sources = data_sources(recipe)
-    forms = make_forms(recipe, model, sources)
-    final = forms[-1].model
-    tokenizer = Stage(
-        "read tokenizer and task", describe.describe,
-        describe.Settings(model.task, recipe.max_length), {"model": final}, describe.TOOLS,
-    )  # fmt: skip
-    texts = _texts(recipe, model.task, tokenizer, sources.get("data"))
-    common: dict[str, Needed] = {"tokenizer": tokenizer, "texts": texts}
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """The stages that all variants share."""
+
+    tokenizer: Stage
+    texts: Stage
+    export: Stage
+    golden: Stage
+    sensitivity: Stage
+
+    @property
+    def inputs(self) -> dict[str, Needed]:
+        """Return what a stage needs to tokenize texts."""
+        return {"tokenizer": self.tokenizer, "texts": self.texts}
+
+
+def _shared(recipe: Recipe, model: ModelInfo, final: Needed, train: Needed | None) -> _Shared:
+    settings = describe.Settings(model.task, recipe.max_length)
+    label = "read tokenizer and task"
+    tokenizer = Stage(label, describe.describe, settings, {"model": final}, describe.TOOLS)
+    texts = _texts(recipe, model.task, tokenizer, train)
     export = find("onnxruntime").export_stage(final, model.task)
-    reference = Stage(
-        "golden outputs", golden.make_golden, golden.NoSettings(),
-        {**common, "export": export}, golden.TOOLS,
-    )  # fmt: skip
-    sensitivity = Stage(
-        "rank layers by sensitivity", rank.rank, rank.NoSettings(),
-        {**common, "export": export}, rank.TOOLS,
-    )  # fmt: skip
-    evaluation = sources.get("evaluation")
-    maker = _Maker(recipe, model, final, common, reference, evaluation, kept or {})
-    variants = tuple(maker.variant(spec) for spec in _wanted(recipe, target))
-    return Plan(
-        recipe, model, target, tokenizer, texts, export, reference, variants, sensitivity,
-        forms, _qualities(recipe, model, forms, evaluation), kit or {},
-    )  # fmt: skip
+    inputs = {"tokenizer": tokenizer, "texts": texts, "export": export}
+    return _Shared(
+        tokenizer=tokenizer,
+        texts=texts,
+        export=export,
+        golden=Stage(
+            "golden outputs", golden.make_golden, golden.NoSettings(), inputs, golden.TOOLS
+        ),
+        sensitivity=Stage(
+            "rank layers by sensitivity", rank.rank, rank.NoSettings(), inputs, rank.TOOLS
+        ),
+    )
 
 
 def _qualities(
@@ -84,11 +119,14 @@ def _qualities(
     settings = quality.TorchSettings(model.task, recipe.data.columns, recipe.max_length)
     return {
         form.name: Stage(
-            f"evaluate {form.name}", quality.judge_torch, settings,
-            {"model": form.model, "evaluation": evaluation}, quality.TOOLS,
+            f"evaluate {form.name}",
+            quality.judge_torch,
+            settings,
+            {"model": form.model, "evaluation": evaluation},
+            quality.TOOLS,
         )
         for form in forms
-    }  # fmt: skip
+    }
 
 
 def _texts(recipe: Recipe, task: str, tokenizer: Stage, train: Needed | None) -> Stage:
@@ -114,8 +152,7 @@ class _Maker:
     recipe: Recipe
     info: ModelInfo
     model: Needed
-    common: Mapping[str, Needed]
-    reference: Stage
+    shared: _Shared
     evaluation: Needed | None
     kept: Mapping[str, tuple[str, ...]]
 
@@ -125,13 +162,15 @@ class _Maker:
         kept = self.kept.get(spec.name, ())
         export = exporter.export_stage(self.model, self.info.task)
         choice = Choice(kept, self.recipe.search)
-        inputs = {**self.common, "export": export, **self._previous(spec)}
+        inputs = {**self.shared.inputs, "export": export, **self._previous(spec)}
         make = exporter.variant_stage(spec, inputs, choice)
         assess = Stage(
-            f"compare {spec.name} with float", golden.assess,
+            f"compare {spec.name} with float",
+            golden.assess,
             golden.AssessSettings(spec.engine, spec.precision),
-            {**self.common, "variant": make, "golden": self.reference}, golden.TOOLS,
-        )  # fmt: skip
+            {**self.shared.inputs, "variant": make, "golden": self.shared.golden},
+            golden.TOOLS,
+        )
         return VariantPlan(spec, make, assess, self._quality(spec, make), kept)
 
     def _previous(self, spec: VariantSpec) -> dict[str, Needed]:
@@ -146,8 +185,10 @@ class _Maker:
             return None
         settings = quality.JudgeSettings(spec.engine, spec.precision, self.recipe.data.columns)
         inputs = {
-            "tokenizer": self.common["tokenizer"], "variant": make, "evaluation": self.evaluation
-        }  # fmt: skip
+            "tokenizer": self.shared.tokenizer,
+            "variant": make,
+            "evaluation": self.evaluation,
+        }
         return Stage(f"evaluate {spec.name}", quality.judge, settings, inputs, quality.TOOLS)
 
 
@@ -164,11 +205,15 @@ def _wanted(recipe: Recipe, target: Target) -> list[VariantSpec]:
         wanted.setdefault(
             name,
             replace(
-                spec, name=name, precision="float32", scheme="none", options=options,
+                spec,
+                name=name,
+                precision="float32",
+                scheme="none",
+                options=options,
                 requires=Requires() if kind == "cpu" else spec.requires,
                 why="float32, as the model was trained",
             ),
-        )  # fmt: skip
+        )
     return list(wanted.values())
 
 

@@ -126,8 +126,11 @@ def _aligned(
 ) -> Iterator[tuple[int, int, int | None]]:
     """Yield (start, end, base offset or None) ranges that tile the new file in order."""
     at, shift = 0, 0
-    known = sorted((offset, length, old[name][0]) for name, (offset, length) in new.items()
-                   if name in old and old[name][1] == length)  # fmt: skip
+    known = sorted(
+        (offset, length, old[name][0])
+        for name, (offset, length) in new.items()
+        if name in old and old[name][1] == length
+    )
     for offset, length, base in known:
         if offset < at:
             continue  # two tensors share these bytes

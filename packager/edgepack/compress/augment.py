@@ -69,16 +69,20 @@ def _words(example: Example) -> Sequence[str]:
 
 def _row(example: Example) -> dict[str, object]:
     row: dict[str, object] = {
-        "text": example.text, "pair": example.pair, "label": example.label,
-        "words": example.words, "tags": example.tags,
-    }  # fmt: skip
+        "text": example.text,
+        "pair": example.pair,
+        "label": example.label,
+        "words": example.words,
+        "tags": example.tags,
+    }
     empty = [name for name in ("words", "tags") if not row[name]]
     return {name: v for name, v in row.items() if v is not None and name not in empty}
 
 
 def _example(row: dict[str, object], line: int) -> Example:
-    plain = {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()
-             if name != "copy_of"}  # fmt: skip
+    plain = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in row.items() if name != "copy_of"
+    }
     return Example(line=line, **plain)  # type: ignore[arg-type]
 
 

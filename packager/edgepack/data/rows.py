@@ -130,8 +130,9 @@ def _with_numbers(examples: list[Example], source: str) -> list[Example]:
     numbers = [_number(label) for label in labels]
     if any(number is None for number in numbers):
         score = next((e for e in examples if isinstance(e.label, float)), None)
-        name = next((e for e in examples if isinstance(e.label, str) and _number(e.label) is None),
-                    None)  # fmt: skip
+        name = next(
+            (e for e in examples if isinstance(e.label, str) and _number(e.label) is None), None
+        )
         if score and name:
             raise InputError(
                 f"{source}, line {score.line}: the label is a number, {score.label!r}, but a name, "
@@ -139,8 +140,10 @@ def _with_numbers(examples: list[Example], source: str) -> list[Example]:
             )
         return examples
     if all(number is not None and number.is_integer() for number in numbers):
-        whole = [str(int(n)) if isinstance(e.label, float) and n is not None else e.label
-                 for e, n in zip(examples, numbers, strict=True)]  # fmt: skip
+        whole = [
+            str(int(n)) if isinstance(e.label, float) and n is not None else e.label
+            for e, n in zip(examples, numbers, strict=True)
+        ]
         return [replace(e, label=label) for e, label in zip(examples, whole, strict=True)]
     return [replace(e, label=n) for e, n in zip(examples, numbers, strict=True)]
 

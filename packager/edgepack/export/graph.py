@@ -197,9 +197,12 @@ def _scales(model: Any) -> dict[str, tuple[str, int | None]]:
         if node.op_type == "DequantizeLinear" and node.input[0] in tensors:
             axis = next((item.i for item in node.attribute if item.name == "axis"), 1)
             found[node.input[0]] = (node.input[1], axis)
-    zeros = {name: tensors.get(f"{pair[0].removesuffix('_scale')}_zero_point")
-             for name, pair in found.items()}  # fmt: skip
+    zeros = {
+        name: tensors.get(f"{pair[0].removesuffix('_scale')}_zero_point")
+        for name, pair in found.items()
+    }
     return {
-        name: pair for name, pair in found.items()
+        name: pair
+        for name, pair in found.items()
         if zeros[name] is None or not numpy_helper.to_array(zeros[name]).any()
-    }  # fmt: skip
+    }

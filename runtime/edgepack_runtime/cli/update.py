@@ -24,9 +24,10 @@ from edgepack_runtime.errors import (
 
 if TYPE_CHECKING:
     from edgepack_runtime.store.store import Store
+    from edgepack_runtime.update.policy import Policy
     from edgepack_runtime.update.source import Source
     from edgepack_runtime.update.trust import Offer
-    from edgepack_runtime.update.updater import Policy, Updater
+    from edgepack_runtime.update.updater import Updater
 
 _log = logging.getLogger(__name__)
 _MACHINE_ID = Path("/etc/machine-id")
@@ -75,8 +76,8 @@ def _trial_options(command: argparse.ArgumentParser) -> None:
 
 def _update(args: argparse.Namespace) -> dict[str, Any]:
     _need_tuf()
+    from edgepack_runtime.update.policy import Policy
     from edgepack_runtime.update.source import Link, open_source
-    from edgepack_runtime.update.updater import Policy
 
     link = Link(most=args.max_rate, proxy=args.proxy)
     sources = [open_source(place, link) for place in args.channel]
@@ -91,8 +92,8 @@ def _update(args: argparse.Namespace) -> dict[str, Any]:
 
 def _import(args: argparse.Namespace) -> dict[str, Any]:
     _need_tuf()
+    from edgepack_runtime.update.policy import Policy
     from edgepack_runtime.update.source import MissingError, digest_of, open_source
-    from edgepack_runtime.update.updater import Policy
 
     if not Path(args.file).is_file():
         raise InputError(f"no file at {args.file}")
@@ -119,8 +120,9 @@ def _import(args: argparse.Namespace) -> dict[str, Any]:
 def _updater(args: argparse.Namespace, sources: Sequence[Source], policy: Policy) -> Updater:
     from edgepack_runtime.store.store import Store
     from edgepack_runtime.update.hook import run_hook
+    from edgepack_runtime.update.takeover import Hooks
     from edgepack_runtime.update.trial import prove_apart
-    from edgepack_runtime.update.updater import Hooks, Updater, read_root
+    from edgepack_runtime.update.updater import Updater, read_root
 
     if not args.patience > 0:
         raise InputError(f"--patience takes seconds above 0, not {args.patience:g}")
@@ -132,13 +134,18 @@ def _updater(args: argparse.Namespace, sources: Sequence[Source], policy: Policy
     if not args.switch_name:
         _check_name(store, args.name)
     return Updater(
-        store, sources, read_root(Path(args.root)), args.name, policy, _show,
+        store,
+        sources,
+        read_root(Path(args.root)),
+        args.name,
+        policy,
+        _show,
         partial(prove_apart, folder, args.patience, args.most_ms),
         Hooks(
             partial(run_hook, args.before, args.patience, NothingToDoError),
             partial(run_hook, args.after, args.patience, SelfTestError) if args.after else None,
         ),
-    )  # fmt: skip
+    )
 
 
 def _check_name(store: Store, name: str) -> None:
@@ -192,9 +199,7 @@ def _take(updater: Updater) -> dict[str, Any]:
 
 
 def _said(offer: Offer) -> dict[str, Any]:
-    return {
-        "version": offer.version, "release": offer.release, "digest": f"sha256:{offer.sha256}"
-    }  # fmt: skip
+    return {"version": offer.version, "release": offer.release, "digest": f"sha256:{offer.sha256}"}
 
 
 def _need_tuf() -> None:
