@@ -17,7 +17,8 @@ from typing import Any
 import handmade
 import pytest
 
-from edgepack.build.plan import Plan, make_plan
+from edgepack.build.plan import Plan
+from edgepack.build.planning import make_plan
 from edgepack.channel import delta as deltas
 from edgepack.data import texts
 from edgepack.data.rows import Columns

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fleet import NAME
 
-from edgepack.channel import releases
+from edgepack.channel import carry
 from edgepack_runtime.store.store import Store
 
 EXAMPLE = Path(__file__).parents[2] / "examples/field-update"
@@ -43,7 +43,7 @@ class Site:
         """Write the newest release to `model.epk`; return it."""
         path = self.place / "model.epk"
         keys = self.place / "keys"
-        releases.export_file(releases.Parcel(NAME), self.place / "channel", path, keys)
+        carry.export_file(carry.Parcel(NAME), self.place / "channel", path, keys)
         return path
 
 

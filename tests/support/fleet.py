@@ -12,8 +12,9 @@ import handmade
 from edgepack.channel import releases
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.store.store import Store
+from edgepack_runtime.update.policy import Policy
 from edgepack_runtime.update.source import Folder
-from edgepack_runtime.update.updater import Policy, Updater
+from edgepack_runtime.update.updater import Updater
 
 NAME = "small/any"
 

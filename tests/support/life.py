@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING
 
 import handmade
 
-from edgepack.channel import keys
+from edgepack.channel import carry, keys
 from edgepack.channel import releases as channel
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.errors import DeviceError
 from edgepack_runtime.store.layout import BLOBS
-from edgepack_runtime.store.store import ATTEMPTS, TIME, Store
+from edgepack_runtime.store.record import TIME
+from edgepack_runtime.store.room import make_room
+from edgepack_runtime.store.store import ATTEMPTS, Store
+from edgepack_runtime.update.policy import Policy
 from edgepack_runtime.update.source import Archive, Folder, Source
 from edgepack_runtime.update.trial import prove
 from edgepack_runtime.update.trust import Offer
-from edgepack_runtime.update.updater import Policy, Updater
+from edgepack_runtime.update.updater import Updater
 
 if TYPE_CHECKING:
     from explorer import Promises
@@ -92,7 +95,7 @@ def tend(releases: Sequence[Bundle], store: Store, promises: Promises) -> None:
     _repair(store, promises, good, first.digest, own)
     promises.allowed = {good.digest}
     with suppress(DeviceError):  # no disk has as much
-        store.make_room(1 << 60)
+        make_room(store, 1 << 60)
     assert not store.state.previous
     _repair(store, promises, good, "", good.digest.removeprefix("sha256:"))
     _put_off(store, promises, bad, switched=True)
@@ -177,8 +180,8 @@ def make_road(place: Path) -> Road:
         made.append(Bundle.open(path))
         channel.publish(made[-1], place / "channel", place / "keys", channel.Rollout())
         if number == 1:
-            parcel = channel.Parcel("small/any")
-            channel.export_file(parcel, place / "channel", place / "stick.epk", place / "keys")
+            parcel = carry.Parcel("small/any")
+            carry.export_file(parcel, place / "channel", place / "stick.epk", place / "keys")
             for name in ("root-1", "targets", "timestamp"):
                 channel.rotate(name, place / "channel", place / "keys")
     root = (place / "channel/metadata/1.root.json").read_bytes()

@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from edgepack.build import gate
-from edgepack.build.plan import Plan, VariantPlan
+from edgepack.build.made import Made, MadeVariant
 from edgepack.bundle.pack import Content
 from edgepack.export import find
-from edgepack.judge.golden import read_assessment
 from edgepack.model.opened import are_generated, read_task
-from edgepack.stages.workers import Folders
 from edgepack_runtime.bundle.manifest import FORMAT, Manifest, Task, Tolerance, Variant
 
 _LIKENESS = ("agreement", "cosine", "least_cosine")  # to the float model
@@ -21,22 +18,19 @@ _COPIES = 2
 _ENGINE_BYTES = 40 << 20
 
 
-def content_of(plan: Plan, folders: Folders) -> Content:
+def content_of(made: Made) -> Content:
     """Return the files of a bundle, by the names that they have in it."""
-    tokenizer = folders[plan.tokenizer.key]
-    files = {name: tokenizer / name for name in ("tokenizer.json", "config.json")}
-    files["golden.json"] = folders[plan.golden.key] / "golden.json"
-    for variant in plan.variants:
-        for name in find(variant.spec.engine).FILES:
-            files[f"{variant.spec.name}/{name}"] = folders[variant.make.key] / name
-        for name in ("config.json", "tokenizer.json"):  # so that Optimum opens a variant as it is
-            files[f"{variant.spec.name}/{name}"] = tokenizer / name
+    common = {name: made.tokenizer / name for name in ("tokenizer.json", "config.json")}
+    files = {**common, "golden.json": made.golden / "golden.json"}
+    for variant in made.variants:  # with the common files, so that Optimum opens it as it is
+        for name, path in {**variant.files, **common}.items():
+            files[f"{variant.spec.name}/{name}"] = path
     return Content(files)
 
 
-def manifest_of(plan: Plan, folders: Folders, content: Content) -> Manifest:
+def manifest_of(made: Made, content: Content) -> Manifest:
     """Return what a bundle says of itself."""
-    task = read_task(folders[plan.tokenizer.key])
+    plan, task = made.plan, read_task(made.tokenizer)
     kept = {variant.spec.name: list(variant.kept) for variant in plan.variants if variant.kept}
     return Manifest(
         format=FORMAT,
@@ -46,7 +40,7 @@ def manifest_of(plan: Plan, folders: Folders, content: Content) -> Manifest:
         target=plan.target.name,
         arch=plan.target.arch,
         task=task,
-        variants=tuple(_variant(v, folders, task) for v in plan.variants),
+        variants=tuple(_variant(variant, task) for variant in made.variants),
         files=content.entries(),
         golden="golden.json",
         requires=plan.target.requires,
@@ -54,37 +48,38 @@ def manifest_of(plan: Plan, folders: Folders, content: Content) -> Manifest:
         provenance={
             "model": plan.model.source.key,
             "plan": plan.key,
-            "compared_on": "generated" if are_generated(folders[plan.texts.key]) else "given",
+            "compared_on": "generated" if are_generated(made.texts) else "given",
             **({"left_in_float": kept} if kept else {}),
             **({"left_out": dict(plan.left_out)} if plan.left_out else {}),
         },
     )
 
 
-def _variant(variant: VariantPlan, folders: Folders, task: Task) -> Variant:
-    spec, exporter = variant.spec, find(variant.spec.engine)
-    found = read_assessment(folders[variant.assess.key])
-    quality = gate.figures(variant, folders)
-    made = folders[variant.make.key]
-    options = exporter.device_options(made, task.text.max_length, spec.provider)
-    weights = sum((made / name).stat().st_size for name in exporter.FILES)
-    least = (_COPIES * weights + _ENGINE_BYTES) >> 20
+def _variant(variant: MadeVariant, task: Task) -> Variant:
+    spec, found = variant.spec, variant.assessment
+    exporter = find(spec.engine)
+    options = exporter.device_options(variant.folder, task.text.max_length, spec.provider)
+    least = (_COPIES * variant.size + _ENGINE_BYTES) >> 20
+    figures = variant.quality.figures if variant.quality else {}
     return Variant(
         name=spec.name,
         engine=spec.engine,
         provider=spec.provider,
         precision=spec.precision,
         scheme=spec.scheme,
-        files=tuple(f"{spec.name}/{name}" for name in exporter.FILES),
+        files=tuple(f"{spec.name}/{name}" for name in variant.files),
         requires=replace(spec.requires, memory_mb=max(spec.requires.memory_mb, least)),
         tolerance=Tolerance(found["tolerance_cosine"], found["tolerance_agreement"]),
         options=_merged(options, spec.options),
-        measured={**{name: found[name] for name in _LIKENESS}, **quality},
+        measured={**{name: found[name] for name in _LIKENESS}, **figures},
     )
 
 
 def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
     """Join options, tables inside them too; the target's win."""
-    tables = {key: {**value, **theirs[key]} for key, value in ours.items()
-              if isinstance(value, dict) and key in theirs}  # fmt: skip
+    tables = {
+        key: {**value, **theirs[key]}
+        for key, value in ours.items()
+        if isinstance(value, dict) and key in theirs
+    }
     return {**ours, **theirs, **tables}

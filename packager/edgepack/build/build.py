@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,11 +20,12 @@ from typing import Any, NoReturn
 from edgepack.build import gate, sbom, stage_table
 from edgepack.build.assemble import content_of, manifest_of
 from edgepack.build.lint import lint
+from edgepack.build.made import Made, made_of
 from edgepack.build.measure import measure
-from edgepack.build.plan import Plan, make_plan
+from edgepack.build.plan import Plan
+from edgepack.build.planning import make_plan
 from edgepack.build.preflight import left_out, refuse
 from edgepack.bundle.pack import Content, refuse_foreign, replace_bundle, write_bundle
-from edgepack.compress.record import read_record
 from edgepack.judge.sensitivity import read_ranking
 from edgepack.recipe.recipe import Recipe, fetch_model
 from edgepack.recipe.target import Target
@@ -110,42 +111,41 @@ def build(
     jobs = jobs or max((fitting_jobs(plan.model.source.path) for plan in planned), default=1)
     with Workers(cache, view, jobs) as workers:
         made = [_gated(plan, workers, strict=strict) for plan in planned]
-    for line in dict.fromkeys(line for item in made for line in _remarks(*item)):
+    for line in dict.fromkeys(line for item in made for line in item.remarks):
         _logger.warning("%s", line)
     with work_folder(out) as work:  # where no bundle looks finished
         built = [
-            _unchanged(plan, folders, bundle_path(plan, out))
-            or _candidate(plan, folders, work, view)
-            for plan, folders in made
+            _unchanged(item, bundle_path(item.plan, out)) or _candidate(item, work, view)
+            for item in made
         ]
         return [_publish(item, out) for item in built]
 
 
-def _gated(plan: Plan, workers: Workers, *, strict: bool) -> tuple[Plan, Folders]:
+def _gated(plan: Plan, workers: Workers, *, strict: bool) -> Made:
     """Run the stages; while a variant lost too much, free its most sensitive layers and repeat.
 
     Where that does not help, a variant beyond the budget ends the build, and one that merely
     answers unlike the float model is left out.
     """
     folders: Folders = {}
-    plan = _made(plan, workers, folders, strict=strict)
+    plan = _run(plan, workers, folders, strict=strict)
     while True:
-        lost, unlike = gate.lost(plan, folders), gate.unlike(plan, folders)
+        made = made_of(plan, folders)
+        lost, unlike = gate.lost(made), gate.unlike(made)
         if not lost and not unlike:
-            return plan, folders
-        if kept := _repair(plan, workers, folders, {**unlike, **lost}):
+            return made
+        if kept := _repair(made, workers, folders, {**unlike, **lost}):
             repaired = make_plan(plan.recipe, plan.model, plan.target, kept=kept, kit=plan.kit)
-            plan = _made(repaired.without(plan.left_out), workers, folders, strict=strict)
+            plan = _run(repaired.without(plan.left_out), workers, folders, strict=strict)
         elif lost:
-            manifest = manifest_of(plan, folders, content_of(plan, folders))
-            table = stage_table.measure_forms(plan, folders, manifest)
-            _refuse(plan, gate.lost_message(plan, folders, lost), table)
+            table = stage_table.measure_forms(made, manifest_of(made, content_of(made)))
+            _refuse(plan, gate.lost_message(made, lost), table)
         else:
             reasons = {name: gate.unlike_message(like) for name, like in unlike.items()}
             plan = _without(plan, reasons, strict=strict)
 
 
-def _made(plan: Plan, workers: Workers, folders: Folders, *, strict: bool) -> Plan:
+def _run(plan: Plan, workers: Workers, folders: Folders, *, strict: bool) -> Plan:
     """Run the stages of a plan; return it without the variants that cannot be made."""
     if strict and plan.left_out:
         _without(plan, plan.left_out, strict=True)
@@ -160,14 +160,6 @@ def _made(plan: Plan, workers: Workers, folders: Folders, *, strict: bool) -> Pl
     return plan.without(reasons) if reasons else plan
 
 
-def _remarks(plan: Plan, folders: Folders) -> Iterator[str]:
-    """Yield what deserves a word of the trainings: too short, worse than a linear probe."""
-    for stage in plan.stages():
-        record = read_record(folders[stage.key]) if stage.resumes else None
-        for remark in (record or {}).get("remarks", ()):
-            yield f"{stage.label}: {remark}"
-
-
 def _without(plan: Plan, reasons: Mapping[str, str], *, strict: bool) -> Plan:
     """Leave variants out of a plan; an `InputError` if that was forbidden."""
     if strict:
@@ -177,11 +169,12 @@ def _without(plan: Plan, reasons: Mapping[str, str], *, strict: bool) -> Plan:
 
 
 def _repair(
-    plan: Plan, workers: Workers, folders: Folders, drops: Mapping[str, float]
+    made: Made, workers: Workers, folders: Folders, drops: Mapping[str, float]
 ) -> dict[str, tuple[str, ...]]:
     """Return the layers that variants should have in float next; empty if nothing can help."""
-    if not gate.repairable(plan, folders):
+    if not gate.repairable(made):
         return {}
+    plan = made.plan
     ranking = list(plan.ranking())
     optional = {stage.key for stage in ranking}
     if workers.run(ranking, folders, _log(plan, workers.cache), optional=optional):
@@ -203,25 +196,26 @@ def _check_costs(
         _refuse(plan, message, table)
 
 
-def _candidate(plan: Plan, folders: Folders, out: Path, view: progress.View) -> Built:
+def _candidate(made: Made, out: Path, view: progress.View) -> Built:
     """Pack a bundle in `out`, measure it, and hold it to its budget."""
-    content = content_of(plan, folders)
-    manifest = manifest_of(plan, folders, content)
+    plan, content = made.plan, content_of(made)
+    manifest = manifest_of(made, content)
     content = Content({**content.files, **sbom.documents(plan, manifest)})
     manifest = replace(manifest, files=content.entries())
     path = bundle_path(plan, out)
     with view.stage(f"pack {plan.target.name}", cached=False):
-        table = stage_table.measure_forms(plan, folders, manifest) if plan.staged else []
+        table = stage_table.measure_forms(made, manifest) if plan.staged else []
         write_bundle(manifest, content, path, layout=plan.recipe.layout, report=table)
     bundle = Bundle.open(path)
     with view.stage(f"measure {plan.target.name}", cached=False):
-        latency = measure(bundle, folders[plan.export.key], folders[plan.tokenizer.key])
+        latency = measure(bundle, made)
         _check_costs(plan, bundle, latency, table)
-    return Built(path, bundle, _baseline(plan, folders), latency, table)
+    return Built(path, bundle, made.export_size, latency, table)
 
 
-def _unchanged(plan: Plan, folders: Folders, path: Path) -> Built | None:
+def _unchanged(made: Made, path: Path) -> Built | None:
     """Return the bundle at `path` if it is this plan's and whole."""
+    plan = made.plan
     try:
         found = Bundle.open(path)
         found.verify()
@@ -229,9 +223,9 @@ def _unchanged(plan: Plan, folders: Folders, path: Path) -> Built | None:
         return None
     if found.manifest.provenance.get("plan") != plan.key:
         return None
-    latency = measure(found, folders[plan.export.key], folders[plan.tokenizer.key])
+    latency = measure(found, made)
     _check_costs(plan, found, latency, found.report)
-    return Built(path, found, _baseline(plan, folders), latency, found.report)
+    return Built(path, found, made.export_size, latency, found.report)
 
 
 def _publish(built: Built, out: Path) -> Built:
@@ -239,10 +233,6 @@ def _publish(built: Built, out: Path) -> Built:
     if path != built.path:
         replace_bundle(built.path, path)
     return replace(built, path=path, bundle=Bundle.open(path))
-
-
-def _baseline(plan: Plan, folders: Folders) -> int:
-    return sum(path.stat().st_size for path in folders[plan.export.key].glob("model.onnx"))
 
 
 def _log(plan: Plan, cache: StageCache) -> Path:

@@ -13,6 +13,7 @@ from edgepack.model.fetch import ModelInfo
 from edgepack.recipe import checks, presets
 from edgepack.recipe.recipe import Recipe
 from edgepack.stages.cache import Source, Stage, file_source
+from edgepack_runtime import tasks
 from edgepack_runtime.errors import InputError
 
 Needed = Stage | Source
@@ -46,12 +47,13 @@ def make_forms(recipe: Recipe, info: ModelInfo, data: Mapping[str, Needed]) -> t
     forms = [Form("teacher", teacher)]
     if steps.vocabulary:
         settings = replace(steps.vocabulary, task=info.task)
-        forms.append(Form("trimmed", Stage("trim vocabulary", vocabulary.trim, settings,
-                          {"model": teacher, **training}, vocabulary.TOOLS)))  # fmt: skip
+        inputs = {"model": teacher, **training}
+        stage = Stage("trim vocabulary", vocabulary.trim, settings, inputs, vocabulary.TOOLS)
+        forms.append(Form("trimmed", stage))
     if steps.prune:
         pruning = replace(steps.prune, task=info.task)
-        forms.append(Form("pruned", Stage("prune", prune.prune, pruning,
-                          {"model": forms[-1].model, **training}, prune.TOOLS)))  # fmt: skip
+        inputs = {"model": forms[-1].model, **training}
+        forms.append(Form("pruned", Stage("prune", prune.prune, pruning, inputs, prune.TOOLS)))
     if steps.distill:
         student = _student(recipe, info, steps.distill, (teacher, forms[-1].model), data)
         forms.append(Form("distilled", student))
@@ -67,18 +69,28 @@ def _config(info: ModelInfo) -> dict[str, Any]:
 def _teacher(recipe: Recipe, info: ModelInfo, data: Mapping[str, Needed]) -> Needed:
     model: Needed = info.source
     if info.base is not None:
-        model = Stage("merge adapter", adapt.adapt, adapt.Settings(info.task),
-                       {"base": info.base, "adapter": info.source}, adapt.TOOLS)  # fmt: skip
+        model = Stage(
+            "merge adapter",
+            adapt.adapt,
+            adapt.Settings(info.task),
+            {"base": info.base, "adapter": info.source},
+            adapt.TOOLS,
+        )
     if recipe.compression.finetune:
-        if not info.task.endswith("classification"):
+        if not tasks.find(info.task).DECIDES:
             raise InputError(
                 f"finetune: the task is {info.task}; it is for text- and token-classification. "
                 "Set model.task"
             )
         settings = replace(recipe.compression.finetune, task=info.task)
-        model = Stage("fine-tune", finetune.finetune, settings,
-                       {"model": model, "data": data["data"]}, finetune.TOOLS,
-                       resumes=True)  # fmt: skip
+        model = Stage(
+            "fine-tune",
+            finetune.finetune,
+            settings,
+            {"model": model, "data": data["data"]},
+            finetune.TOOLS,
+            resumes=True,
+        )
     return model
 
 
@@ -96,8 +108,9 @@ def _student(
     training = _training(data)
     rows = Stage("collect training texts", augment.augment, more, training, augment.TOOLS)
     taught = teach.Settings(info.task, settings.max_length, settings.transfer)
-    lesson = Stage("ask the teacher", teach.teach, taught,
-                    {"teacher": teacher, "rows": rows}, teach.TOOLS)  # fmt: skip
+    lesson = Stage(
+        "ask the teacher", teach.teach, taught, {"teacher": teacher, "rows": rows}, teach.TOOLS
+    )
     inputs: dict[str, Needed] = {"model": start, "rows": rows, "lesson": lesson}
     return Stage("distil", distill.distill, settings, inputs, distill.TOOLS, resumes=True)
 

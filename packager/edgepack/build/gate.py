@@ -10,11 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
-from edgepack.build.plan import Plan, VariantPlan
-from edgepack.judge.golden import read_assessment
-from edgepack.judge.quality import quality_of
+from edgepack.build.made import Made
+from edgepack.build.plan import Plan
 from edgepack.recipe.recipe import Budget
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.tune.memory import peak_memory
@@ -26,32 +24,30 @@ _ROUNDING = 1e-6
 _log = logging.getLogger(__name__)
 
 
-def lost(plan: Plan, folders: Mapping[str, Path]) -> dict[str, float]:
+def lost(made: Made) -> dict[str, float]:
     """Return {variant: points below the teacher} of the variants beyond the budget."""
-    limit = plan.recipe.budget.quality_drop
-    if limit is None or not plan.qualities:
+    limit, base = made.plan.recipe.budget.quality_drop, made.forms[0].quality
+    if limit is None or base is None:
         return {}
-    base = quality_of(plan.qualities[plan.forms[0].name], folders)
-    drops = {}
-    for variant in plan.variants:
-        found = quality_of(variant.quality, folders)
-        if base and found and (base.value - found.value) * 100 > limit + _ROUNDING:
-            drops[variant.spec.name] = (base.value - found.value) * 100
-    return drops
+    drops = {
+        variant.spec.name: (base.value - variant.quality.value) * 100
+        for variant in made.variants
+        if variant.quality
+    }
+    return {name: drop for name, drop in drops.items() if drop > limit + _ROUNDING}
 
 
-def unlike(plan: Plan, folders: Mapping[str, Path]) -> dict[str, float]:
+def unlike(made: Made) -> dict[str, float]:
     """Return {variant: share of the float model's answers} of those that are too far from it.
 
     Evaluation data says it best; without them it is the agreement on the texts to compare with.
     """
-    final = quality_of(plan.qualities.get(plan.forms[-1].name), folders)
+    final = made.forms[-1].quality
     found = {}
-    for variant in plan.variants:
-        quality = quality_of(variant.quality, folders)
-        like = read_assessment(folders[variant.assess.key])["agreement"]
-        if final and quality:
-            like = max(like, 1.0 - (final.value - quality.value))
+    for variant in made.variants:
+        like = variant.assessment["agreement"]
+        if final and variant.quality:
+            like = max(like, 1.0 - (final.value - variant.quality.value))
         if like < LEAST_LIKENESS:
             found[variant.spec.name] = like
     return found
@@ -65,11 +61,10 @@ def unlike_message(likeness: float) -> str:
     )
 
 
-def repairable(plan: Plan, folders: Mapping[str, Path]) -> bool:
+def repairable(made: Made) -> bool:
     """Tell whether int8 is to blame: the float model that was quantized is within the budget."""
-    first, last = (quality_of(plan.qualities.get(form.name), folders) for form in
-                   (plan.forms[0], plan.forms[-1]))  # fmt: skip
-    limit = plan.recipe.budget.quality_drop
+    first, last = made.forms[0].quality, made.forms[-1].quality
+    limit = made.plan.recipe.budget.quality_drop
     if limit is None or first is None or last is None:
         return True
     return (first.value - last.value) * 100 <= limit + _ROUNDING
@@ -92,28 +87,22 @@ def next_repair(
     return kept if changed else {}
 
 
-def lost_message(plan: Plan, folders: Mapping[str, Path], drops: Mapping[str, float]) -> str:
+def lost_message(made: Made, drops: Mapping[str, float]) -> str:
     """Say how the worst variant broke the budget of quality, and the remedy."""
     name, drop = max(drops.items(), key=lambda item: item[1])
-    variant = next(v for v in plan.variants if v.spec.name == name)
-    quality = quality_of(variant.quality, folders)
+    variant = next(v for v in made.variants if v.spec.name == name)
+    plan, kept, quality = made.plan, variant.plan.kept, variant.quality
     assert quality  # noqa: S101 (else nothing was lost)
     scheme = f"{variant.spec.precision} {variant.spec.scheme}".removesuffix(" none")
-    tried = f", {len(variant.kept)} layers left in float" if variant.kept else ""
-    if not repairable(plan, folders):
-        tried = f"; the {plan.forms[-1].name} model lost it before quantization"
+    tried = f", {len(kept)} layers left in float" if kept else ""
+    if not repairable(made):
+        tried = f"; the {made.forms[-1].name} model lost it before quantization"
     return (
         f"quality.{quality.main} fell {drop:.1f} points "
         f"(limit {plan.recipe.budget.quality_drop:g}) on {quality.rows} rows; "
         f"{scheme}, variant {name} for {plan.target.name}{tried}. Train longer or keep more of "
         "the model, leave the variant out (build.variants), or raise budget.quality_drop"
     )
-
-
-def figures(variant: VariantPlan, folders: Mapping[str, Path]) -> dict[str, float]:
-    """Return the figures of a variant, none if there was no evaluation data."""
-    found = quality_of(variant.quality, folders)
-    return dict(found.figures) if found else {}
 
 
 def costs_message(
@@ -137,8 +126,9 @@ def costs_message(
     limits = asdict(budget)
     for name in sorted(set(_REMEDIES) - set(found)):
         if limits[name] is not None:
-            _log.warning("budget.%s is not checked: this host cannot measure %s", name,
-                         bundle.path.name)  # fmt: skip
+            _log.warning(
+                "budget.%s is not checked: this host cannot measure %s", name, bundle.path.name
+            )
     for name, value in found.items():
         limit = limits[name]
         if limit is not None and value > limit:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
+from edgepack.build.made import Made
 from edgepack.model.opened import open_model
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.device import measured
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 _SECONDS = 0.15  # a model and cell; a device that wants it finer runs `edgepack-runtime tune`
 
 
-def measure(bundle: Bundle, export: Path, tokenizer: Path) -> dict[str, dict[str, float]]:
+def measure(bundle: Bundle, made: Made) -> dict[str, dict[str, float]]:
     """Return {variant: {"tokens×rows": ms}} and keep it, so that `load` picks by it here.
 
     What was measured on this machine before is returned as it was.  Empty if the bundle is
@@ -38,7 +38,7 @@ def measure(bundle: Bundle, export: Path, tokenizer: Path) -> dict[str, dict[str
         return {}
     for model in models.values():
         selftest(bundle, model)
-    models[BASELINE] = open_model(tokenizer, export, "onnxruntime")
+    models[BASELINE] = open_model(made.tokenizer, made.export, "onnxruntime")
     found = latency.measure(models, read_golden(bundle).texts, seconds=_SECONDS)
     try:
         measured.save(bundle.digest, device, measured.Record(found))

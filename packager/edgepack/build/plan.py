@@ -7,18 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from edgepack.build.forms import Form, Needed, data_sources, make_forms
-from edgepack.data import texts as data
-from edgepack.export import Choice, find
-from edgepack.export.previous_scales import names_variant
-from edgepack.judge import golden, quality
-from edgepack.judge import sensitivity as rank
-from edgepack.model import describe
+from edgepack.build.forms import Form
 from edgepack.model.fetch import ModelInfo
 from edgepack.recipe.recipe import Budget, Recipe
-from edgepack.recipe.target import Target, VariantSpec, all_targets
-from edgepack.stages.cache import Stage, file_source
-from edgepack_runtime.bundle.manifest import Requires, canonical_json, safe_name
+from edgepack.recipe.target import Target, VariantSpec
+from edgepack.stages.cache import Stage
+from edgepack_runtime.bundle.manifest import canonical_json
 from edgepack_runtime.errors import InputError
 
 
@@ -135,173 +129,6 @@ class Plan:
             **({"left_out": dict(self.left_out)} if self.left_out else {}),
             "stages": [{"label": stage.label, "key": stage.key} for stage in self.stages()],
         }
-
-
-def make_plan(
-    recipe: Recipe,
-    model: ModelInfo,
-    target: Target,
-    *,
-    kept: Mapping[str, tuple[str, ...]] | None = None,
-    kit: Mapping[str, str] | None = None,
-) -> Plan:
-    """Resolve a recipe for one target.
-
-    Args:
-        recipe: what is wanted.
-        model: what was fetched for it.
-        target: the device.
-        kept: layers to leave in float, by variant.
-        kit: {wheel: sha256} of the wheels that are packed with the bundle.
-
-    Raises:
-        InputError: the target asks for something that no exporter makes.
-
-    """
-    for what, value in (("name", model.name), ("version", recipe.version)):
-        if not safe_name(value):
-            raise InputError(
-                f"{what} {value!r} is not usable: letters, digits, '.', '_' and '-', "
-                "at most 128 of them"
-            )
-    sources = data_sources(recipe)
-    forms = make_forms(recipe, model, sources)
-    final = forms[-1].model
-    tokenizer = Stage(
-        "read tokenizer and task", describe.describe,
-        describe.Settings(model.task, recipe.max_length), {"model": final}, describe.TOOLS,
-    )  # fmt: skip
-    texts = _texts(recipe, model.task, tokenizer, sources.get("data"))
-    common: dict[str, Needed] = {"tokenizer": tokenizer, "texts": texts}
-    export = find("onnxruntime").export_stage(final, model.task)
-    reference = Stage(
-        "golden outputs", golden.make_golden, golden.NoSettings(),
-        {**common, "export": export}, golden.TOOLS,
-    )  # fmt: skip
-    sensitivity = Stage(
-        "rank layers by sensitivity", rank.rank, rank.NoSettings(),
-        {**common, "export": export}, rank.TOOLS,
-    )  # fmt: skip
-    evaluation = sources.get("evaluation")
-    maker = _Maker(recipe, model, final, common, reference, evaluation, kept or {})
-    variants = tuple(maker.variant(spec) for spec in _wanted(recipe, target))
-    return Plan(
-        recipe, model, target, tokenizer, texts, export, reference, variants, sensitivity,
-        forms, _qualities(recipe, model, forms, evaluation), kit or {},
-    )  # fmt: skip
-
-
-def _qualities(
-    recipe: Recipe, model: ModelInfo, forms: tuple[Form, ...], evaluation: Needed | None
-) -> dict[str, Stage]:
-    """Return the stages that judge the torch forms, if there is evaluation data."""
-    if evaluation is None:
-        return {}
-    settings = quality.TorchSettings(model.task, recipe.data.columns, recipe.max_length)
-    return {
-        form.name: Stage(
-            f"evaluate {form.name}", quality.judge_torch, settings,
-            {"model": form.model, "evaluation": evaluation}, quality.TOOLS,
-        )
-        for form in forms
-    }  # fmt: skip
-
-
-def _texts(recipe: Recipe, task: str, tokenizer: Stage, train: Needed | None) -> Stage:
-    inputs: dict[str, Needed] = {"tokenizer": tokenizer}
-    columns = recipe.data.columns
-    if recipe.calibration is not None:
-        path = recipe.calibration
-        if not path.is_file():
-            raise InputError(f"no calibration file at {path}")
-        inputs["data"] = file_source(path)
-        columns, task = recipe.calibration_columns, "text-classification"
-    elif train is not None:
-        inputs["data"] = train
-    settings = data.Settings(task, columns, samples=recipe.samples)
-    label = "read calibration texts" if "data" in inputs else "generate calibration texts"
-    return Stage(label, data.collect, settings, inputs, data.TOOLS)
-
-
-@dataclass(frozen=True)
-class _Maker:
-    """Makes the plan of one variant from what all of them share."""
-
-    recipe: Recipe
-    info: ModelInfo
-    model: Needed
-    common: Mapping[str, Needed]
-    reference: Stage
-    evaluation: Needed | None
-    kept: Mapping[str, tuple[str, ...]]
-
-    def variant(self, spec: VariantSpec) -> VariantPlan:
-        """Plan one variant."""
-        exporter = find(spec.engine)
-        kept = self.kept.get(spec.name, ())
-        export = exporter.export_stage(self.model, self.info.task)
-        choice = Choice(kept, self.recipe.search)
-        inputs = {**self.common, "export": export, **self._previous(spec)}
-        make = exporter.variant_stage(spec, inputs, choice)
-        assess = Stage(
-            f"compare {spec.name} with float", golden.assess,
-            golden.AssessSettings(spec.engine, spec.precision),
-            {**self.common, "variant": make, "golden": self.reference}, golden.TOOLS,
-        )  # fmt: skip
-        return VariantPlan(spec, make, assess, self._quality(spec, make), kept)
-
-    def _previous(self, spec: VariantSpec) -> dict[str, Needed]:
-        """Return the bundle whose scales a variant keeps, if the recipe names one that has it."""
-        bundle = self.recipe.previous
-        if bundle is None or spec.precision != "int8" or not names_variant(bundle, spec.name):
-            return {}
-        return {"previous": file_source(bundle)}
-
-    def _quality(self, spec: VariantSpec, make: Stage) -> Stage | None:
-        if self.evaluation is None:
-            return None
-        settings = quality.JudgeSettings(spec.engine, spec.precision, self.recipe.data.columns)
-        inputs = {
-            "tokenizer": self.common["tokenizer"], "variant": make, "evaluation": self.evaluation
-        }  # fmt: skip
-        return Stage(f"evaluate {spec.name}", quality.judge, settings, inputs, quality.TOOLS)
-
-
-def _wanted(recipe: Recipe, target: Target) -> list[VariantSpec]:
-    """Return the target's variants, or its engines in float32."""
-    if recipe.precision == "target":
-        return _named(recipe, target)
-    wanted: dict[str, VariantSpec] = {}
-    for spec in target.variants:
-        kind = spec.provider.removesuffix("ExecutionProvider").lower()
-        prefix = spec.engine if kind == "cpu" else kind
-        name = f"{prefix}-float32"
-        options = {} if kind == "cpu" else spec.options
-        wanted.setdefault(
-            name,
-            replace(
-                spec, name=name, precision="float32", scheme="none", options=options,
-                requires=Requires() if kind == "cpu" else spec.requires,
-                why="float32, as the model was trained",
-            ),
-        )  # fmt: skip
-    return list(wanted.values())
-
-
-def _named(recipe: Recipe, target: Target) -> list[VariantSpec]:
-    """Return the variants that the recipe names, all if it names none of this target."""
-    own = {spec.name for spec in target.variants}
-    if foreign := sorted(set(recipe.variants) - own):  # another target of the build may have it
-        foreign = sorted(
-            set(foreign) - {spec.name for other in all_targets() for spec in other.variants}
-        )
-    if foreign:
-        raise InputError(
-            f"build.variants: no target has a variant {foreign[0]!r}; {target.name} has "
-            f"{', '.join(spec.name for spec in target.variants)}"
-        )
-    picked = [spec for spec in target.variants if spec.name in recipe.variants]
-    return picked or list(target.variants)
 
 
 def _with_inputs(stage: Stage, seen: set[str]) -> Iterator[Stage]:

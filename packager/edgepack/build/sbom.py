@@ -49,9 +49,12 @@ def bill(plan: Plan, manifest: Manifest) -> dict[str, Any]:
     """Return a CycloneDX 1.6 bill of materials with a model card."""
     name = f"{manifest.name}-{manifest.target}"
     model: dict[str, Any] = {
-        "type": "machine-learning-model", "bom-ref": name, "name": name,
-        "version": manifest.version, "modelCard": _card(manifest),
-    }  # fmt: skip
+        "type": "machine-learning-model",
+        "bom-ref": name,
+        "name": name,
+        "version": manifest.version,
+        "modelCard": _card(manifest),
+    }
     source = _source(plan)
     parts = [source, *map(_file, manifest.files), *_wheels(manifest)]
     tools = [_tool(tool, found) for tool, found in _tools(plan).items()]
@@ -71,10 +74,12 @@ def provenance(plan: Plan, manifest: Manifest) -> dict[str, Any]:
     source = _source(plan)
     origin = source.get("purl", f"file:{source['name']}")
     materials = [
-        *({"uri": origin, "name": name, "digest": {"sha256": digest}}
-          for name, digest in plan.model.files.items()),
+        *(
+            {"uri": origin, "name": name, "digest": {"sha256": digest}}
+            for name, digest in plan.model.files.items()
+        ),
         *({"uri": _purl(name, found)} for name, found in _tools(plan).items()),
-    ]  # fmt: skip
+    ]
     stages = [{"label": stage.label, "key": stage.key} for stage in plan.stages()]
     return {
         "_type": "https://in-toto.io/Statement/v1",
@@ -86,9 +91,12 @@ def provenance(plan: Plan, manifest: Manifest) -> dict[str, Any]:
             "buildDefinition": {
                 "buildType": "urn:edgepack:build:1",
                 "externalParameters": {
-                    "name": manifest.name, "version": manifest.version,
-                    "release": manifest.release, "target": manifest.target,
-                    "task": plan.model.task, "variants": [v.name for v in manifest.variants],
+                    "name": manifest.name,
+                    "version": manifest.version,
+                    "release": manifest.release,
+                    "target": manifest.target,
+                    "task": plan.model.task,
+                    "variants": [v.name for v in manifest.variants],
                 },
                 "internalParameters": {"plan": plan.key, "stages": stages},
                 "resolvedDependencies": materials,
@@ -98,7 +106,7 @@ def provenance(plan: Plan, manifest: Manifest) -> dict[str, Any]:
                 "metadata": {"invocationId": plan.key},
             },
         },
-    }  # fmt: skip
+    }
 
 
 def _card(manifest: Manifest) -> dict[str, Any]:
@@ -135,13 +143,14 @@ def _source(plan: Plan) -> dict[str, Any]:
     """Describe the model that it was made of, without the paths of this host."""
     given, digest = plan.recipe.source, plan.model.source.key
     found: dict[str, Any] = {
-        "type": "machine-learning-model", "bom-ref": f"model:{digest[:16]}",
+        "type": "machine-learning-model",
+        "bom-ref": f"model:{digest[:16]}",
         "name": plan.model.name,
         "components": [
             {**_hashed(name, found), "bom-ref": f"model:{name}"}
             for name, found in plan.model.files.items()
         ],
-    }  # fmt: skip
+    }
     if given.startswith("package:"):
         package = given.removeprefix("package:").partition("/")[0]
         found["purl"] = _purl(package.replace("_", "-"), version_of(package))
@@ -166,14 +175,24 @@ def _wheels(manifest: Manifest) -> list[dict[str, Any]]:
     found = []
     for wheel, digest in sorted(manifest.kit.items()):
         name, release = wheel.split("-")[:2] if wheel.count("-") > 1 else (wheel, "")
-        found.append({**_tool(name, release), "bom-ref": f"wheel:{wheel}",
-                      "hashes": [{"alg": "SHA-256", "content": digest}]})  # fmt: skip
+        found.append(
+            {
+                **_tool(name, release),
+                "bom-ref": f"wheel:{wheel}",
+                "hashes": [{"alg": "SHA-256", "content": digest}],
+            }
+        )
     return found
 
 
 def _tool(name: str, release: str) -> dict[str, Any]:
-    return {"type": "library", "bom-ref": f"tool:{name}", "name": name, "version": release,
-            "purl": _purl(name, release)}  # fmt: skip
+    return {
+        "type": "library",
+        "bom-ref": f"tool:{name}",
+        "name": name,
+        "version": release,
+        "purl": _purl(name, release),
+    }
 
 
 def _purl(name: str, release: str) -> str:

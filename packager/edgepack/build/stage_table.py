@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgepack.build.gate import CELL
-from edgepack.build.plan import Plan
-from edgepack.export import find, open_as_device
-from edgepack.judge.quality import quality_of
+from edgepack.build.made import Made, MadeForm
+from edgepack.export import open_as_device
 from edgepack.model.opened import open_model, read_golden_texts
 from edgepack.model.torch_model import open_torch
-from edgepack.stages.cache import Stage, folder_of
+from edgepack.tasks import Quality
 from edgepack_runtime.bundle.manifest import Manifest
 from edgepack_runtime.device.facts import probe
 from edgepack_runtime.fit import why_not
@@ -41,14 +39,11 @@ class Row:
     ratio: float | None
 
 
-def measure_forms(
-    plan: Plan, folders: Mapping[str, Path], manifest: Manifest
-) -> list[dict[str, Any]]:
+def measure_forms(made: Made, manifest: Manifest) -> list[dict[str, Any]]:
     """Measure every form in turn, in this process and on one thread; return `Row`s as JSON.
 
     Args:
-        plan: a plan whose stages have run.
-        folders: the output of each stage by key.
+        made: what the stages made.
         manifest: of the bundle to be.
 
     """
@@ -56,57 +51,55 @@ def measure_forms(
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    forms = {f"{form.name}, PyTorch": folder_of(form.model, folders) for form in plan.forms}
     try:
-        models = {name: open_torch(path, plan.model.task) for name, path in forms.items()}
-        models |= _graphs(plan, folders, manifest)
-        texts = read_golden_texts(folders[plan.texts.key])
+        task = made.plan.model.task
+        models = {_label(form): open_torch(form.folder, task) for form in made.forms}
+        models |= _graphs(made, manifest)
+        texts = read_golden_texts(made.texts)
         times = latency.measure(models, texts, cells=((16, 1),), seconds=_SECONDS)
     finally:
         torch.set_num_threads(threads)
     first = next(iter(times.values())).get(CELL)  # none if the model takes no 16 tokens
     found = []
-    for name, (quality, size, count) in _facts(plan, folders, forms).items():
+    for name, (quality, size, count) in _facts(made).items():
         ms = times.get(name, {}).get(CELL)
         ratio = round(ms / first, 4) if ms and first else None
         found.append(asdict(Row(name, quality, size, count, ms, ratio)))
     return found
 
 
-def _graphs(plan: Plan, folders: Mapping[str, Path], manifest: Manifest) -> dict[str, Model]:
+def _label(form: MadeForm) -> str:
+    return f"{form.name}, PyTorch"
+
+
+def _graphs(made: Made, manifest: Manifest) -> dict[str, Model]:
     """Open the exported graph and the variants that this host can run."""
-    tokenizer, device = folders[plan.tokenizer.key], probe()
-    found = {EXPORTED: open_model(tokenizer, folders[plan.export.key], "onnxruntime", threads=1)}
+    tokenizer, device = made.tokenizer, probe()
+    found = {EXPORTED: open_model(tokenizer, made.export, "onnxruntime", threads=1)}
     fits = manifest.arch in (device.arch, "any")
-    for variant, made in zip(manifest.variants, plan.variants, strict=True):
+    for variant, own in zip(manifest.variants, made.variants, strict=True):
         if fits and variant.on_cpu and not why_not(variant, device):
             found[variant.name] = open_as_device(
-                tokenizer, folders[made.make.key], variant.engine, variant.precision, threads=1
+                tokenizer, own.folder, variant.engine, variant.precision, threads=1
             )
     return found
 
 
-def _facts(
-    plan: Plan, folders: Mapping[str, Path], forms: Mapping[str, Path]
-) -> dict[str, tuple[float | None, int, int]]:
+def _facts(made: Made) -> dict[str, tuple[float | None, int, int]]:
     """Return (quality, bytes, parameters) of every row."""
     facts: dict[str, tuple[float | None, int, int]] = {}
-    for form, (label, path) in zip(plan.forms, forms.items(), strict=True):
-        count = _parameters(path)
-        facts[label] = (_value(plan.qualities.get(form.name), folders), 4 * count, count)
-    final = facts[next(reversed(facts))]
-    size = (folders[plan.export.key] / "model.onnx").stat().st_size
-    facts[EXPORTED] = (final[0], size, final[2])
-    for variant in plan.variants:
-        files = find(variant.spec.engine).FILES
-        size = sum((folders[variant.make.key] / name).stat().st_size for name in files)
-        facts[variant.spec.name] = (_value(variant.quality, folders), size, final[2])
+    for form in made.forms:
+        count = _parameters(form.folder)
+        facts[_label(form)] = (_value(form.quality), 4 * count, count)
+    value, _, count = facts[next(reversed(facts))]
+    facts[EXPORTED] = (value, made.export_size, count)
+    for variant in made.variants:
+        facts[variant.spec.name] = (_value(variant.quality), variant.size, count)
     return facts
 
 
-def _value(stage: Stage | None, folders: Mapping[str, Path]) -> float | None:
-    found = quality_of(stage, folders)
-    return found.value if found else None
+def _value(quality: Quality | None) -> float | None:
+    return quality.value if quality else None
 
 
 def _parameters(folder: Path) -> int:

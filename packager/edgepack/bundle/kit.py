@@ -222,8 +222,9 @@ def platforms(arch: str, glibc: str) -> list[str]:
     newest = int(glibc.split(".")[1])
     return [
         *(f"manylinux_2_{minor}_{arch}" for minor in range(newest, _OLDEST - 1, -1)),
-        f"manylinux2014_{arch}", f"linux_{arch}",
-    ]  # fmt: skip
+        f"manylinux2014_{arch}",
+        f"linux_{arch}",
+    ]
 
 
 def _digest(path: Path) -> str:

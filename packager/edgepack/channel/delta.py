@@ -8,11 +8,16 @@ by name, each piece is tried in every way, and the smallest is kept.
 from __future__ import annotations
 
 import bz2
+import hashlib
 import lzma
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.update.delta import (
     ADD,
     BZ2,
@@ -25,8 +30,52 @@ from edgepack_runtime.update.delta import (
     XZ,
 )
 
+_WORTH = 4096  # bytes of a file that a delta is made for
+_MOST_SHARE = 0.7  # of the whole: a larger delta is not worth its risk
 _LEAST = 64  # bytes of a tensor that is worth an operation of its own
 Spans = dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Delta:
+    """How to make one blob of another."""
+
+    base: str
+    """The sha256 of the blob that a device has."""
+    blob: str
+    """The sha256 of the one that it makes."""
+    content: bytes
+    """What is downloaded."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash the content: the name of the delta's own blob."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what a channel says of it."""
+        size = len(self.content)
+        return {"base": self.base, "blob": self.blob, "sha256": self.sha256, "size": size}
+
+
+def between(old: Bundle, new: Bundle) -> Iterator[Delta]:
+    """Yield the deltas between the files of two releases that have the same path."""
+    before = {entry.path: entry.sha256 for entry in old.manifest.files}
+    done: set[tuple[str, str]] = set()
+    with TemporaryDirectory() as work:
+        for part, bundle in (("old", old), ("new", new)):
+            for entry in bundle.manifest.files:
+                path = Path(work, part, entry.path)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(bundle.read(entry.path))
+        for entry in new.manifest.files:
+            base = before.get(entry.path, entry.sha256)
+            if base == entry.sha256 or entry.size < _WORTH or (base, entry.sha256) in done:
+                continue
+            done.add((base, entry.sha256))
+            content = encode(Path(work, "old", entry.path), Path(work, "new", entry.path))
+            if len(content) <= _MOST_SHARE * entry.size:
+                yield Delta(base, entry.sha256, content)
 
 
 def encode(base: Path, new: Path) -> bytes:
@@ -77,8 +126,11 @@ def _aligned(
 ) -> Iterator[tuple[int, int, int | None]]:
     """Yield (start, end, base offset or None) ranges that tile the new file in order."""
     at, shift = 0, 0
-    known = sorted((offset, length, old[name][0]) for name, (offset, length) in new.items()
-                   if name in old and old[name][1] == length)  # fmt: skip
+    known = sorted(
+        (offset, length, old[name][0])
+        for name, (offset, length) in new.items()
+        if name in old and old[name][1] == length
+    )
     for offset, length, base in known:
         if offset < at:
             continue  # two tensors share these bytes

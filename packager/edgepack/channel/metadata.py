@@ -88,9 +88,10 @@ def parsed(path: Path, content: bytes) -> Metadata[Any]:
 def newest(folder: Path, role: str) -> Path:
     """Return the file of a role with the highest number; an `InputError` if there is none."""
     paths = [
-        path for path in (folder / METADATA).glob(f"*{role}.json")
+        path
+        for path in (folder / METADATA).glob(f"*{role}.json")
         if re.fullmatch(rf"([0-9]+\.)?{role}\.json", path.name)
-    ]  # fmt: skip
+    ]
     if not paths:
         raise InputError(f"no channel at {folder}: {METADATA}/{role}.json is missing")
     return max(paths, key=number)

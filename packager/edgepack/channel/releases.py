@@ -12,19 +12,12 @@ device that reads while a release is published sees the old one or the new one.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from edgepack.bundle.pack import Member, write_archive
 from edgepack.channel import keys, metadata
-from edgepack.channel.delta import encode
-from edgepack.channel.durable import write
+from edgepack.channel.delta import between
 from edgepack.channel.keys import alone
 from edgepack.channel.repository import Repository
 from edgepack.channel.site import Site, opened
@@ -36,9 +29,7 @@ if TYPE_CHECKING:
     from tuf.api.metadata import TargetFile
 
 Where = str | Path
-_WORTH = 4096  # bytes of a file that a delta is made for
 _OF_BEFORE = ("deltas", "previous", "before")  # what is said of a release by the one before it
-_MOST_SHARE = 0.7  # of the whole: a larger delta is not worth its risk
 
 
 @dataclass(frozen=True)
@@ -51,19 +42,6 @@ class Rollout:
     percent: int = 100
     cohorts: tuple[str, ...] = ()
     minimum: int = 0
-
-
-@dataclass(frozen=True)
-class Parcel:
-    """What an exported file holds.
-
-    name: of the release, `NAME/BOARD`; days: how long it is valid; light: what differs from the
-    release before and deltas, for devices that run that one.
-    """
-
-    name: str
-    days: int = 90
-    light: bool = False
 
 
 def publish(bundle: Bundle, where: Where, key_folder: Path, rollout: Rollout) -> str:
@@ -88,7 +66,7 @@ def publish(bundle: Bundle, where: Where, key_folder: Path, rollout: Rollout) ->
         wanted = _target(bundle, name, rollout)
         known = channel.targets.signed.targets.get(name)
         if known is not None and _is_new(bundle, known, wanted, behind=channel.behind):
-            wanted.custom["deltas"] = list(_deltas(known, bundle, site))
+            wanted.custom["deltas"] = _deltas(known, bundle, site)
             wanted.custom["previous"] = known.hashes["sha256"]
             wanted.custom.update(_for_the_rest(known))
         elif known is not None:
@@ -109,7 +87,7 @@ def retire(name: str, where: Where, key_folder: Path) -> None:
     with alone(key_folder), opened(where) as site:
         channel = Repository(site, key_folder)
         if not channel.behind:  # else an interrupted command has taken it out
-            _named(name, channel.targets.signed.targets, where)
+            named(name, channel.targets.signed.targets, where)
         channel.targets.signed.targets.pop(name, None)
         channel.save({"targets"})
 
@@ -120,88 +98,11 @@ def refresh(where: Where, key_folder: Path) -> list[str]:
         return Repository(site, key_folder).renew()
 
 
-def export(where: Where, out: Path, key_folder: Path, days: int) -> datetime:
-    """Copy a channel to a folder for a USB stick, its timestamp good for `days`.
-
-    The stick is a channel like any other: a device checks it in the same way.  What is longer
-    valid can be held back longer, so choose no more days than the stick travels.  Return when
-    the first of its metadata runs out.
-
-    Raises:
-        InputError: `out` holds something, or `days` is not positive.
-
-    """
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty; choose another folder")
-    with alone(key_folder), opened(where) as site:
-        channel = Repository(site, key_folder)
-        files, expires = channel.copy(_positive(days))
-        for path, content in files.items():
-            write(out / path, content)
-        # The channel counts up too: who takes the copy must not find the channel older.
-        channel.save(set())
-        for target in channel.targets.signed.targets.values():
-            for sha256 in _all_blobs(site, target):
-                write(out / BLOBS / sha256, site.blob(sha256))
-    return expires
-
-
-def export_file(parcel: Parcel, where: Where, out: Path, key_folder: Path) -> datetime:
-    """Write one release with the metadata that signs it into one `.epk`, for any carrier.
-
-    It is a bundle for who has no channel and a channel of one release for devices, which check
-    it like any other.  The channel stays as it is.  Return when the first of it runs out.
-
-    Raises:
-        InputError: the channel has no such release, no delta of it, or the days are not positive.
-        TrustError: a blob of the channel is damaged.
-
-    """
-    with alone(key_folder), opened(where) as site:
-        channel = Repository(site, key_folder)
-        found = _named(parcel.name, channel.targets.signed.targets, where)
-        files, expires = channel.copy(_positive(parcel.days))
-        carried = _blobs_of(site, found.hashes["sha256"])
-        if parcel.light:
-            carried = _light(site, found, carried)
-        layout = site.layout(found.hashes["sha256"])
-        members: dict[str, Member] = {
-            top: bytes(layout.member(top)) for top in ("oci-layout", "index.json")
-        }
-        members |= files
-        members |= {f"{BLOBS}/sha256/{sha256}": site.blob(sha256) for sha256 in sorted(carried)}
-        write_archive(members, out)
-    return expires
-
-
-def _named(name: str, targets: dict[str, TargetFile], where: Where) -> TargetFile:
+def named(name: str, targets: dict[str, TargetFile], where: Where) -> TargetFile:
+    """Return what a channel says of a release; an `InputError` if it has none of this name."""
     if name not in targets:
         raise InputError(f"{where} has no release {name!r}; it has {', '.join(sorted(targets))}")
     return targets[name]
-
-
-def _light(site: Site, target: TargetFile, blobs: set[str]) -> set[str]:
-    """Return what a device lacks that runs the release before: deltas, and what has none."""
-    deltas = _deltas_of(target)
-    if not deltas:
-        raise InputError(f"{target.path} has no deltas: export it without --light")
-    before: set[str] = set()
-    with suppress(TrustError, OSError):  # the channel has it no more
-        before = _blobs_of(site, target.custom["previous"])
-    return blobs - before - set(deltas.values()) | deltas.keys()
-
-
-def _blobs_of(site: Site, sha256: str) -> set[str]:
-    """Return the blobs of a release, its OCI manifest and itself included."""
-    return set(site.release(sha256).blobs())
-
-
-def _all_blobs(site: Site, target: TargetFile) -> set[str]:
-    """Return what devices may ask for: of the release, its deltas, and the one for the rest."""
-    found = _blobs_of(site, target.hashes["sha256"]) | _deltas_of(target).keys()
-    if before := target.custom.get("before"):
-        found |= _blobs_of(site, before["sha256"])
-    return found
 
 
 def _is_for_all(target: TargetFile) -> bool:
@@ -218,17 +119,6 @@ def _for_the_rest(known: TargetFile) -> dict[str, Any]:
         return {key: known.custom[key] for key in ("before",) if key in known.custom}
     said = {key: value for key, value in known.custom.items() if key not in _OF_BEFORE}
     return {"before": {**said, "sha256": known.hashes["sha256"], "size": known.length}}
-
-
-def _deltas_of(target: TargetFile) -> dict[str, str]:
-    """Return {delta: the blob that it makes}."""
-    return {delta["sha256"]: delta["blob"] for delta in target.custom.get("deltas", [])}
-
-
-def _positive(days: int) -> int:
-    if days < 1:
-        raise InputError(f"an export is valid for a day or more, not {days}")
-    return days
 
 
 def releases(where: Where) -> dict[str, dict[str, Any]]:
@@ -263,14 +153,18 @@ def _target(bundle: Bundle, name: str, rollout: Rollout) -> TargetFile:
     manifest = bundle.manifest
     digest = bundle.digest.removeprefix("sha256:")
     custom = {
-        "release": manifest.release, "version": manifest.version, "arch": manifest.arch,
-        "percent": rollout.percent, "cohorts": list(rollout.cohorts), "minimum": rollout.minimum,
-    }  # fmt: skip
+        "release": manifest.release,
+        "version": manifest.version,
+        "arch": manifest.arch,
+        "percent": rollout.percent,
+        "cohorts": list(rollout.cohorts),
+        "minimum": rollout.minimum,
+    }
     return TargetFile(bundle.blobs()[digest], {"sha256": digest}, name, {"custom": custom})
 
 
-def _deltas(known: TargetFile, new: Bundle, site: Site) -> Iterator[dict[str, Any]]:
-    """Write the deltas between the files of two releases that have the same path.
+def _deltas(known: TargetFile, new: Bundle, site: Site) -> list[dict[str, Any]]:
+    """Write the deltas from the release that is known to a new one; return what is said of them.
 
     None if the older one cannot be read any more: deltas only save bytes.
     """
@@ -278,26 +172,12 @@ def _deltas(known: TargetFile, new: Bundle, site: Site) -> Iterator[dict[str, An
         old = site.release(known.hashes["sha256"])
         old.verify()
     except (TrustError, OSError):
-        return
-    before = {entry.path: entry.sha256 for entry in old.manifest.files}
-    done: set[tuple[str, str]] = set()
-    with TemporaryDirectory() as work:
-        for part, bundle in (("old", old), ("new", new)):
-            for entry in bundle.manifest.files:
-                path = Path(work, part, entry.path)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(bundle.read(entry.path))
-        for entry in new.manifest.files:
-            base = before.get(entry.path, entry.sha256)
-            if base == entry.sha256 or entry.size < _WORTH or (base, entry.sha256) in done:
-                continue
-            done.add((base, entry.sha256))
-            content = encode(Path(work, "old", entry.path), Path(work, "new", entry.path))
-            if len(content) > _MOST_SHARE * entry.size:
-                continue
-            digest = hashlib.sha256(content).hexdigest()
-            site.write(f"{BLOBS}/{digest}", content)
-            yield {"base": base, "blob": entry.sha256, "sha256": digest, "size": len(content)}
+        return []
+    found = []
+    for delta in between(old, new):
+        site.write(f"{BLOBS}/{delta.sha256}", delta.content)
+        found.append(delta.as_json())
+    return found
 
 
 def _is_new(bundle: Bundle, known: TargetFile, wanted: TargetFile, *, behind: bool) -> bool:

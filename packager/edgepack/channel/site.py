@@ -155,9 +155,8 @@ class UrlSite(Site):
 
         new: the server is asked to refuse what is there already, where it knows how to.
         """
-        kinds = {self._there.protocol} if isinstance(self._there.protocol, str) else set(
-            self._there.protocol
-        )  # fmt: skip
+        protocol = self._there.protocol
+        kinds = {protocol} if isinstance(protocol, str) else set(protocol)
         if not kinds & _IN_PLACE:
             only: dict[str, Any] = {}
             if new:

@@ -79,8 +79,10 @@ def diff(old: str, new: str, *, as_json: bool) -> None:
     for line in found["changed"] or ["no difference"]:
         click.echo(line)
     new, shared = found["new_bytes"] / 1e6, found["shared_bytes"] / 1e6
-    click.echo(f"{new:.1f} MB of blobs are new, {shared:.1f} MB shared; "
-               "the deltas of a channel make an update smaller")  # fmt: skip
+    click.echo(
+        f"{new:.1f} MB of blobs are new, {shared:.1f} MB shared; "
+        "the deltas of a channel make an update smaller"
+    )
 
 
 COMMANDS = (inspect, verify, sign, unpack, diff)

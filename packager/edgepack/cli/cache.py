@@ -104,8 +104,10 @@ def prune(root: Path, gone: Sequence[Entry]) -> int:
 def _parsed(text: str, option: str, units: dict[str, int], example: str) -> int:
     match = re.fullmatch(rf"(\d+(?:\.\d+)?)\s*({'|'.join(units)})", text.strip())
     if match is None:
-        raise InputError(f"{option} takes a number and {' or '.join(units)}, for instance "
-                         f"{example}, not {text!r}")  # fmt: skip
+        raise InputError(
+            f"{option} takes a number and {' or '.join(units)}, for instance "
+            f"{example}, not {text!r}"
+        )
     return int(float(match[1]) * units[match[2]])
 
 

@@ -63,9 +63,13 @@ def keys_rotate(name: str, where: str, key_folder: Path) -> None:
 @click.option("--cohort", "cohorts", multiple=True, help="Only these groups of devices.")
 @click.option("--minimum", type=int, default=0, help="No device goes back below this release.")
 def publish(
-    bundle: str, where: str, key_folder: Path, percent: int, cohorts: tuple[str, ...],
+    bundle: str,
+    where: str,
+    key_folder: Path,
+    percent: int,
+    cohorts: tuple[str, ...],
     minimum: int,
-) -> None:  # fmt: skip
+) -> None:
     """Sign BUNDLE and put it into a channel, from which devices take it.
 
     A channel is a folder for any web server or bucket, or its URL: https (by PUT), s3, gs, sftp…
@@ -97,8 +101,10 @@ def channel_list(where: str, *, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=1))
         return
     for name, said in found.items():  # nobody has checked who signed this
-        line = (f"{name:<32} {said['version']:<12} release {said['release']}, "
-                f"{said['percent']} %  {said['digest'][:19]}…")  # fmt: skip
+        line = (
+            f"{name:<32} {said['version']:<12} release {said['release']}, "
+            f"{said['percent']} %  {said['digest'][:19]}…"
+        )
         click.echo("".join(char if char.isprintable() else "?" for char in line))
 
 
@@ -146,16 +152,16 @@ def channel_export(  # noqa: PLR0913 (a command's options)
 
     A device takes both as any other channel, with --channel; the file also with `import`.
     """
-    from edgepack.channel import releases
+    from edgepack.channel import carry
 
     days = expires.removesuffix("d")
     if not days.isdigit():
         raise InputError(f"--expires takes days, as 90d, not {expires!r}")
     if usb is not None and epk is None and name is None:
-        until = releases.export(where, usb, key_folder, int(days))
+        until = carry.export(where, usb, key_folder, int(days))
     elif epk is not None and name is not None and usb is None:
-        parcel = releases.Parcel(name, int(days), light)
-        until = releases.export_file(parcel, where, epk, key_folder)
+        parcel = carry.Parcel(name, int(days), light)
+        until = carry.export_file(parcel, where, epk, key_folder)
     else:
         raise InputError("give --usb FOLDER, or --epk FILE with --name NAME/BOARD")
     click.echo(f"{usb or epk}: valid until {until:%Y-%m-%d}")

@@ -32,8 +32,9 @@ def adapt(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     from peft import PeftModel
 
     folder = inputs["adapter"]
-    model, tokenizer = load(inputs["base"], settings.task, **_head(folder),
-                            ignore_mismatched_sizes=True)  # fmt: skip
+    model, tokenizer = load(
+        inputs["base"], settings.task, **_head(folder), ignore_mismatched_sizes=True
+    )
     try:
         merged = PeftModel.from_pretrained(model, folder).merge_and_unload()
     except (ValueError, RuntimeError, KeyError, AttributeError) as exc:
@@ -48,9 +49,11 @@ def _head(folder: Path) -> dict[str, Any]:
     if config.is_file():
         labels = json.loads(config.read_text()).get("id2label") or {}
         if labels:
-            return {"id2label": {int(i): name for i, name in labels.items()},
-                    "label2id": {name: int(i) for i, name in labels.items()},
-                    "num_labels": len(labels)}  # fmt: skip
+            return {
+                "id2label": {int(i): name for i, name in labels.items()},
+                "label2id": {name: int(i) for i, name in labels.items()},
+                "num_labels": len(labels),
+            }
     from safetensors import safe_open
 
     weights = folder / "adapter_model.safetensors"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edgepack.compress.tensors import read_training
 from edgepack.data.rows import Columns, Example
+from edgepack_runtime import tasks
 
 TOOLS = ("edgepack",)
 _DROP, _REPLACE, _SWAP = 0.1, 0.15, 0.2  # chances: of each word, of each word, of each text
@@ -58,7 +59,7 @@ def read_origins(folder: Path) -> list[int]:
 
 def _copies(task: str, rows: int) -> int:
     """Return how many copies of each text a student needs: tags bear less noise than labels."""
-    enough, most = (30_000, 4) if task == "token-classification" else (_ENOUGH, _MOST)
+    enough, most = (30_000, 4) if tasks.find(task).PER_TOKEN else (_ENOUGH, _MOST)
     return min(most, round(enough / rows))
 
 
@@ -68,16 +69,20 @@ def _words(example: Example) -> Sequence[str]:
 
 def _row(example: Example) -> dict[str, object]:
     row: dict[str, object] = {
-        "text": example.text, "pair": example.pair, "label": example.label,
-        "words": example.words, "tags": example.tags,
-    }  # fmt: skip
+        "text": example.text,
+        "pair": example.pair,
+        "label": example.label,
+        "words": example.words,
+        "tags": example.tags,
+    }
     empty = [name for name in ("words", "tags") if not row[name]]
     return {name: v for name, v in row.items() if v is not None and name not in empty}
 
 
 def _example(row: dict[str, object], line: int) -> Example:
-    plain = {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()
-             if name != "copy_of"}  # fmt: skip
+    plain = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in row.items() if name != "copy_of"
+    }
     return Example(line=line, **plain)  # type: ignore[arg-type]
 
 

@@ -42,8 +42,10 @@ class Rows:
         import torch
 
         places, there = spans(self.starts, picked, left=self.left)
-        made = {name: torch.from_numpy(gather(values, places, there, self.pads[name]))
-                for name, values in self.columns.items()}  # fmt: skip
+        made = {
+            name: torch.from_numpy(gather(values, places, there, self.pads[name]))
+            for name, values in self.columns.items()
+        }
         return {**made, "attention_mask": torch.from_numpy(there.astype("int64"))}
 
 
@@ -146,8 +148,10 @@ def pack_labels(examples: Sequence[Example], rows: Rows, words: Any, config: Any
         return None
     sample = given[int(known.argmax())]
     if isinstance(sample, list) and isinstance(sample[0], int):
-        filled = ([IGNORED] * int(size) if label is None else label
-                  for label, size in zip(given, rows.lengths, strict=True))  # fmt: skip
+        filled = (
+            [IGNORED] * int(size) if label is None else label
+            for label, size in zip(given, rows.lengths, strict=True)
+        )
         flat = np.fromiter(chain.from_iterable(filled), "int64", int(rows.starts[-1]))
         return Labels(flat, known, rows.starts)
     blank: Any = [0.0] * len(sample) if isinstance(sample, list) else IGNORED

@@ -9,9 +9,13 @@ from edgepack.model.torch_model import load_torch
 from edgepack_runtime.errors import InputError
 
 # What makes a folder a sentence-transformers model; carried along unchanged.
-_SENTENCE_FILES = ("modules.json", "sentence_bert_config.json",
-                   "config_sentence_transformers.json", "*_Pooling/config.json",
-                   "*_Normalize/config.json")  # fmt: skip
+_SENTENCE_FILES = (
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "*_Pooling/config.json",
+    "*_Normalize/config.json",
+)
 
 
 def load(folder: Path, task: str, **overrides: Any) -> tuple[Any, Any]:

@@ -24,17 +24,25 @@ class Family:
 
 
 _BERT = Family(
-    "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
-    "intermediate.dense", "output.dense",
-)  # fmt: skip
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "intermediate.dense",
+    "output.dense",
+)
 _DISTIL = Family(
     "attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin",
     "ffn.lin1", "ffn.lin2", "n_layers", "hidden_dim",
 )  # fmt: skip
 FAMILIES = {
-    "bert": _BERT, "roberta": _BERT, "xlm-roberta": _BERT, "camembert": _BERT, "electra": _BERT,
+    "bert": _BERT,
+    "roberta": _BERT,
+    "xlm-roberta": _BERT,
+    "camembert": _BERT,
+    "electra": _BERT,
     "distilbert": _DISTIL,
-}  # fmt: skip
+}
 
 
 def family_of(model: Any) -> Family:

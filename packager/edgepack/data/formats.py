@@ -28,9 +28,12 @@ _LOOKED_AT = 20  # rows, to find the delimiter
 _BEGINNING = 1000  # characters
 # UTF-32 little-endian begins as UTF-16 does, so it is asked for first.
 _MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
-}  # fmt: skip
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,13 @@ def read_file(path: Path, layout: Layout) -> Rows:
 
 def _reader(path: Path, layout: Layout) -> Callable[[Path, Layout], Rows]:
     kinds: dict[tuple[str, ...], Callable[[Path, Layout], Rows]] = {
-        (".jsonl", ".ndjson"): _json_lines, (".json",): _json, TABLES: _table,
-        (".parquet",): _parquet, _CONLL: _conll, PLAIN: _conll if layout.tagged else _lines,
-    }  # fmt: skip
+        (".jsonl", ".ndjson"): _json_lines,
+        (".json",): _json,
+        TABLES: _table,
+        (".parquet",): _parquet,
+        _CONLL: _conll,
+        PLAIN: _conll if layout.tagged else _lines,
+    }
     for suffixes, reader in kinds.items():
         if path.suffix.lower() in suffixes:
             return reader

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgepack.data.formats import TABLES, Layout, Row, Rows, looks_like_data, read_file, read_hub
+from edgepack_runtime import tasks
 from edgepack_runtime.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def read_examples(
 
     Args:
         source: the file, or the id.
-        task: as the runtime names it; token classification needs words and tags.
+        task: as the runtime names it, which says whether rows are words with tags; empty for texts.
         columns: what they are called where the usual names do not say.
         labelled: read labels too; a row without one is left out if others have one.
 
@@ -78,7 +79,7 @@ def read_examples(
 
     """
     columns = columns or Columns()
-    tagged = task == "token-classification"
+    tagged = bool(task) and tasks.find(task).PER_TOKEN
     wanted = _wanted(columns, tagged=tagged, labelled=labelled)
     found: list[Example] = []
     empty: list[int] = []
@@ -129,8 +130,9 @@ def _with_numbers(examples: list[Example], source: str) -> list[Example]:
     numbers = [_number(label) for label in labels]
     if any(number is None for number in numbers):
         score = next((e for e in examples if isinstance(e.label, float)), None)
-        name = next((e for e in examples if isinstance(e.label, str) and _number(e.label) is None),
-                    None)  # fmt: skip
+        name = next(
+            (e for e in examples if isinstance(e.label, str) and _number(e.label) is None), None
+        )
         if score and name:
             raise InputError(
                 f"{source}, line {score.line}: the label is a number, {score.label!r}, but a name, "
@@ -138,8 +140,10 @@ def _with_numbers(examples: list[Example], source: str) -> list[Example]:
             )
         return examples
     if all(number is not None and number.is_integer() for number in numbers):
-        whole = [str(int(n)) if isinstance(e.label, float) and n is not None else e.label
-                 for e, n in zip(examples, numbers, strict=True)]  # fmt: skip
+        whole = [
+            str(int(n)) if isinstance(e.label, float) and n is not None else e.label
+            for e, n in zip(examples, numbers, strict=True)
+        ]
         return [replace(e, label=label) for e, label in zip(examples, whole, strict=True)]
     return [replace(e, label=n) for e, n in zip(examples, numbers, strict=True)]
 

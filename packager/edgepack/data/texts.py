@@ -100,10 +100,11 @@ def _shortened(items: Sequence[Item], seed: int) -> list[Item]:
     """
     rng = random.Random(seed)  # noqa: S311 (a choice, not a secret)
     short: list[Item] = [
-        _few_words(item, rng) if isinstance(item, str)
+        _few_words(item, rng)
+        if isinstance(item, str)
         else (_few_words(item[0], rng), _few_words(item[1], rng))
         for item in items[::_SHORT]
-    ]  # fmt: skip
+    ]
     alone = isinstance(items[0], str)
     return short + [mark if alone else (mark, mark) for mark in _MARKS]
 

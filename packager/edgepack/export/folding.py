@@ -109,10 +109,14 @@ def _run(model: Any, names: Sequence[str], shapes: Sequence[tuple[int, int]]) ->
     )
     inputs = [item.name for item in session.get_inputs()]
     return [
-        [np.asarray(value) for value in
-         session.run(names, {name: np.ones(shape, dtype=np.int64) for name in inputs})]
+        [
+            np.asarray(value)
+            for value in session.run(
+                names, {name: np.ones(shape, dtype=np.int64) for name in inputs}
+            )
+        ]
         for shape in shapes
-    ]  # fmt: skip
+    ]
 
 
 def _copy(message: Any) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from edgepack.export import Choice, graph, optimum_task, tensorrt
+from edgepack.export import Choice, embeddings, graph, tensorrt
 from edgepack.export.families import register_families
 from edgepack.export.folding import decide_branches, fold_products
 from edgepack.export.previous_scales import keep_scales
@@ -23,6 +23,7 @@ from edgepack.export.traits import copy_traits, probe_padding, sees_padding
 from edgepack.model.opened import calibration_feeds
 from edgepack.recipe.target import VariantSpec
 from edgepack.stages.cache import Source, Stage
+from edgepack.tasks import find
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.inputs.text import INPUTS
 
@@ -63,7 +64,7 @@ class VariantSettings:
 
 def export_stage(model: Source | Stage, task: str) -> Stage:
     """Return the stage that exports the float32 graph."""
-    settings = ExportSettings(optimum_task(task))
+    settings = ExportSettings(find(task).OPTIMUM)
     return Stage("export to ONNX", export, settings, {"model": model}, _EXPORT_TOOLS)
 
 
@@ -197,7 +198,7 @@ def _dynamic(source: Path, final: Path, kept: Sequence[str]) -> None:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    fused = graph.quantize_embeddings(_fuse(source))
+    fused = embeddings.to_int8(_fuse(source))
     quantize_dynamic(
         fused,
         final,
@@ -275,8 +276,8 @@ def _calibrated(
 
     nncf.set_log_level(logging.ERROR)
     model = graph.load(source)
-    tables = graph.embeddings(model) if settings.tensorrt else []
-    model = model if settings.tensorrt else graph.quantize_embeddings(model)
+    tables = embeddings.lookups(model) if settings.tensorrt else []
+    model = model if settings.tensorrt else embeddings.to_int8(model)
     names = [item.name for item in model.graph.input]
     feeds = [{name: feed[name] for name in names} for feed in calibration_feeds(inputs)]
     advanced = parameters(trial, tied=graph.has_tied_weights(model))
@@ -293,6 +294,6 @@ def _calibrated(
             ignored_scope=nncf.IgnoredScope(names=[*sorted(left), *tables]),
         )
     if settings.tensorrt:
-        graph.embeddings_to_float16(quantized)
+        embeddings.to_float16(quantized)
         tensorrt.make_signed(quantized)
     return quantized

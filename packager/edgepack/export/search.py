@@ -111,8 +111,13 @@ def quantize_best(
             copy_traits(inputs["export"], folder)
             got = _outputs(inputs["tokenizer"], folder, engine, texts, "int8")
             score = compare(wanted[0], wanted[1], got[1]).mean_cosine
-            rows.append({"alpha": trial.alpha, "ranges": trial.ranges or "nncf",
-                         "cosine": round(score, _DIGITS)})  # fmt: skip
+            rows.append(
+                {
+                    "alpha": trial.alpha,
+                    "ranges": trial.ranges or "nncf",
+                    "cosine": round(score, _DIGITS),
+                }
+            )
             if score > best:
                 best = score
                 move_files(folder, out)

@@ -63,8 +63,10 @@ def _costs(inputs: Mapping[str, Path]) -> Iterator[tuple[str, float]]:
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     taken = {item.name for item in session.get_inputs()}
-    arrays = {name: onnx.numpy_helper.to_array(weights[name]) for name in
-              {node.input[1] for node in products}}  # fmt: skip
+    arrays = {
+        name: onnx.numpy_helper.to_array(weights[name])
+        for name in {node.input[1] for node in products}
+    }
     rounded = {name: _round_weight(array) for name, array in arrays.items()}
     for count, feed in enumerate(calibration_feeds(inputs)):
         if count == _TEXTS:

@@ -33,8 +33,9 @@ def copy_example(name: str, folder: Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not empty; name another folder")
     try:
-        shutil.copytree(_root() / name, folder, dirs_exist_ok=True,
-                        ignore=shutil.ignore_patterns(*_LEFT_OUT))  # fmt: skip
+        shutil.copytree(
+            _root() / name, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_LEFT_OUT)
+        )
     except OSError as exc:
         raise InputError(f"cannot write {folder}: {exc}") from exc
     return folder

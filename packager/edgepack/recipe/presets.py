@@ -55,11 +55,12 @@ def expand(steps: Compression, config: Mapping[str, Any], columns: Columns) -> C
         raise InputError(f"compress: {layers.cannot_cut(kind)}. Leave it out")
     share, there = _SHARES[steps.size], layers.sizes_of(config)
     cut = prune.Settings(
-        "", layers=_depth(there["layers"], steps.size),
+        "",
+        layers=_depth(there["layers"], steps.size),
         feed_forward=_width(there["feed_forward"], share.feed_forward),
         heads=0 if config.get("pruned_heads") else _heads(there["heads"], share.heads),
         columns=columns,
-    )  # fmt: skip
+    )
     trimmed = vocabulary.Settings("", general=share.general, columns=columns)
     return replace(
         steps,

@@ -130,8 +130,13 @@ def as_markdown(targets: Sequence[Target]) -> str:
     ]
     for target in targets:
         variants = ", ".join(f"`{variant.name}`" for variant in target.variants)
-        cells = [f"`{target.name}`", target.summary, variants,
-                 ", ".join(demands(target.requires)) or "–", target.kit.python or "–"]  # fmt: skip
+        cells = [
+            f"`{target.name}`",
+            target.summary,
+            variants,
+            ", ".join(demands(target.requires)) or "–",
+            target.kit.python or "–",
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

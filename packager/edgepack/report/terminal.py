@@ -66,10 +66,13 @@ def table(item: Built) -> Table:
         mine = row["latency_ms"] or {}
         times = [_ms(mine, cell) for cell in cells] + ([_speed_up(before, mine)] if cells else [])
         shown.add_row(
-            variant.name, _megabytes(row["bytes"]), *times, f"{row['agreement']:.2%}",
+            variant.name,
+            _megabytes(row["bytes"]),
+            *times,
+            f"{row['agreement']:.2%}",
             f"{row['least_cosine']:.3f}",
             style="bold" if variant.name == best else "",
-        )  # fmt: skip
+        )
     return shown
 
 
@@ -78,9 +81,14 @@ def stages_table(item: Built) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    shown = Table(title=f"{item.bundle.manifest.name}: step by step", title_style="bold",
-                  caption="one text of 16 tokens, one thread; T/T0 in one run", box=SIMPLE_HEAD,
-                  pad_edge=False, padding=(0, 1, 0, 0))  # fmt: skip
+    shown = Table(
+        title=f"{item.bundle.manifest.name}: step by step",
+        title_style="bold",
+        caption="one text of 16 tokens, one thread; T/T0 in one run",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     shown.add_column("stage", no_wrap=True)
     for name in ("quality", "MB", "M parameters", "ms", "T/T0"):
         shown.add_column(name, justify="right", no_wrap=True)

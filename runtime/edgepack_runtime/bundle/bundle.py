@@ -149,8 +149,9 @@ class VariantFiles(Mapping[str, memoryview]):
         self._paths = {path.removeprefix(f"{variant.name}/"): path for path in variant.files}
         if len(self._paths) < len(variant.files):
             raise TrustError(f"{self._where} has two files of one name; build it again")
-        digests = [f"{name} {bundle.manifest.file(path).sha256}"
-                   for name, path in self._paths.items()]  # fmt: skip
+        digests = [
+            f"{name} {bundle.manifest.file(path).sha256}" for name, path in self._paths.items()
+        ]
         self.key = hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
     def __getitem__(self, name: str) -> memoryview:
@@ -179,8 +180,10 @@ def _open_layout(layout: Layout) -> tuple[str, dict[str, int], Manifest, list[An
     if image.get("artifactType") != ARTIFACT_TYPE:
         raise TrustError(f"the OCI manifest is not a model (artifactType {ARTIFACT_TYPE})")
     inner, config = _descriptor(layout, image.get("config"), CONFIG_TYPE, "the model config")
-    tops = {name.removeprefix("sha256:"): len(content)
-            for name, content in ((digest, body), (inner, config))}  # fmt: skip
+    tops = {
+        name.removeprefix("sha256:"): len(content)
+        for name, content in ((digest, body), (inner, config))
+    }
     manifest = decode(_object(config, "the model config").get("edgepack"))
     _compare_layers(image.get("layers"), manifest)
     return digest, tops, manifest, _report(index)

@@ -89,9 +89,11 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--seconds", type=float, default=1.0, help="a variant and length")
         if name == "run":
             run.add_arguments(command)
-    from edgepack_runtime.cli.update import add_commands
+    from edgepack_runtime.cli import store, update
 
-    add_commands(commands, _report)
+    on_store = store.Commands(commands, _report)
+    update.add_commands(on_store)
+    store.add_commands(on_store)
     for command in commands.choices.values():
         command.add_argument("-v", "--verbose", action="count", default=argparse.SUPPRESS)
     return parser
@@ -138,14 +140,18 @@ def _inspect(args: argparse.Namespace) -> None:
         return
     _print(f"{manifest.name} {manifest.version} (release {manifest.release}) for {manifest.target}")
     _print(f"digest   {bundle.digest}")
-    _print(f"task     {manifest.task.name}, {len(manifest.task.labels)} labels, "
-           f"up to {manifest.task.text.max_length} tokens")  # fmt: skip
+    _print(
+        f"task     {manifest.task.name}, {len(manifest.task.labels)} labels, "
+        f"up to {manifest.task.text.max_length} tokens"
+    )
     for variant in manifest.variants:
         size = sum(manifest.file(path).size for path in variant.files)
         agreement = variant.measured.get("agreement")
         shown = "" if agreement is None else f", agreement with float {agreement:.2%}"
-        _print(f"variant  {variant.name}: {variant.engine}/{variant.provider}, "
-               f"{variant.precision}, {size / 1e6:.1f} MB{shown}")  # fmt: skip
+        _print(
+            f"variant  {variant.name}: {variant.engine}/{variant.provider}, "
+            f"{variant.precision}, {size / 1e6:.1f} MB{shown}"
+        )
 
 
 def _verify(args: argparse.Namespace) -> None:

@@ -25,13 +25,18 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add what `run` takes beside the bundle and how to load it."""
     command.add_argument("text", nargs="*", help="texts; none: lines of standard input")
     command.add_argument(
-        "--json-input", action="store_true",
+        "--json-input",
+        action="store_true",
         help='each text is JSON: "…", {"text": …, "text_pair": …}, {"source_sentence": …, …}',
-    )  # fmt: skip
+    )
     command.add_argument(
-        "-o", "--option", action="append", default=[], metavar="NAME=VALUE",
+        "-o",
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
         help="an option of the task, for instance top_k=3",
-    )  # fmt: skip
+    )
 
 
 def run(args: argparse.Namespace, load: Callable[[], Model], show: Print, complain: Print) -> None:

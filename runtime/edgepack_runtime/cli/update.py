@@ -1,19 +1,18 @@
-"""The commands that tend a device's store: update, import, status, rollback and more."""
+"""The commands that bring a release to a device: update and import."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
 import logging
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime.bundle.manifest import safe_name
+from edgepack_runtime.cli.store import Commands, folder_of
 from edgepack_runtime.errors import (
     HostError,
     InputError,
@@ -25,53 +24,25 @@ from edgepack_runtime.errors import (
 
 if TYPE_CHECKING:
     from edgepack_runtime.store.store import Store
+    from edgepack_runtime.update.policy import Policy
     from edgepack_runtime.update.source import Source
     from edgepack_runtime.update.trust import Offer
-    from edgepack_runtime.update.updater import Policy, Updater
+    from edgepack_runtime.update.updater import Updater
 
 _log = logging.getLogger(__name__)
 _MACHINE_ID = Path("/etc/machine-id")
-DEFAULT_STORE = "/var/lib/edgepack"
-Report = Callable[[argparse.Namespace, dict[str, Any]], None]
 
 
-def add_commands(commands: Any, report: Report) -> None:
-    """Add the commands to a parser; `report` prints what they found."""
-    for name, action, text in (
-        ("update", _update, "take the next release from a channel, try it out, keep it or go back"),
-        ("import", _import, "take the release of a signed .epk, whatever carried it here"),
-        ("status", _status, "show what the store runs, tries and refuses"),
-        ("rollback", _rollback, "go back to the release before"),
-        ("pin", _pin, "take no updates; --off takes them again"),
-        ("retry", _retry, "forget which releases failed here, and what time it was"),
-        ("collect", _collect, "remove what no release needs"),
-    ):
-        command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(action=lambda args, action=action: report(args, action(args)))
-        command.add_argument(
-            "--store", default=os.environ.get("EDGEPACK_STORE", DEFAULT_STORE),
-            help=f"folder of the store ($EDGEPACK_STORE, {DEFAULT_STORE})",
-        )  # fmt: skip
-        command.add_argument("--json", action="store_true", help="print JSON")
-        if name == "update":
-            _link_options(command)
-        if name == "import":
-            command.add_argument("file", help="written by edgepack channel export --epk")
-        if name in ("update", "import"):
-            _trial_options(command)
-        if name == "pin":
-            command.add_argument("--off", action="store_true", help="take updates again")
-        if name == "retry":
-            command.add_argument(
-                "--new-root", action="store_true",
-                help="also forget the channel's root: the next update trusts the one it is given",
-            )  # fmt: skip
-        if name == "rollback":
-            command.add_argument("--release", default="", help="only if this one (digest) runs")
-            command.add_argument(
-                "--factory", action="store_true",
-                help="also where no release ran before: the factory's, or none, runs then",
-            )  # fmt: skip
+def add_commands(commands: Commands) -> None:
+    """Add the commands of this module."""
+    text = "take the next release from a channel, try it out, keep it or go back"
+    command = commands.add("update", _update, text)
+    _link_options(command)
+    _trial_options(command)
+    text = "take the release of a signed .epk, whatever carried it here"
+    command = commands.add("import", _import, text)
+    command.add_argument("file", help="written by edgepack channel export --epk")
+    _trial_options(command)
 
 
 def _link_options(command: argparse.ArgumentParser) -> None:
@@ -105,8 +76,8 @@ def _trial_options(command: argparse.ArgumentParser) -> None:
 
 def _update(args: argparse.Namespace) -> dict[str, Any]:
     _need_tuf()
+    from edgepack_runtime.update.policy import Policy
     from edgepack_runtime.update.source import Link, open_source
-    from edgepack_runtime.update.updater import Policy
 
     link = Link(most=args.max_rate, proxy=args.proxy)
     sources = [open_source(place, link) for place in args.channel]
@@ -121,8 +92,8 @@ def _update(args: argparse.Namespace) -> dict[str, Any]:
 
 def _import(args: argparse.Namespace) -> dict[str, Any]:
     _need_tuf()
+    from edgepack_runtime.update.policy import Policy
     from edgepack_runtime.update.source import MissingError, digest_of, open_source
-    from edgepack_runtime.update.updater import Policy
 
     if not Path(args.file).is_file():
         raise InputError(f"no file at {args.file}")
@@ -149,26 +120,32 @@ def _import(args: argparse.Namespace) -> dict[str, Any]:
 def _updater(args: argparse.Namespace, sources: Sequence[Source], policy: Policy) -> Updater:
     from edgepack_runtime.store.store import Store
     from edgepack_runtime.update.hook import run_hook
+    from edgepack_runtime.update.takeover import Hooks
     from edgepack_runtime.update.trial import prove_apart
-    from edgepack_runtime.update.updater import Hooks, Updater, read_root
+    from edgepack_runtime.update.updater import Updater, read_root
 
     if not args.patience > 0:
         raise InputError(f"--patience takes seconds above 0, not {args.patience:g}")
     parts = args.name.split("/")
     if len(parts) != 2 or not all(safe_name(part) for part in parts):
         raise InputError(f"--name is NAME/BOARD, as in `edgepack channel list`, not {args.name!r}")
-    folder = _folder(args)
+    folder = folder_of(args)
     store = Store.at(folder)
     if not args.switch_name:
         _check_name(store, args.name)
     return Updater(
-        store, sources, read_root(Path(args.root)), args.name, policy, _show,
+        store,
+        sources,
+        read_root(Path(args.root)),
+        args.name,
+        policy,
+        _show,
         partial(prove_apart, folder, args.patience, args.most_ms),
         Hooks(
             partial(run_hook, args.before, args.patience, NothingToDoError),
             partial(run_hook, args.after, args.patience, SelfTestError) if args.after else None,
         ),
-    )  # fmt: skip
+    )
 
 
 def _check_name(store: Store, name: str) -> None:
@@ -222,19 +199,7 @@ def _take(updater: Updater) -> dict[str, Any]:
 
 
 def _said(offer: Offer) -> dict[str, Any]:
-    return {
-        "version": offer.version, "release": offer.release, "digest": f"sha256:{offer.sha256}"
-    }  # fmt: skip
-
-
-def _folder(args: argparse.Namespace) -> Path:
-    """Return the folder of the store; an `InputError` if it can be none."""
-    path = Path(args.store)
-    if not args.store or (path.exists() and not path.is_dir()):
-        raise InputError(f"--store {args.store!r} is no folder")
-    if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
-        raise InputError(f"the store at {path} cannot be read: run this as the user that owns it")
-    return path
+    return {"version": offer.version, "release": offer.release, "digest": f"sha256:{offer.sha256}"}
 
 
 def _need_tuf() -> None:
@@ -256,57 +221,3 @@ def _show(word: str, facts: Mapping[str, Any]) -> None:
         said = ", ".join(f"{name} {value}" for name, value in facts.items())
         sys.stderr.write(f"\r{word}: {said}\n")
     sys.stderr.flush()
-
-
-def _status(args: argparse.Namespace) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    from edgepack_runtime.store.store import Store
-
-    folder = _folder(args)
-    store = Store.at(folder)
-    running, state = store.running(), store.state
-    shown = "the factory's release" + ("" if folder.exists() else f"; no store at {folder} yet")
-    if running is not None:
-        shown = f"{running.manifest.name} {running.manifest.version} for {running.manifest.target}"
-    versions = {bundle.digest: bundle.manifest.version for bundle in store.releases()}
-    return {"running": shown, "versions": versions, **asdict(state)}
-
-
-def _rollback(args: argparse.Namespace) -> dict[str, Any]:
-    with _alone(args) as store:
-        state = store.state
-        last = not (state.previous or state.trial or args.factory)
-        if last and state.active and args.release in ("", state.active):
-            raise InputError(
-                f"no release ran here before {state.active}, so there is none to go back to: "
-                "--factory goes back to what the device was shipped with, if that is anything"
-            )
-        return {"active": store.rollback(args.release).active or "the factory's release"}
-
-
-def _pin(args: argparse.Namespace) -> dict[str, Any]:
-    with _alone(args) as store:
-        return {"pinned": store.pin(pinned=not args.off).pinned}
-
-
-def _collect(args: argparse.Namespace) -> dict[str, Any]:
-    with _alone(args) as store:
-        return {"bytes_freed": store.collect()}
-
-
-def _retry(args: argparse.Namespace) -> dict[str, Any]:
-    with _alone(args) as store:
-        forgiven = store.state.bad
-        store.forgive(root=args.new_root)
-        return {"forgiven": list(forgiven)}
-
-
-@contextmanager
-def _alone(args: argparse.Namespace) -> Iterator[Store]:
-    """Open the store as its only writer."""
-    from edgepack_runtime.store.store import Store
-
-    store = Store.at(_folder(args))
-    with store.alone():
-        yield store

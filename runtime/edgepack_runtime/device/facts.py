@@ -101,8 +101,13 @@ def captured_arch(root: Path) -> str:
 
 def captured_glibc(root: Path) -> str:
     """Read glibc's version off the library of a file tree; empty if it is not there."""
-    for path in sorted({*root.glob("lib/*/libc.so.6"), *root.glob("usr/lib/*/libc.so.6"),
-                        *root.glob("lib64/libc.so.6")}):  # fmt: skip
+    for path in sorted(
+        {
+            *root.glob("lib/*/libc.so.6"),
+            *root.glob("usr/lib/*/libc.so.6"),
+            *root.glob("lib64/libc.so.6"),
+        }
+    ):
         found = re.search(rb"stable release version (\d+\.\d+)", path.read_bytes())
         if found:
             return found[1].decode()

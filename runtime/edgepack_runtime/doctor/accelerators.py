@@ -15,16 +15,21 @@ def _gpu_unused(system: System) -> Found:
         return None
     if "gpu" not in install_line(system) and not system.jetson:
         return None  # there is nothing to be installed for this GPU
-    return ("limit", f"{system.gpu.name} is not used: the installed onnxruntime is for CPUs only",
-            f"pip uninstall -y onnxruntime; {install_line(system)}")  # fmt: skip
+    return (
+        "limit",
+        f"{system.gpu.name} is not used: the installed onnxruntime is for CPUs only",
+        f"pip uninstall -y onnxruntime; {install_line(system)}",
+    )
 
 
 def _gpu_build_without_gpu(system: System) -> Found:
     if system.gpu is not None or "onnxruntime-gpu" not in system.packages:
         return None
-    return ("limit", "onnxruntime-gpu is installed and no NVIDIA GPU is visible",
-            "install the driver, or: pip uninstall -y onnxruntime-gpu; "
-            "pip install onnxruntime")  # fmt: skip
+    return (
+        "limit",
+        "onnxruntime-gpu is installed and no NVIDIA GPU is visible",
+        "install the driver, or: pip uninstall -y onnxruntime-gpu; pip install onnxruntime",
+    )
 
 
 def _no_kernels_for_gpu(system: System) -> Found:
@@ -41,9 +46,12 @@ def _no_kernels_for_gpu(system: System) -> Found:
     if sm in library.cubins or any(near) or any(n <= sm for n in library.ptx):
         return None
     has = ", ".join(f"sm_{n}" for n in sorted(library.cubins))
-    return ("fault", f"the installed onnxruntime has kernels for {has or 'no GPU'}, and {gpu.name} "
-            f"needs sm_{sm}: nothing runs on the GPU",
-            f"pip uninstall -y onnxruntime-gpu; {install_line(system)}")  # fmt: skip
+    return (
+        "fault",
+        f"the installed onnxruntime has kernels for {has or 'no GPU'}, and {gpu.name} "
+        f"needs sm_{sm}: nothing runs on the GPU",
+        f"pip uninstall -y onnxruntime-gpu; {install_line(system)}",
+    )
 
 
 def _gpu_too_old(system: System) -> Found:
@@ -51,8 +59,11 @@ def _gpu_too_old(system: System) -> Found:
     if gpu is None or not sm or sm >= PYPI_LEAST or system.jetson:
         return None
     slow = "it has no fast half precision (FP16), and " if sm <= _SLOW_HALF else ""
-    return ("limit", f"{gpu.name} (sm_{sm}): {slow}no wheel has kernels for it",
-            "pip install onnxruntime, and run on the CPU")  # fmt: skip
+    return (
+        "limit",
+        f"{gpu.name} (sm_{sm}): {slow}no wheel has kernels for it",
+        "pip install onnxruntime, and run on the CPU",
+    )
 
 
 def _old_driver(system: System) -> Found:
@@ -60,17 +71,24 @@ def _old_driver(system: System) -> Found:
     least = DRIVERS.get(cuda, "0")
     if not cuda or not system.driver or not older(system.driver, least):
         return None
-    return ("fault", f"the NVIDIA driver is {system.driver}; CUDA {cuda} needs {least}",
-            f"upgrade the driver to {least} or newer, or: {install_line(system)}")  # fmt: skip
+    return (
+        "fault",
+        f"the NVIDIA driver is {system.driver}; CUDA {cuda} needs {least}",
+        f"upgrade the driver to {least} or newer, or: {install_line(system)}",
+    )
 
 
 def _cuda_missing(system: System) -> Found:
     wanted = _needs(system, "cuda", "cudart")
     if not wanted or system.libraries.get("cudart"):
         return None
-    return ("fault", f"the CUDA {wanted} runtime (libcudart.so.{wanted}) is not installed",
-            "install JetPack's CUDA: apt install nvidia-cuda" if system.jetson
-            else "pip install 'onnxruntime-gpu[cuda,cudnn]'")  # fmt: skip
+    return (
+        "fault",
+        f"the CUDA {wanted} runtime (libcudart.so.{wanted}) is not installed",
+        "install JetPack's CUDA: apt install nvidia-cuda"
+        if system.jetson
+        else "pip install 'onnxruntime-gpu[cuda,cudnn]'",
+    )
 
 
 def _cuda_of_another_major(system: System) -> Found:
@@ -78,10 +96,13 @@ def _cuda_of_another_major(system: System) -> Found:
     found = system.libraries.get("cudart", frozenset())
     if not wanted or not found or wanted in found:
         return None
-    return ("fault", f"onnxruntime-gpu is built for CUDA {wanted}, installed is CUDA "
-            f"{' and '.join(sorted(found))}",
-            f"pip install 'onnxruntime-gpu[cuda,cudnn]' brings CUDA {wanted}; "
-            "onnxruntime-gpu==1.26.0 is the last for CUDA 12")  # fmt: skip
+    return (
+        "fault",
+        f"onnxruntime-gpu is built for CUDA {wanted}, installed is CUDA "
+        f"{' and '.join(sorted(found))}",
+        f"pip install 'onnxruntime-gpu[cuda,cudnn]' brings CUDA {wanted}; "
+        "onnxruntime-gpu==1.26.0 is the last for CUDA 12",
+    )
 
 
 def _cudnn_missing(system: System) -> Found:
@@ -92,16 +113,23 @@ def _cudnn_missing(system: System) -> Found:
         return None
     cuda = _needs(system, "cuda", "cudart") or "13"
     level, who = ("fault", "the CUDA") if by_cuda else ("limit", "only the TensorRT")
-    return (level, f"cuDNN {wanted} (libcudnn.so.{wanted}) is missing; {who} variants need it",
-            f"pip install nvidia-cudnn-cu{cuda}, or apt install cudnn9-cuda-{cuda}")  # fmt: skip
+    return (
+        level,
+        f"cuDNN {wanted} (libcudnn.so.{wanted}) is missing; {who} variants need it",
+        f"pip install nvidia-cudnn-cu{cuda}, or apt install cudnn9-cuda-{cuda}",
+    )
 
 
 def _tensorrt_missing(system: System) -> Found:
     wanted = _needs(system, "tensorrt", "nvinfer")
     if not wanted or system.libraries.get("nvinfer"):
         return None
-    return ("limit", f"TensorRT {wanted} (libnvinfer.so.{wanted}) is not installed: its variants "
-            "cannot run, the CUDA ones can", f"apt install libnvinfer{wanted}")  # fmt: skip
+    return (
+        "limit",
+        f"TensorRT {wanted} (libnvinfer.so.{wanted}) is not installed: its variants "
+        "cannot run, the CUDA ones can",
+        f"apt install libnvinfer{wanted}",
+    )
 
 
 def _tensorrt_of_another_major(system: System) -> Found:
@@ -109,23 +137,33 @@ def _tensorrt_of_another_major(system: System) -> Found:
     found = system.libraries.get("nvinfer", frozenset())
     if not wanted or not found or wanted in found:
         return None
-    return ("limit", f"onnxruntime is built for TensorRT {wanted}, installed is TensorRT "
-            f"{' and '.join(sorted(found))}", f"apt install libnvinfer{wanted}")  # fmt: skip
+    return (
+        "limit",
+        f"onnxruntime is built for TensorRT {wanted}, installed is TensorRT "
+        f"{' and '.join(sorted(found))}",
+        f"apt install libnvinfer{wanted}",
+    )
 
 
 def _old_jetpack(system: System) -> Found:
     if system.device.jetpack not in ("4", "5"):
         return None
-    return ("fault", f"JetPack {system.device.jetpack} has Python 3.8, CUDA 11 or older, and "
-            "TensorRT 8: nothing runs there",
-            "flash JetPack 6 (any Orin); a Xavier is a cpu-arm64 with a newer Python")  # fmt: skip
+    return (
+        "fault",
+        f"JetPack {system.device.jetpack} has Python 3.8, CUDA 11 or older, and "
+        "TensorRT 8: nothing runs there",
+        "flash JetPack 6 (any Orin); a Xavier is a cpu-arm64 with a newer Python",
+    )
 
 
 def _unknown_jetson(system: System) -> Found:
     if not system.jetson or system.device.jetpack:
         return None
-    return ("note", f"Jetson Linux {system.jetson} is no release that this runtime knows",
-            "upgrade edgepack-runtime")  # fmt: skip
+    return (
+        "note",
+        f"Jetson Linux {system.jetson} is no release that this runtime knows",
+        "upgrade edgepack-runtime",
+    )
 
 
 def _intel_gpu_without_runtime(system: System) -> Found:
@@ -133,8 +171,11 @@ def _intel_gpu_without_runtime(system: System) -> Found:
         return None
     if "intel-gpu" not in system.devices or "opencl-intel" in system.devices:
         return None
-    return ("limit", "the Intel GPU has no compute runtime: OpenVINO does not see it",
-            "apt install intel-opencl-icd; usermod -aG render $USER")  # fmt: skip
+    return (
+        "limit",
+        "the Intel GPU has no compute runtime: OpenVINO does not see it",
+        "apt install intel-opencl-icd; usermod -aG render $USER",
+    )
 
 
 def _intel_npu_without_driver(system: System) -> Found:
@@ -143,8 +184,11 @@ def _intel_npu_without_driver(system: System) -> Found:
     if {"intel-npu", "ze-intel-npu"} <= system.devices:
         return None
     what = "device file /dev/accel/accel0" if "ze-intel-npu" in system.devices else "user driver"
-    return ("limit", f"the NPU's {what} is missing: OpenVINO does not see it",
-            "install linux-npu-driver, on kernel 6.6 or newer")  # fmt: skip
+    return (
+        "limit",
+        f"the NPU's {what} is missing: OpenVINO does not see it",
+        "install linux-npu-driver, on kernel 6.6 or newer",
+    )
 
 
 def _needs(system: System, provider: str, library: str) -> str:

@@ -22,11 +22,15 @@ from edgepack_runtime.doctor import fatbin
 from edgepack_runtime.paths import free_bytes, read_text
 
 _PACKAGES = (
-    "usr/lib/python3*/dist-packages", "usr/lib/python3*/site-packages",
-    "usr/local/lib/python3*/dist-packages", "usr/local/lib/python3*/site-packages",
-    "opt/*/lib/python3*/site-packages", "opt/*/venv/lib/python3*/site-packages",
-    "home/*/*/lib/python3*/site-packages", "root/*/lib/python3*/site-packages",
-)  # fmt: skip
+    "usr/lib/python3*/dist-packages",
+    "usr/lib/python3*/site-packages",
+    "usr/local/lib/python3*/dist-packages",
+    "usr/local/lib/python3*/site-packages",
+    "opt/*/lib/python3*/site-packages",
+    "opt/*/venv/lib/python3*/site-packages",
+    "home/*/*/lib/python3*/site-packages",
+    "root/*/lib/python3*/site-packages",
+)
 _LIBRARIES = (
     "usr/lib/*-linux-gnu", "usr/lib", "usr/lib64", "usr/local/cuda*/lib64",
     "usr/local/cuda*/targets/*/lib", "usr/local/lib", "opt/*/lib", "opt/conda/lib",
@@ -113,8 +117,12 @@ def _installed(folders: list[Path]) -> Iterator[tuple[str, str]]:
 def _libraries(root: Path, folders: list[Path]) -> dict[str, frozenset[str]]:
     """Find CUDA's libraries in the system and in NVIDIA's own Python packages."""
     places = [path for pattern in _LIBRARIES for path in root.glob(pattern)]
-    places += [path for folder in folders for pattern in ("nvidia/*/lib", "tensorrt_libs")
-               for path in folder.glob(pattern)]  # fmt: skip
+    places += [
+        path
+        for folder in folders
+        for pattern in ("nvidia/*/lib", "tensorrt_libs")
+        for path in folder.glob(pattern)
+    ]
     if root == Path("/"):
         places += [Path(name) for name in os.environ.get("LD_LIBRARY_PATH", "").split(":") if name]
     found: dict[str, set[str]] = {}

@@ -20,43 +20,61 @@ def engine(system: System) -> str:
 def _system_of_32_bits(system: System) -> Found:
     if system.device.arch != "armv7l":
         return None
-    return ("fault", "the system is a 32-bit one; no engine has wheels for it",
-            "install the 64-bit image of the same system")  # fmt: skip
+    return (
+        "fault",
+        "the system is a 32-bit one; no engine has wheels for it",
+        "install the 64-bit image of the same system",
+    )
 
 
 def _no_glibc(system: System) -> Found:
     if system.device.glibc or not system.device.arch:
         return None
-    return ("fault", "no glibc was found (Alpine and other musl systems); engines need it",
-            "use a system or base image with glibc, for instance debian:12-slim")  # fmt: skip
+    return (
+        "fault",
+        "no glibc was found (Alpine and other musl systems); engines need it",
+        "use a system or base image with glibc, for instance debian:12-slim",
+    )
 
 
 def _old_glibc(system: System) -> Found:
     if not system.device.glibc or not older(system.device.glibc, "2.28"):
         return None
-    return ("fault", f"glibc is {system.device.glibc}; the wheels of onnxruntime need 2.28",
-            "upgrade to Debian 10, Ubuntu 20.04 or newer")  # fmt: skip
+    return (
+        "fault",
+        f"glibc is {system.device.glibc}; the wheels of onnxruntime need 2.28",
+        "upgrade to Debian 10, Ubuntu 20.04 or newer",
+    )
 
 
 def _old_python(system: System) -> Found:
     if not system.python or not older(system.python, "3.10"):
         return None
-    return ("fault", f"Python is {system.python}; the runtime needs 3.10",
-            "install a newer one beside it, for instance with uv python install 3.11")  # fmt: skip
+    return (
+        "fault",
+        f"Python is {system.python}; the runtime needs 3.10",
+        "install a newer one beside it, for instance with uv python install 3.11",
+    )
 
 
 def _python_3_10(system: System) -> Found:
     if system.python != "3.10" and not system.python.startswith("3.10."):
         return None
-    return ("note", "Python is 3.10, for which the last onnxruntime on PyPI is 1.23.2",
-            install_line(system))  # fmt: skip
+    return (
+        "note",
+        "Python is 3.10, for which the last onnxruntime on PyPI is 1.23.2",
+        install_line(system),
+    )
 
 
 def _managed_python(system: System) -> Found:
     if not system.managed or "edgepack-runtime" in system.packages:
         return None
-    return ("note", "the system's Python refuses pip install (PEP 668)",
-            "python3 -m venv ~/edgepack && . ~/edgepack/bin/activate")  # fmt: skip
+    return (
+        "note",
+        "the system's Python refuses pip install (PEP 668)",
+        "python3 -m venv ~/edgepack && . ~/edgepack/bin/activate",
+    )
 
 
 def _low_disk(system: System) -> Found:
@@ -73,8 +91,11 @@ def _low_disk(system: System) -> Found:
 def _low_memory(system: System) -> Found:
     if not system.memory_mb or system.memory_mb >= _LOW_MEMORY_MB:
         return None
-    return ("limit", f"{system.memory_mb} MB of memory in all; a small int8 model takes 150 MB",
-            "build with budget.memory_mb, or trim the vocabulary")  # fmt: skip
+    return (
+        "limit",
+        f"{system.memory_mb} MB of memory in all; a small int8 model takes 150 MB",
+        "build with budget.memory_mb, or trim the vocabulary",
+    )
 
 
 # The engine.
@@ -90,8 +111,11 @@ def _two_builds(system: System) -> Found:
     both = [name for name in _BUILDS if name in system.packages]
     if len(both) < 2:
         return None
-    return ("fault", f"{' and '.join(both)} are both installed; they overwrite each other's files",
-            f"pip uninstall -y {' '.join(both)}; {install_line(system)}")  # fmt: skip
+    return (
+        "fault",
+        f"{' and '.join(both)} are both installed; they overwrite each other's files",
+        f"pip uninstall -y {' '.join(both)}; {install_line(system)}",
+    )
 
 
 def _old_engine(system: System) -> Found:
@@ -113,8 +137,12 @@ def _numpy_2_with_a_numpy_1_build(system: System) -> Found:
     numpy = system.packages.get("numpy", "")
     if not system.jetson or not version or older("1.23.2", version) or older(numpy or "0", "2"):
         return None
-    return ("fault", f"numpy is {numpy}, and onnxruntime-gpu {version} for Jetson is built for "
-            "numpy 1: importing it crashes", "pip install 'numpy<2'")  # fmt: skip
+    return (
+        "fault",
+        f"numpy is {numpy}, and onnxruntime-gpu {version} for Jetson is built for "
+        "numpy 1: importing it crashes",
+        "pip install 'numpy<2'",
+    )
 
 
 def _missing_needs(system: System) -> Found:
@@ -133,8 +161,11 @@ def _openvino_on_arm(system: System) -> Found:
     """Intel in openvino_build_deploy#440."""
     if system.device.arch != "aarch64" or "openvino" not in system.packages:
         return None
-    return ("note", "OpenVINO runs int8 models in fp16 on ARM, slower and with more memory",
-            "pip uninstall openvino; " + install_line(system))  # fmt: skip
+    return (
+        "note",
+        "OpenVINO runs int8 models in fp16 on ARM, slower and with more memory",
+        "pip uninstall openvino; " + install_line(system),
+    )
 
 
 # The CPU.
@@ -143,24 +174,33 @@ def _openvino_on_arm(system: System) -> Found:
 def _no_avx2(system: System) -> Found:
     if system.device.arch != "x86_64" or not system.device.isa or "avx2" in system.device.isa:
         return None
-    return ("limit", "the CPU has no AVX2: int8 runs on slow kernels",
-            "measure with edgepack-runtime tune before shipping")  # fmt: skip
+    return (
+        "limit",
+        "the CPU has no AVX2: int8 runs on slow kernels",
+        "measure with edgepack-runtime tune before shipping",
+    )
 
 
 def _no_vnni(system: System) -> Found:
     isa = system.device.isa
     if system.device.arch != "x86_64" or "avx2" not in isa or isa & {"avx512_vnni", "avx_vnni"}:
         return None
-    return ("note", "the CPU has no VNNI, where 8-bit weights saturate: the variant with 7-bit "
-            "weights is used", "nothing to do")  # fmt: skip
+    return (
+        "note",
+        "the CPU has no VNNI, where 8-bit weights saturate: the variant with 7-bit weights is used",
+        "nothing to do",
+    )
 
 
 def _no_dot_product(system: System) -> Found:
     isa = system.device.isa
     if system.device.arch != "aarch64" or not isa or "asimddp" in isa:
         return None
-    return ("note", "the CPU has no dot-product instructions (ARMv8.2): int8 gains less here",
-            "nothing to do; a Raspberry Pi 5 has them")  # fmt: skip
+    return (
+        "note",
+        "the CPU has no dot-product instructions (ARMv8.2): int8 gains less here",
+        "nothing to do; a Raspberry Pi 5 has them",
+    )
 
 
 RULES = (

@@ -19,11 +19,16 @@ _INSIDE: dict[str, dict[int, str]] = {
     "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},
     "attribute": {
-        5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse",
+        5: "tensor",
+        6: "graph",
+        10: "tensor",
+        11: "graph",
+        22: "sparse",
+        23: "sparse",
     },
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {},
-}  # fmt: skip
+}
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor
 _OP_TYPE = 4  # of a node
 _COMPILED = b"EPContext"  # a node that may name the file of a compiled engine

@@ -54,11 +54,12 @@ def profiled(make: Callable[[str], Any], run: Callable[[Any], object]) -> Placem
         run(session)
         events = json.loads(Path(session.end_profiling()).read_text())
     nodes = {
-        (event["args"]["provider"], event["args"].get("node_index", event["name"])):
-        event["args"]["op_name"]
+        (event["args"]["provider"], event["args"].get("node_index", event["name"])): event["args"][
+            "op_name"
+        ]
         for event in events
         if event.get("cat") == "Node" and "provider" in event.get("args", {})
-    }  # fmt: skip
+    }
     found: dict[str, Counter[str]] = {}
     for (provider, _), operator in nodes.items():
         found.setdefault(provider, Counter())[operator] += 1

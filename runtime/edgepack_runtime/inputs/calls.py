@@ -56,8 +56,10 @@ def listed(inputs: object) -> object:
     if isinstance(inputs, (str, bytes, bytearray, list, Mapping)):
         return inputs
     if getattr(inputs, "ndim", 1) != 1:  # arrays, and tables, which would list their columns
-        raise InputError(f"expected texts, found {type(inputs).__name__} of {inputs.ndim} "  # type: ignore[attr-defined]
-                         "dimensions; pass one column of it")  # fmt: skip
+        raise InputError(
+            f"expected texts, found {type(inputs).__name__} of {inputs.ndim} "  # type: ignore[attr-defined]
+            "dimensions; pass one column of it"
+        )
     return list(inputs) if isinstance(inputs, Iterable) else inputs
 
 

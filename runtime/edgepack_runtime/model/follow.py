@@ -12,7 +12,7 @@ from typing import Any
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.model.load import load
 from edgepack_runtime.model.model import Model
-from edgepack_runtime.store.store import Store
+from edgepack_runtime.store.reader import Reader
 
 _log = logging.getLogger(__name__)
 _SHORTEST, _LONGEST = 30.0, 3600.0  # seconds until a release that did not load is tried again
@@ -30,7 +30,7 @@ class Follower:
     """
 
     def __init__(self, store: Path, factory: Path | None = None, every: float = 5.0) -> None:
-        self._store = Store.at(store)
+        self._store = Reader.at(store)
         self._factory = factory
         self._seen = self._failed = -1
         self._again = self._pause = 0.0

@@ -8,8 +8,8 @@ from weakref import finalize
 
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.errors import InputError
+from edgepack_runtime.store.reader import Reader
 from edgepack_runtime.store.record import FILES
-from edgepack_runtime.store.store import Store
 
 
 def open_bundle(path: str | Path) -> Bundle:
@@ -35,12 +35,12 @@ def _is_store(path: Path) -> bool:
 
 
 def _released(path: Path) -> Bundle:
-    return Store.at(path.parent).blobs.bundle(path.name)
+    return Reader.at(path.parent).blobs.bundle(path.name)
 
 
 def _running(store: Path) -> Bundle:
     with ExitStack() as held:
-        running = held.enter_context(Store.at(store).reading())
+        running = held.enter_context(Reader.at(store).reading())
         if running is None:
             raise InputError(f"the store at {store} has no release yet; load the factory's bundle")
         finalize(running, held.pop_all().close)

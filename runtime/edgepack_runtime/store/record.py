@@ -20,6 +20,10 @@ from edgepack_runtime.store.storage import Storage
 
 SIZE = 4096
 FILES = ("S0", "S1")
+RELEASE = "release:"  # the floor of this name and NAME/BOARD: no older release is taken
+MINIMUM = "minimum:"  # likewise: no rollback goes below that release
+ROOT = "root"  # the floor of the root metadata's version
+TIME = "time"  # the floor below which no clock is believed, in seconds since 1970
 _MAGIC = b"edgepack-state-1 "
 _MOST_BAD = 16
 
@@ -52,8 +56,11 @@ class Record:
         count anew, which only a newer root can bring about, and the root's floor never goes.
         """
         renewed = {name.partition("@")[0] for name in floors if "@" in name}
-        kept = {k: v for k, v in self.floors.items()
-                if "@" not in k or k in floors or k.partition("@")[0] not in renewed}  # fmt: skip
+        kept = {
+            k: v
+            for k, v in self.floors.items()
+            if "@" not in k or k in floors or k.partition("@")[0] not in renewed
+        }
         merged = {k: max(v, self.floors.get(k, 0)) for k, v in {**kept, **floors}.items()}
         return replace(self, floors=merged)
 
@@ -72,6 +79,16 @@ class Record:
         """
         known = (key.partition("@") for key in self.floors)
         return f"{name}@{next((keys for role, _, keys in known if role == 'targets'), '')}"
+
+    def settled(self) -> Record:
+        """Return the record without a release on trial."""
+        return replace(self, trial="", attempts=0)
+
+    def forgiven(self, *, root: bool) -> Record:
+        """Return the record without what failed and what time it was, nor the `root` if asked."""
+        gone = {TIME, ROOT} if root else {TIME}
+        floors = {name: least for name, least in self.floors.items() if name not in gone}
+        return replace(self, bad=(), floors=floors, root="" if root else self.root)
 
     def with_bad(self, digest: str) -> Record:
         """Return the record with one more release that failed."""

@@ -77,8 +77,9 @@ class _Tegrastats:
         self._total = 0.0
         self._process = subprocess.Popen(  # noqa: S603 (the board's own tool)
             ["tegrastats", "--interval", str(_INTERVAL_MS)],  # noqa: S607
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         self._reader = Thread(target=self._integrate, daemon=True)
         self._reader.start()
 

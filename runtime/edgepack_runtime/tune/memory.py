@@ -30,8 +30,11 @@ def peak_memory(path: Path, variant: str = "", threads: int = 0) -> float:
     """
     done = subprocess.run(  # noqa: S603 (our own interpreter and code)
         [sys.executable, "-c", _CODE, str(path.absolute()), variant, str(threads)],
-        check=False, capture_output=True, text=True, **of_its_own(),
-    )  # fmt: skip
+        check=False,
+        capture_output=True,
+        text=True,
+        **of_its_own(),
+    )
     if done.returncode:
         raise EdgepackError(f"loading {path} in a fresh process failed: {done.stderr.strip()}")
     return int(done.stdout.split()[-1]) * 1024 / 1e6

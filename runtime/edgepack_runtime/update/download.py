@@ -15,6 +15,7 @@ from edgepack_runtime.errors import EdgepackError, LinkError, TrustError
 from edgepack_runtime.store.blobs import PARTS
 from edgepack_runtime.store.chunks import WrongBytesError
 from edgepack_runtime.store.layout import BLOBS
+from edgepack_runtime.store.room import has_room
 from edgepack_runtime.store.storage import Ranges
 from edgepack_runtime.store.store import Store
 from edgepack_runtime.update.delta import decode
@@ -136,7 +137,7 @@ class Download:
             return False
         left = self._came.total - self._came.done
         there = self.store.storage.size(f"{BLOBS}/{delta.base}") >= 0
-        return there and self.store.has_room(left + delta.size)
+        return there and has_room(self.store.storage, left + delta.size)
 
     def _from_delta(self, delta: Delta, size: int, chunks: Sequence[str]) -> bool:
         """Make a blob of one that the store has; tell whether that went well.
@@ -152,9 +153,11 @@ class Download:
             self.blob(delta.sha256, delta.size, attempts=1)
             packed, base = Ranges(storage, path), Ranges(storage, f"{BLOBS}/{delta.base}")
             self.store.blobs.receive(
-                delta.blob, size, chunks,
+                delta.blob,
+                size,
+                chunks,
                 lambda start: without(start, decode(packed.take, base, size)),
-            )  # fmt: skip
+            )
         except MissingError:
             return False  # a file that carries whole blobs has no use for deltas
         except (LinkError, TrustError, OSError) as exc:

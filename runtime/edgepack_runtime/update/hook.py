@@ -25,10 +25,11 @@ def run_hook(command: str, seconds: float, failure: type[EdgepackError], bundle:
 
     manifest = bundle.manifest
     told = {
-        "EDGEPACK_DIGEST": bundle.digest, "EDGEPACK_VERSION": manifest.version,
+        "EDGEPACK_DIGEST": bundle.digest,
+        "EDGEPACK_VERSION": manifest.version,
         "EDGEPACK_NAME": f"{manifest.name}/{manifest.target}",
         "EDGEPACK_RELEASE": str(manifest.release),
-    }  # fmt: skip
+    }
     try:
         done = run_whole(["/bin/sh", "-c", command], seconds, env={**os.environ, **told}, stdout=2)
     except TimeoutExpired as exc:

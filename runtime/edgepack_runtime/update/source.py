@@ -165,10 +165,13 @@ class Http:
         try:
             self._patience.begin()
             answer = self._pool.request(
-                "GET", url, headers={**self._headers, **asked}, preload_content=False,
+                "GET",
+                url,
+                headers={**self._headers, **asked},
+                preload_content=False,
                 timeout=self._timeout,
                 retries=False,  # and no redirects: what is asked of one server is of no other
-            )  # fmt: skip
+            )
             try:
                 content_range = answer.headers.get("Content-Range")
                 skip = start - _first_byte(url, answer.status, content_range, start)

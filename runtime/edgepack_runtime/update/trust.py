@@ -22,8 +22,7 @@ from tuf.ngclient import FetcherInterface, Updater
 
 from edgepack_runtime.bundle.manifest import is_digest
 from edgepack_runtime.errors import InputError, LinkError, NothingToDoError, TrustError
-from edgepack_runtime.store.record import Record
-from edgepack_runtime.store.store import MINIMUM, RELEASE, ROOT, TIME
+from edgepack_runtime.store.record import MINIMUM, RELEASE, ROOT, TIME, Record
 from edgepack_runtime.update.source import Archive, MissingError, Source
 
 _BASE = "channel:///metadata/"

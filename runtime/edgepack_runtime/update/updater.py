@@ -8,7 +8,6 @@ It imports no engine until the self-test, so that a broken engine can always be 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,53 +20,24 @@ from edgepack_runtime.bundle.manifest import is_digest
 from edgepack_runtime.device.facts import probe
 from edgepack_runtime.errors import (
     DeviceError,
-    EdgepackError,
     NothingToDoError,
-    SelfTestError,
     TrustError,
 )
 from edgepack_runtime.fit import misfits
 from edgepack_runtime.store.layout import BLOBS
-from edgepack_runtime.store.store import MINIMUM, RELEASE, Store
+from edgepack_runtime.store.record import MINIMUM, RELEASE
+from edgepack_runtime.store.room import make_room
+from edgepack_runtime.store.store import Store
 from edgepack_runtime.update.download import Download, Event
+from edgepack_runtime.update.policy import Policy
 from edgepack_runtime.update.source import Source
-from edgepack_runtime.update.trial import BrokenOffError, prove
+from edgepack_runtime.update.takeover import Hooks, Prove, Takeover
+from edgepack_runtime.update.trial import prove
 from edgepack_runtime.update.trust import Offer, offered
 
 _log = logging.getLogger(__name__)
 _MOST_MANIFEST = 16 << 20
-Prove = Callable[[Bundle], None]
-Hook = Callable[[Bundle], None]
 Step = TypeVar("Step", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How a device takes updates.
-
-    device: its own name, by which a staged rollout finds it; without one it takes a release when
-    all do.  cohort: the group it belongs to.
-    attempts: tries of each file; pause: seconds before the second, doubled for each, with jitter.
-    insist: take a release also where it is not rolled out yet, as who carries a file here does.
-    """
-
-    device: str = ""
-    cohort: str = ""
-    attempts: int = 8
-    pause: float = 1.0
-    insist: bool = False
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """What is called around the switch to a release that has passed its self-test.
-
-    before: may raise an `EdgepackError` to put it off: the release is offered again.
-    after: may raise one to go back: the release is not tried again.
-    """
-
-    before: Hook = lambda _bundle: None
-    after: Hook | None = None
 
 
 def _alone(step: Step) -> Step:
@@ -122,7 +92,7 @@ class Updater:
         state = self.store.state
         least_back = {state.by_keys(f"{MINIMUM}{self.name}"): offer.minimum}
         state = self.store.raise_floors(least_back)
-        if not self.policy.insist and not self._chosen(offer):
+        if not self.policy.insist and not self.policy.takes(offer):
             offer = self._for_the_rest(offer, state.floor(f"{RELEASE}{self.name}"))
         self._check_not_older(offer)
         self.store.check_wanted(f"sha256:{offer.sha256}")
@@ -153,7 +123,7 @@ class Updater:
         if lacking:
             raise DeviceError(f"{offer.version} does not fit this device: {'; '.join(lacking)}")
         missing = self.store.blobs.missing(bundle)
-        self.store.make_room(sum(missing.values()), bundle.blobs())
+        make_room(self.store, sum(missing.values()), bundle.blobs())
         chunks = {entry.sha256: entry.chunks for entry in bundle.manifest.files}
         self._download.blobs(missing, chunks, offer.deltas)
         total = sum(missing.values())
@@ -178,56 +148,7 @@ class Updater:
             NothingToDoError: none is on trial, or the hook before the switch says not now.
 
         """
-        if not self.store.state.trial:
-            raise NothingToDoError("no release is on trial")
-        why = "the release on trial is not whole, or its start could not be counted"
-        while (started := self.store.start()).on_trial and started.bundle is not None:
-            try:
-                self.prove(started.bundle)
-            except BrokenOffError as exc:
-                why = str(exc)
-                _log.warning("%s", why)
-            except (SelfTestError, TrustError) as exc:
-                whole = self.store.blobs.whole(started.bundle.digest) is not None
-                self.store.reject() if whole else self.store.abandon()
-                return str(exc)
-            except DeviceError:
-                self.store.abandon()
-                raise
-            else:
-                return self._switch(started.bundle)
-        return why
-
-    def _switch(self, bundle: Bundle) -> str:
-        """Make the proven release the active one, between the two hooks.
-
-        Until the hook after the switch has passed, the release stays on trial though it is active:
-        a device that dies in it comes back here, as often as there are attempts.
-        """
-        state = self.store.state
-        if state.active != state.trial:
-            try:
-                self.hooks.before(bundle)
-            except EdgepackError:
-                self.store.abandon()
-                raise
-            manifest = bundle.manifest
-            counter = state.by_keys(f"{RELEASE}{manifest.name}/{manifest.target}")
-            floor = {counter: manifest.release}
-            self.store.confirm(floor, settled=self.hooks.after is None)
-        if self.hooks.after is not None:
-            try:
-                self.hooks.after(bundle)
-            except EdgepackError as exc:
-                if self.store.reject().active == bundle.digest:
-                    raise DeviceError(
-                        f"{exc}; what ran before is damaged, so {bundle.manifest.version} stays"
-                    ) from exc
-                return str(exc)
-        if self.store.state.trial:
-            self.store.settle()
-        self.event("confirmed", {"digest": bundle.digest})
-        return ""
+        return Takeover(self.store, self.prove, self.hooks, self.event).run()
 
     @property
     def _download(self) -> Download:
@@ -263,15 +184,6 @@ class Updater:
                 f"release {offer.version} is not rolled out to this device yet{nameless}"
             )
         return offer.before
-
-    def _chosen(self, offer: Offer) -> bool:
-        """Tell whether this device is among those that take a release: the same ones every time."""
-        if offer.cohorts and self.policy.cohort not in offer.cohorts:
-            return False
-        if not self.policy.device:  # all nameless devices would be chosen at once
-            return offer.percent >= 100
-        place = hashlib.sha256(f"{self.policy.device}/{offer.sha256}".encode()).digest()
-        return int.from_bytes(place[:4], "big") % 100 < offer.percent
 
 
 def read_root(path: Path) -> bytes:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from fleet import NAME, make_bundle, new_device, publish, take_update
 from server import listening
 
-from edgepack.channel import durable, releases, repository, site
+from edgepack.channel import carry, durable, releases, repository, site
 from edgepack.cli import main as host
 from edgepack_runtime.errors import InputError, LinkError, TrustError
 from edgepack_runtime.update.source import Folder
@@ -85,8 +85,8 @@ def test_links_in_a_channel_reach_no_key(place: Path) -> None:
     (metadata / "1x.root.json").write_text("no number")
     releases.refresh(place / "channel", own)
     assert [path.read_bytes() for path in own.glob("*.pem")] == secrets
-    releases.export(place / "channel", place / "stick", own, 90)
-    releases.export_file(releases.Parcel(NAME), place / "channel", place / "x.epk", own)
+    carry.export(place / "channel", place / "stick", own, 90)
+    carry.export_file(carry.Parcel(NAME), place / "channel", place / "x.epk", own)
     copied = [path.read_bytes() for path in place.glob("stick/**/*") if path.is_file()]
     copied.append((place / "x.epk").read_bytes())
     assert not any(secret in content for secret in secrets for content in copied)
@@ -113,7 +113,7 @@ def test_what_is_no_file_is_not_read(place: Path, kind: str, name: str) -> None:
     else:
         os.mkfifo(path)
     with pytest.raises((TrustError, InputError), match=r"not a plain file|no channel at"):
-        releases.export(place / "channel", place / "stick", place / "keys", 90)
+        carry.export(place / "channel", place / "stick", place / "keys", 90)
 
 
 @pytest.mark.parametrize("folder", ["metadata", "blobs"])
@@ -145,7 +145,7 @@ def test_an_owner_does_not_sign_what_was_put_back(place: Path, server: Server, o
     for act in (
         lambda: releases.refresh(where, own),
         lambda: releases.retire(NAME, where, own),
-        lambda: releases.export(where, place / "stick", own, 9),
+        lambda: carry.export(where, place / "stick", own, 9),
         lambda: releases.publish(make_bundle(place, 3), where, own, releases.Rollout()),
     ):
         with pytest.raises(

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from fleet import NAME, light_change, make_bundle, new_device, publish, take_update
 
-from edgepack.channel import durable, keys, releases, repository, site
+from edgepack.channel import carry, durable, keys, releases, repository, site
 from edgepack.cli import main as host
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.errors import (
@@ -19,8 +19,8 @@ from edgepack_runtime.errors import (
     NothingToDoError,
     TrustError,
 )
+from edgepack_runtime.update.policy import Policy
 from edgepack_runtime.update.source import Folder
-from edgepack_runtime.update.updater import Policy
 
 
 def test_an_older_release_is_neither_published_nor_taken(place: Path) -> None:
@@ -38,11 +38,11 @@ def test_a_rollout_reaches_its_share_of_devices(place: Path) -> None:
     chosen = []
     for number in range(1000):
         one = new_device(place, policy=Policy(device=f"d{number}", attempts=1))
-        chosen.append(one._chosen(_offer(place, 25, ())))
+        chosen.append(one.policy.takes(_offer(place, 25, ())))
     assert 200 < sum(chosen) < 300
     cohort = new_device(place, policy=Policy(device="d0", cohort="beta", attempts=1))
-    assert cohort._chosen(_offer(place, 100, ("beta",)))
-    assert not cohort._chosen(_offer(place, 100, ("stable",)))
+    assert cohort.policy.takes(_offer(place, 100, ("beta",)))
+    assert not cohort.policy.takes(_offer(place, 100, ("stable",)))
 
 
 def test_a_staged_rollout_leaves_the_rest_their_release(place: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_staged_rollout_leaves_the_rest_their_release(place: Path) -> None:
     blob = max((place / "device/blobs").iterdir(), key=lambda path: path.stat().st_size)
     blob.write_bytes(b"x" * blob.stat().st_size)
     assert device.install(device.check()).digest == first.digest
-    releases.export(place / "channel", place / "stick", place / "keys", 9)
+    carry.export(place / "channel", place / "stick", place / "keys", 9)
     shutil.rmtree(place / "device")
     assert take_update(new_device(place, Folder(place / "stick"))) == first.digest
     publish(place, third)
@@ -191,7 +191,7 @@ def test_the_host_commands_tend_a_channel(tmp_path: Path) -> None:
 def test_a_stick_carries_a_channel(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exported for 90 days it is taken when the channel itself has long expired, and only once."""
     own = place / "keys"
-    releases.export(place / "channel", place / "stick", own, 90)
+    carry.export(place / "channel", place / "stick", own, 90)
     monkeypatch.setitem(repository.DAYS, "timestamp", -1)
     releases.refresh(place / "channel", own)
     with pytest.raises(TrustError, match="expired"):
@@ -201,14 +201,14 @@ def test_a_stick_carries_a_channel(place: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(NothingToDoError):
         stick.check()
     with pytest.raises(InputError, match="is not empty"):
-        releases.export(place / "channel", place / "stick", own, 90)
+        carry.export(place / "channel", place / "stick", own, 90)
     with pytest.raises(InputError, match="a day or more"):
-        releases.export(place / "channel", place / "other", own, 0)
+        carry.export(place / "channel", place / "other", own, 0)
 
 
 def test_an_old_stick_is_refused(place: Path) -> None:
     """A stick from before the release that runs: older than what the device has seen."""
-    releases.export(place / "channel", place / "stick", place / "keys", 90)
+    carry.export(place / "channel", place / "stick", place / "keys", 90)
     publish(place, make_bundle(place, 2))
     publish(place, make_bundle(place, 3))
     take_update(new_device(place))
@@ -218,7 +218,7 @@ def test_an_old_stick_is_refused(place: Path) -> None:
 
 def test_the_channel_is_not_older_than_its_stick(place: Path) -> None:
     """A device that took a stick goes on with the channel at once."""
-    releases.export(place / "channel", place / "stick", place / "keys", 90)
+    carry.export(place / "channel", place / "stick", place / "keys", 90)
     take_update(new_device(place, Folder(place / "stick")))
     with pytest.raises(NothingToDoError, match="installed already"):
         new_device(place).check()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fleet import make_bundle, publish
 
-from edgepack.channel import keys, releases
+from edgepack.channel import carry, keys, releases
 
 
 class _Disk:
@@ -87,7 +87,7 @@ def test_what_a_command_writes_is_on_the_disk_in_its_order(
         "publish": lambda: publish(place, second),
         "refresh": lambda: releases.refresh(there, own),
         "retire": lambda: releases.retire("small/any", there, own),
-        "export": lambda: releases.export(there, place / "usb", own, 90),
+        "export": lambda: carry.export(there, place / "usb", own, 90),
     }
     disk = _Disk(place, monkeypatch)
     acts.get(what, lambda: releases.rotate(what, there, own))()

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from fleet import NAME, ONCE, light_change, make_bundle, take_update
 from server import Server, listening, serve
 
-from edgepack.channel import keys, releases, site
+from edgepack.channel import carry, keys, releases, site
 from edgepack.cli import main as host
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.errors import (
@@ -228,7 +228,7 @@ def test_a_blob_that_the_server_changed_is_not_exported(tmp_path: Path, web: Ser
     path = web.root / "blobs" / bundle.manifest.files[0].sha256
     path.write_bytes(b"x" * path.stat().st_size)
     with pytest.raises(TrustError, match="is damaged"):
-        releases.export(web.url, tmp_path / "usb", tmp_path / "keys", 90)
+        carry.export(web.url, tmp_path / "usb", tmp_path / "keys", 90)
 
 
 @pytest.mark.parametrize("at", [1, 2])
@@ -320,8 +320,8 @@ def test_a_rotation_that_is_cut_anywhere_is_finished_by_the_next(
             with pytest.raises(NothingToDoError):
                 device.check()
         elif cuts % 3 == 2:
-            parcel = releases.Parcel(NAME)
-            releases.export_file(parcel, place / "channel", place / "x.epk", place / "keys")
+            parcel = carry.Parcel(NAME)
+            carry.export_file(parcel, place / "channel", place / "x.epk", place / "keys")
         releases.publish(second, place / "channel", place / "keys", releases.Rollout())
         assert take_update(device) == second.digest
         releases.rotate(name, place / "channel", place / "keys")

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgepack.export import graph
+from edgepack.export import embeddings, graph
 from edgepack_runtime import Bundle, InputError
 
 Get = Callable[..., Path]
@@ -44,7 +44,7 @@ def test_int8_embeddings_are_near_and_a_quarter_the_size() -> None:
     """Each row keeps its own scale: the error stays below half a step of that row."""
     ids = np.arange(ROWS, dtype=np.int64)[None]
     wanted = _run(_embedding(), ids)[0][0]
-    model = graph.quantize_embeddings(_embedding())
+    model = embeddings.to_int8(_embedding())
     got = _run(model, ids)[0][0]
     steps = np.abs(wanted).max(axis=1, keepdims=True) / 127
     assert (np.abs(wanted - got) <= steps * 0.501).all()
@@ -57,7 +57,7 @@ def test_float16_embeddings_are_near_and_half_the_size() -> None:
     ids = np.arange(ROWS, dtype=np.int64)[None]
     wanted = _run(_embedding(), ids)[0]
     model = _embedding()
-    graph.embeddings_to_float16(model)
+    embeddings.to_float16(model)
     got = _run(model, ids)[0]
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, wanted, rtol=2**-11, atol=2**-24)
@@ -73,7 +73,7 @@ def test_a_table_that_is_read_otherwise_or_does_not_fit_stays_float32() -> None:
     wide.graph.initializer[0].CopyFrom(numpy_helper.from_array(table, "table_0"))
     for model in (shared, wide):
         before = model.SerializeToString(deterministic=True)
-        graph.embeddings_to_float16(model)
+        embeddings.to_float16(model)
         assert model.SerializeToString(deterministic=True) == before
 
 

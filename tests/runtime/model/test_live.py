@@ -15,6 +15,7 @@ from edgepack_runtime.errors import InputError, NothingToDoError
 from edgepack_runtime.model.follow import Follower
 from edgepack_runtime.store.find import open_bundle
 from edgepack_runtime.store.layout import BLOBS
+from edgepack_runtime.store.room import make_room
 from edgepack_runtime.store.store import Store
 
 
@@ -149,7 +150,7 @@ def test_readers_do_not_stop_updates_for_want_of_room(
         monkeypatch.setattr(
             store.storage, "free", lambda: 0 if first in store.storage.names(BLOBS) else 1 << 30
         )
-        store.make_room(1000)
+        make_room(store, 1000)
     assert first not in store.storage.names(BLOBS)
 
 

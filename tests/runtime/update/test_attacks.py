@@ -74,7 +74,7 @@ def _one_root_key(place: Path) -> None:
     opened = repository.Repository(Site(place / "channel"), evil)
     for name in ("targets", "snapshot", "timestamp"):
         opened.root.signed.add_key(keys.signer(evil, name).public_key, name)
-    opened.sign_root()
+    opened.root.sign()
     opened.save({"targets"})
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from fleet import make_bundle, new_device, publish, take_update
 
-from edgepack.channel import keys, releases
+from edgepack.channel import carry, keys, releases
 from edgepack_runtime.cli import main as runtime
 from edgepack_runtime.errors import NothingToDoError, TrustError
-from edgepack_runtime.store.store import TIME
+from edgepack_runtime.store.record import TIME
 from edgepack_runtime.update.source import Folder
 
 CLOCK = "edgepack_runtime.update.trust.time.time"
@@ -89,7 +89,7 @@ def test_a_clock_ahead_within_a_long_stick_needs_a_word(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time of a stick that was taken is believed, to the day, until `retry` forgets it."""
-    releases.export(place / "channel", place / "stick", place / "keys", 90)
+    carry.export(place / "channel", place / "stick", place / "keys", 90)
     device = new_device(place)
     with monkeypatch.context() as patch:
         now = int(time.time()) // 86400 * 86400 + 60 * 86400

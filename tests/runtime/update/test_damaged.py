@@ -12,7 +12,8 @@ from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.cli import main as runtime
 from edgepack_runtime.errors import DeviceError, SelfTestError, TrustError
 from edgepack_runtime.store.store import ATTEMPTS, Store
-from edgepack_runtime.update.updater import Hooks, Updater
+from edgepack_runtime.update.takeover import Hooks
+from edgepack_runtime.update.updater import Updater
 
 
 def damage(place: Path, digest: str) -> None:

@@ -16,8 +16,8 @@ import pytest
 from fleet import BIG, new_device, take_update
 
 from edgepack_runtime.errors import LinkError
+from edgepack_runtime.update.policy import Policy
 from edgepack_runtime.update.source import Folder, Http, Link
-from edgepack_runtime.update.updater import Policy
 
 if TYPE_CHECKING:
     from server import Server

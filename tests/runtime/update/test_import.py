@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from fleet import BIG, NAME, light_change, make_bundle, new_device, publish, take_update
 
-from edgepack.channel import releases
+from edgepack.channel import carry, releases
 from edgepack.cli import main as packager
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.cli import main as runtime
@@ -171,12 +171,12 @@ def test_an_export_is_of_one_kind(place: Path, options: list[str]) -> None:
 def test_what_cannot_be_exported_is_said(place: Path) -> None:
     """No such release, and no delta to carry."""
     for parcel, words in (
-        (releases.Parcel("small/other"), "no release 'small/other'"),
-        (releases.Parcel(NAME, light=True), "no deltas"),
-        (releases.Parcel(NAME, days=0), "a day or more"),
+        (carry.Parcel("small/other"), "no release 'small/other'"),
+        (carry.Parcel(NAME, light=True), "no deltas"),
+        (carry.Parcel(NAME, days=0), "a day or more"),
     ):
         with pytest.raises(InputError, match=words):
-            releases.export_file(parcel, place / "channel", place / "x.epk", place / "keys")
+            carry.export_file(parcel, place / "channel", place / "x.epk", place / "keys")
     assert not (place / "x.epk").exists()
 
 
@@ -217,8 +217,8 @@ def test_a_light_file_leaves_out_what_did_not_change(place: Path) -> None:
 
 def test_an_export_says_when_it_runs_out(place: Path) -> None:
     """No later than the first of what signs it: the targets are good for a year."""
-    until = releases.export_file(
-        releases.Parcel(NAME, days=4000), place / "channel", place / "x.epk", place / "keys"
+    until = carry.export_file(
+        carry.Parcel(NAME, days=4000), place / "channel", place / "x.epk", place / "keys"
     )
     assert until.year - datetime.now(UTC).year in (0, 1)
 

@@ -25,8 +25,9 @@ from edgepack_runtime.errors import (
     TrustError,
 )
 from edgepack_runtime.store.blobs import PARTS
+from edgepack_runtime.update.policy import Policy
 from edgepack_runtime.update.source import Folder, Http, Link, open_source
-from edgepack_runtime.update.updater import Policy, Updater
+from edgepack_runtime.update.updater import Updater
 
 if TYPE_CHECKING:
     from server import Handler, Server

@@ -20,7 +20,7 @@ from edgepack.channel import releases, repository
 from edgepack.channel.site import Site
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.errors import LinkError, NothingToDoError, TrustError
-from edgepack_runtime.store.store import MINIMUM, RELEASE
+from edgepack_runtime.store.record import MINIMUM, RELEASE
 from edgepack_runtime.update.source import Http, Link
 
 if TYPE_CHECKING:

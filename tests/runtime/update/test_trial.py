@@ -22,7 +22,8 @@ from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.cli import main as runtime
 from edgepack_runtime.errors import NothingToDoError, SelfTestError, TrustError
 from edgepack_runtime.store.store import ATTEMPTS, Store
-from edgepack_runtime.update.updater import Hooks, Updater
+from edgepack_runtime.update.takeover import Hooks
+from edgepack_runtime.update.updater import Updater
 
 Command = Callable[..., tuple[int, dict[str, Any]]]
 

@@ -1,0 +1,122 @@
+"""What the stages of a plan made: the one place that knows in which folder what lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgepack.build.plan import Plan, VariantPlan
+from edgepack.compress.record import read_record
+from edgepack.export import find
+from edgepack.judge.golden import read_assessment
+from edgepack.judge.quality import quality_of
+from edgepack.recipe.target import VariantSpec
+from edgepack.stages.cache import folder_of
+from edgepack.tasks import Quality
+
+
+@dataclass(frozen=True)
+class MadeForm:
+    """The torch model after one step."""
+
+    name: str
+    """As in the plan: teacher, trimmed, pruned, distilled."""
+    folder: Path
+    """What transformers loads."""
+    quality: Quality | None
+    """On the evaluation data; None without them."""
+
+
+@dataclass(frozen=True)
+class MadeVariant:
+    """One variant, made and judged."""
+
+    plan: VariantPlan
+    """What was asked for."""
+    folder: Path
+    """Where the files of its engine lie."""
+    assessment: Mapping[str, Any]
+    """How near its answers are to the float model's."""
+    quality: Quality | None
+    """On the evaluation data; None without them."""
+
+    @property
+    def spec(self) -> VariantSpec:
+        """Return what the target asked for."""
+        return self.plan.spec
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Return the files of its engine by name."""
+        return {name: self.folder / name for name in find(self.spec.engine).FILES}
+
+    @property
+    def size(self) -> int:
+        """Count the bytes of its files."""
+        return sum(path.stat().st_size for path in self.files.values())
+
+
+@dataclass(frozen=True)
+class Made:
+    """All that a bundle is put together from."""
+
+    plan: Plan
+    """What was asked for, without the variants that could not be made."""
+    tokenizer: Path
+    """The folder of tokenizer, config and task."""
+    texts: Path
+    """The folder of the texts that variants are compared on."""
+    export: Path
+    """The folder of the float graph."""
+    golden: Path
+    """The folder of the float graph's answers."""
+    forms: tuple[MadeForm, ...]
+    """The torch model after each step, the teacher first."""
+    variants: tuple[MadeVariant, ...]
+    """Best first, as in the plan."""
+    remarks: tuple[str, ...]
+    """What deserves a word of the trainings."""
+
+    @property
+    def export_size(self) -> int:
+        """Count the bytes of the float graph."""
+        return (self.export / "model.onnx").stat().st_size
+
+
+def made_of(plan: Plan, folders: Mapping[str, Path]) -> Made:
+    """Return what a plan's stages made; `folders` are their outputs by key."""
+    return Made(
+        plan=plan,
+        tokenizer=folders[plan.tokenizer.key],
+        texts=folders[plan.texts.key],
+        export=folders[plan.export.key],
+        golden=folders[plan.golden.key],
+        forms=tuple(_forms(plan, folders)),
+        variants=tuple(_variant(variant, folders) for variant in plan.variants),
+        remarks=tuple(_remarks(plan, folders)),
+    )
+
+
+def _forms(plan: Plan, folders: Mapping[str, Path]) -> Iterator[MadeForm]:
+    for form in plan.forms:
+        quality = quality_of(plan.qualities.get(form.name), folders)
+        yield MadeForm(form.name, folder_of(form.model, folders), quality)
+
+
+def _variant(variant: VariantPlan, folders: Mapping[str, Path]) -> MadeVariant:
+    return MadeVariant(
+        plan=variant,
+        folder=folders[variant.make.key],
+        assessment=read_assessment(folders[variant.assess.key]),
+        quality=quality_of(variant.quality, folders),
+    )
+
+
+def _remarks(plan: Plan, folders: Mapping[str, Path]) -> Iterator[str]:
+    """Yield what a training left to say: too short, worse than a linear probe."""
+    for stage in plan.stages():
+        record = read_record(folders[stage.key]) if stage.resumes else None
+        for remark in (record or {}).get("remarks", ()):
+            yield f"{stage.label}: {remark}"
