@@ -82,13 +82,13 @@ def test_a_release_of_a_store_has_a_path_of_its_own(store: Path, tmp_path: Path)
     """It is opened whatever runs, relative or not; one that the store lacks is one clear error."""
     running = open_bundle(store)
     assert running.path == store / running.digest
-    assert Bundle.open(running.path).digest == running.digest
+    assert open_bundle(running.path).digest == running.digest
     Store.at(store).rollback()
-    assert Bundle.open(running.path).verify() > 0
+    assert open_bundle(running.path).verify() > 0
     with pytest.raises(TrustError, match="no release"):
         open_bundle(store / f"sha256:{'0' * 64}")
     with pytest.raises(InputError, match="no bundle"):
-        Bundle.open(tmp_path / running.digest)
+        open_bundle(tmp_path / running.digest)
 
 
 @pytest.mark.parametrize("content", [b"an engime", b"an", None], ids=["flipped", "torn", "lost"])
