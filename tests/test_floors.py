@@ -16,7 +16,7 @@ import edgepack_runtime
 FLOORS = {
     "edgepack": (
         "__main__", "cli", "report", "build", "channel", "judge", "export", "bundle", "recipe",
-        "compress", "tasks", "model", "data", "stages", "host", "__init__",
+        "compress", "model", "tasks", "data", "stages", "host", "__init__",
     ),
     "edgepack_runtime": (
         "__main__", "cli", "update", "doctor", "tune", "model", "tasks", "inputs", "fit", "engines",

@@ -108,7 +108,7 @@ def speed(recipe: Recipe, task: str, teacher: Path, dist: Path, rounds: int) -> 
 def likeness(recipe: Recipe, teacher: Path, bundle: Path) -> float:
     """Return the mean cosine of the bundle's sentence vectors to the teacher's."""
     from edgepack.model.torch_model import open_torch
-    from edgepack.tasks.evaluate import embed
+    from edgepack.tasks.feature_extraction import embed
 
     examples = read_examples(recipe.data.evaluation, "sentence-similarity", recipe.data.columns)
     texts = [example.text for example in examples]

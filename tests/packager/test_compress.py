@@ -17,7 +17,7 @@ from edgepack.compress.schedule import Schedule
 from edgepack.data.rows import read_examples
 from edgepack.model.adapter import base_of
 from edgepack.model.torch_model import load_torch, open_torch
-from edgepack.tasks.evaluate import evaluate
+from edgepack.tasks import evaluate
 from edgepack_runtime import InputError
 
 Get = Callable[..., Path]

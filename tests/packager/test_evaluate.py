@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from edgepack.cli import main
 from edgepack.data.rows import Example, read_examples
 from edgepack.model.torch_model import open_torch
-from edgepack.tasks.evaluate import Quality, evaluate
+from edgepack.tasks import Quality, evaluate
 from edgepack_runtime import InputError, load
 
 Get = Callable[..., Path]

@@ -33,7 +33,7 @@ from edgepack.recipe.compression import Compression
 from edgepack.recipe.recipe import Data, Recipe, read_recipe
 from edgepack.recipe.target import find_target
 from edgepack.stages import progress
-from edgepack.tasks.evaluate import evaluate
+from edgepack.tasks import evaluate
 from edgepack_runtime import InputError
 
 Get = Callable[..., Path]

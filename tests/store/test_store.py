@@ -44,7 +44,7 @@ def test_a_cut_at_any_operation_leaves_a_whole_release(releases: Releases) -> No
 @pytest.mark.slow
 def test_a_hundred_thousand_states(releases: Releases) -> None:
     """The same, ten times as deep."""
-    explorer = _explore(releases, Explorer(later=releases[3], limit=128))
+    explorer = _explore(releases, Explorer(later=releases[3], limit=144))
     assert len(explorer.states) >= 100_000
 
 

@@ -13,6 +13,7 @@ from edgepack.model.fetch import ModelInfo
 from edgepack.recipe import checks, presets
 from edgepack.recipe.recipe import Recipe
 from edgepack.stages.cache import Source, Stage, file_source
+from edgepack_runtime import tasks
 from edgepack_runtime.errors import InputError
 
 Needed = Stage | Source
@@ -76,7 +77,7 @@ def _teacher(recipe: Recipe, info: ModelInfo, data: Mapping[str, Needed]) -> Nee
             adapt.TOOLS,
         )
     if recipe.compression.finetune:
-        if not info.task.endswith("classification"):
+        if not tasks.find(info.task).DECIDES:
             raise InputError(
                 f"finetune: the task is {info.task}; it is for text- and token-classification. "
                 "Set model.task"

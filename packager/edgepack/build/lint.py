@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgepack.compress.tensors import read_training
+from edgepack.data.labels import check_labels, labels_of
 from edgepack.data.rows import Example, read_examples
-from edgepack.tasks.evaluate import check_labels, labels_of
+from edgepack_runtime import tasks
 from edgepack_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def lint(recipe: Recipe, model: ModelInfo) -> list[str]:
 def _known_labels(recipe: Recipe, model: ModelInfo, train: Sequence[Example]) -> tuple[str, ...]:
     """Return the labels of the model that will be evaluated; none if it has no classes."""
     steps, source = recipe.compression, recipe.data.train
-    if not model.task.endswith("classification"):
+    if not tasks.find(model.task).DECIDES:
         return ()
     if steps.finetune:
         return _learned(train, source)
@@ -148,7 +149,7 @@ def _calibration(recipe: Recipe, train: Sequence[Example]) -> Iterator[str]:
     count, source = len(train), recipe.data.train
     if recipe.calibration is not None:
         source, columns = str(recipe.calibration), recipe.calibration_columns
-        count = len(read_examples(source, "text-classification", columns, labelled=False))
+        count = len(read_examples(source, "", columns, labelled=False))
     if source and count < recipe.samples:
         wanted = f"calibration.samples asks for {recipe.samples}"
         yield f"{source}: {count} texts, {wanted}; all of them calibrate"

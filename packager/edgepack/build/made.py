@@ -14,7 +14,7 @@ from edgepack.judge.golden import read_assessment
 from edgepack.judge.quality import quality_of
 from edgepack.recipe.target import VariantSpec
 from edgepack.stages.cache import folder_of
-from edgepack.tasks.evaluate import Quality
+from edgepack.tasks import Quality
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ def _texts(recipe: Recipe, task: str, tokenizer: Stage, train: Needed | None) ->
         if not path.is_file():
             raise InputError(f"no calibration file at {path}")
         inputs["data"] = file_source(path)
-        columns, task = recipe.calibration_columns, "text-classification"
+        columns, task = recipe.calibration_columns, ""
     elif train is not None:
         inputs["data"] = train
     settings = data.Settings(task, columns, samples=recipe.samples)

@@ -12,16 +12,13 @@ from edgepack.export.known import known_families, why_not_onnx, why_not_openvino
 from edgepack.model.fetch import ModelInfo, read_config
 from edgepack.recipe.recipe import Recipe, fetch_model
 from edgepack.recipe.target import Target, VariantSpec
+from edgepack.tasks import find
 from edgepack_runtime.errors import InputError
 
 _TOKENIZERS = (
     "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "tokenizer.model",
     "sentencepiece.bpe.model", "spm.model", "source.spm",
 )  # fmt: skip
-_HEADS = {
-    "text-classification": "ForSequenceClassification",
-    "token-classification": "ForTokenClassification",
-}
 _MOST_HEADER = 100 << 20  # bytes, as safetensors itself has it
 
 
@@ -90,7 +87,7 @@ def _reasons(recipe: Recipe, model: ModelInfo) -> Iterator[str]:
 
 def _untrained(model: ModelInfo, config: dict[str, Any]) -> Iterator[str]:
     """Say that a classifier has no trained head: it would answer at random, and look well."""
-    head = _HEADS.get(model.task)
+    head = find(model.task).HEAD
     names = [str(name) for name in config.get("architectures") or []]
     if head and names and not any(name.endswith(head) for name in names):
         yield (

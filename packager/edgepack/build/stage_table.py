@@ -11,7 +11,7 @@ from edgepack.build.made import Made, MadeForm
 from edgepack.export import open_as_device
 from edgepack.model.opened import open_model, read_golden_texts
 from edgepack.model.torch_model import open_torch
-from edgepack.tasks.evaluate import Quality
+from edgepack.tasks import Quality
 from edgepack_runtime.bundle.manifest import Manifest
 from edgepack_runtime.device.facts import probe
 from edgepack_runtime.fit import why_not

@@ -13,7 +13,7 @@ from edgepack_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from edgepack.data.rows import Columns
-    from edgepack.tasks.evaluate import Quality
+    from edgepack.tasks import Quality
 
 GENERATION = "text-generation"
 
@@ -80,8 +80,8 @@ class Asked:
 def evaluate_source(model: str, data: str, columns: Columns, asked: Asked) -> tuple[str, Quality]:
     """Evaluate a bundle or whatever `fetch` finds; return what ran and its quality."""
     from edgepack.data.rows import read_examples
-    from edgepack.tasks.evaluate import TORCH_BATCH
-    from edgepack.tasks.evaluate import evaluate as measure
+    from edgepack.tasks import TORCH_BATCH
+    from edgepack.tasks import evaluate as measure
     from edgepack_runtime import load
 
     path = Path(model)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edgepack.compress.tensors import read_training
 from edgepack.data.rows import Columns, Example
+from edgepack_runtime import tasks
 
 TOOLS = ("edgepack",)
 _DROP, _REPLACE, _SWAP = 0.1, 0.15, 0.2  # chances: of each word, of each word, of each text
@@ -58,7 +59,7 @@ def read_origins(folder: Path) -> list[int]:
 
 def _copies(task: str, rows: int) -> int:
     """Return how many copies of each text a student needs: tags bear less noise than labels."""
-    enough, most = (30_000, 4) if task == "token-classification" else (_ENOUGH, _MOST)
+    enough, most = (30_000, 4) if tasks.find(task).PER_TOKEN else (_ENOUGH, _MOST)
     return min(most, round(enough / rows))
 
 

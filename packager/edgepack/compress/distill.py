@@ -24,9 +24,10 @@ from edgepack.compress.launch import first_process, launch
 from edgepack.compress.schedule import Schedule
 from edgepack.compress.teach import Lesson, Probe
 from edgepack.compress.tensors import max_length_of
+from edgepack.data.labels import check_labels
 from edgepack.data.rows import Columns, Example
 from edgepack.model.describe import pooling_of
-from edgepack.tasks.evaluate import check_labels
+from edgepack_runtime import tasks
 from edgepack_runtime.errors import InputError
 
 TOOLS = training.TOOLS
@@ -91,7 +92,7 @@ def work(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     model.get_input_embeddings().weight.requires_grad_(not settings.freeze_embeddings)
     examples = read_rows(inputs["rows"])
     labelled = [e for e in examples if e.label is not None or e.tags]
-    if settings.task.endswith("classification") and model.config.num_labels > 1:
+    if tasks.find(settings.task).DECIDES and model.config.num_labels > 1:
         check_labels(labelled, list(model.config.label2id), "training data")
     pooling = pooling_of(inputs["model"])[0] or "mean"
     student = _Student(settings, model, tokenizer, Lesson(inputs["lesson"]), pooling)
@@ -146,7 +147,7 @@ class _Student:
     def take(self, examples: Sequence[Example]) -> list[int]:
         """Tokenize the examples; return the tokens of each."""
         self._rows, words = pack(self._tokenizer, examples, self._longest)
-        if self._settings.task.endswith("classification"):
+        if tasks.find(self._settings.task).DECIDES:
             self._labels = pack_labels(examples, self._rows, words, self._config)
         lengths: list[int] = self._rows.lengths.tolist()
         return lengths
@@ -157,7 +158,7 @@ class _Student:
 
         made = self._rows.pad(picked)
         width = made["input_ids"].shape[1]
-        per_token = self._settings.task == "token-classification"
+        per_token = tasks.find(self._settings.task).PER_TOKEN
         left = self._rows.left
         soft = self._lesson.outputs(picked, width if per_token else 1, left=left)
         aligned = self._lesson.tokens[picked] == self._rows.lengths[picked]
@@ -198,7 +199,7 @@ class _Student:
         return (1 - settings.hard) * soft + settings.hard * hard
 
     def _kind(self) -> str:
-        if not self._settings.task.endswith("classification"):
+        if not tasks.find(self._settings.task).DECIDES:
             return "embedding"
         declared = str(self._config.problem_type or "")
         return "regression" if self._config.num_labels == 1 else declared

@@ -14,8 +14,9 @@ from edgepack.compress.job import Job
 from edgepack.compress.launch import first_process, launch
 from edgepack.compress.schedule import Schedule
 from edgepack.compress.tensors import max_length_of, read_training
+from edgepack.data.labels import labels_of
 from edgepack.data.rows import Columns, Example
-from edgepack.tasks.evaluate import labels_of
+from edgepack_runtime import tasks
 from edgepack_runtime.errors import InputError
 
 TOOLS = training.TOOLS
@@ -50,7 +51,7 @@ def work(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     model, tokenizer = load(
         inputs["model"], settings.task, **head_of(examples), ignore_mismatched_sizes=True
     )
-    if settings.task == "token-classification":
+    if tasks.find(settings.task).PER_TOKEN:
         tokenizer = spaced(tokenizer, inputs["model"])
     longest = min(settings.max_length, max_length_of(model, tokenizer))
     rows, words = pack(tokenizer, examples, longest)
@@ -91,7 +92,7 @@ def _loss(model: Any, batch: dict[str, Any]) -> Any:
 
 def _figure_of(task: str, config: Any) -> str:
     """Return what counts on held-out rows, as `evaluate` names it; a loss for scores."""
-    if task == "token-classification":
+    if tasks.find(task).PER_TOKEN:
         return "entity_f1"
     kinds = {"single_label_classification": "accuracy", "multi_label_classification": "micro_f1"}
     return kinds.get(config.problem_type, "loss")

@@ -13,7 +13,7 @@ from typing import Any
 
 from edgepack.compress.schedule import held_out
 from edgepack.data.rows import Example
-from edgepack.tasks.evaluate import TORCH_BATCH, evaluate
+from edgepack.tasks import TORCH_BATCH, evaluate
 
 
 def split(examples: Sequence[Example], seed: int) -> list[int]:

@@ -15,8 +15,9 @@ from edgepack.compress import layers
 from edgepack.compress.batches import batches
 from edgepack.compress.folder import load, save
 from edgepack.compress.tensors import read_training, task_loss
+from edgepack.data.labels import check_labels
 from edgepack.data.rows import Columns
-from edgepack.tasks.evaluate import check_labels
+from edgepack_runtime import tasks
 from edgepack_runtime.errors import InputError
 
 TOOLS = ("edgepack", "torch", "transformers")
@@ -50,7 +51,7 @@ def prune(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     _check(model, settings)
     examples = read_training(inputs, settings.task, settings.columns, most=_ROWS)
     labelled = [example for example in examples if example.tags or example.label is not None]
-    if settings.task.endswith("classification") and model.config.num_labels > 1:
+    if tasks.find(settings.task).DECIDES and model.config.num_labels > 1:
         check_labels(labelled, list(model.config.label2id), "training data")
     scores = _importance(model, tokenizer, examples, settings)
     if settings.layers:

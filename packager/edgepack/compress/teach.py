@@ -19,6 +19,7 @@ from edgepack.compress.schedule import fastest
 from edgepack.compress.tensors import max_length_of
 from edgepack.model.describe import pooling_of
 from edgepack.stages import progress
+from edgepack_runtime import tasks
 
 TOOLS = ("edgepack", "torch", "transformers")
 TRANSFERS = ("none", "hidden", "relation")
@@ -80,7 +81,7 @@ def teach(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     longest = min(settings.max_length, max_length_of(model, tokenizer))
     rows, _ = pack(tokenizer, read_rows(inputs["rows"]), longest)
     probe = Probe(model, settings.transfer, pooling_of(inputs["teacher"])[0] or "mean")
-    per_token = settings.task == "token-classification"
+    per_token = tasks.find(settings.task).PER_TOKEN
     places = rows.starts if per_token else np.arange(len(rows.lengths) + 1)
     writer = _Writer(out, places, rows.starts, left=rows.left)
     order: Any = np.argsort(rows.lengths, kind="stable")
@@ -100,7 +101,7 @@ def _arithmetic(model: Any, task: str, device: str) -> Any:
     import torch
 
     width = model.get_input_embeddings().weight.shape[1]
-    classes = task.endswith("classification") and model.config.num_labels > 1
+    classes = tasks.find(task).DECIDES and model.config.num_labels > 1
     half = classes and fastest(width) == "bfloat16"
     return torch.autocast(device, dtype=torch.bfloat16, enabled=half)
 

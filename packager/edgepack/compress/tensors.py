@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.data.formats import PLAIN
+from edgepack.data.labels import labels_of
 from edgepack.data.rows import Columns, Example, read_examples
 from edgepack.model.describe import positions_of
-from edgepack.tasks.evaluate import labels_of
+from edgepack_runtime import tasks
 from edgepack_runtime.errors import InputError
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
@@ -44,9 +45,9 @@ def read_training(
         examples += read_examples(str(inputs["data"]), task, columns)
     if "unlabelled" in inputs:
         path = inputs["unlabelled"]
-        named = columns.text if path.suffix not in PLAIN and not task.startswith("token") else ""
+        named = columns.text if path.suffix not in PLAIN and not tasks.find(task).PER_TOKEN else ""
         plain = replace(columns, text=named, pair="")
-        examples += read_examples(str(path), "text-classification", plain, labelled=False)
+        examples += read_examples(str(path), "", plain, labelled=False)
     if not examples:
         raise InputError("training needs data: set data.train or data.unlabelled in the recipe")
     step = max(1, -(-len(examples) // most)) if most else 1

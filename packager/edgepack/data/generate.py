@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgepack_runtime import tasks
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -85,7 +87,8 @@ def generate(tokenizer: Path, seed: int, count: int) -> list[str]:
 
     rng = random.Random(seed)  # noqa: S311 (a choice, not a secret)
     task = json.loads((tokenizer / "task.json").read_text())
-    about = _subjects(task["labels"] if task["name"] == "text-classification" else ())
+    rules = tasks.find(task["name"])
+    about = _subjects(task["labels"] if rules.DECIDES and not rules.PER_TOKEN else ())
     words = _Vocabulary(Tokenizer.from_file(str(tokenizer / "tokenizer.json")), rng)
     makers: dict[str, Callable[[], str]] = {
         "sentence": lambda: _sentences(rng),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgepack.data.formats import TABLES, Layout, Row, Rows, looks_like_data, read_file, read_hub
+from edgepack_runtime import tasks
 from edgepack_runtime.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def read_examples(
 
     Args:
         source: the file, or the id.
-        task: as the runtime names it; token classification needs words and tags.
+        task: as the runtime names it, which says whether rows are words with tags; empty for texts.
         columns: what they are called where the usual names do not say.
         labelled: read labels too; a row without one is left out if others have one.
 
@@ -78,7 +79,7 @@ def read_examples(
 
     """
     columns = columns or Columns()
-    tagged = task == "token-classification"
+    tagged = bool(task) and tasks.find(task).PER_TOKEN
     wanted = _wanted(columns, tagged=tagged, labelled=labelled)
     found: list[Example] = []
     empty: list[int] = []

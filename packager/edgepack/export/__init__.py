@@ -60,8 +60,3 @@ def open_as_device(
     longest = read_task(tokenizer).text.max_length
     options = find(engine).device_options(folder, longest, CPU)
     return open_model(tokenizer, folder, engine, precision, threads=threads, options=options)
-
-
-def optimum_task(task: str) -> str:
-    """Return Optimum's name for a task of the runtime."""
-    return "feature-extraction" if task == "sentence-similarity" else task

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
+from edgepack.tasks import optimum_tasks
+
 
 @cache
 def register_families() -> None:
@@ -12,7 +14,6 @@ def register_families() -> None:
     from optimum.exporters.openvino import model_configs as _  # noqa: F401 (OpenVINO's own first)
     from optimum.exporters.tasks import TasksManager
 
-    tasks = ("feature-extraction", "text-classification", "token-classification")
     for exporter in ("onnx", "openvino"):
         register = TasksManager.create_register(exporter)
-        register("ernie", *tasks, library_name="transformers")(BertOnnxConfig)
+        register("ernie", *optimum_tasks(), library_name="transformers")(BertOnnxConfig)

@@ -11,11 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edgepack.export import optimum_task
+from edgepack.tasks import find, optimum_tasks
 from edgepack_runtime.inputs.text import INPUTS
 
 _FILE = Path(__file__).with_name("known.json")
-_TASKS = ("feature-extraction", "text-classification", "token-classification")
 # Families that Optimum lists and whose export it cannot finish (optimum-onnx 0.1.0).
 _FAULTY = {
     "longformer": "its attention in windows cannot be exported for texts of any length",
@@ -56,7 +55,7 @@ def why_not_onnx(model_type: str, task: str) -> str:
     family = known_families().get(model_type)
     if family is None or not family.onnx:
         return f"Optimum exports no model of type {model_type!r} to ONNX"
-    if (name := optimum_task(task)) not in family.onnx:
+    if (name := find(task).OPTIMUM) not in family.onnx:
         return f"Optimum exports {model_type} for {', '.join(family.onnx)} only, not for {name}"
     if unknown := [name for name in family.inputs if name not in INPUTS]:
         return (
@@ -69,9 +68,9 @@ def why_not_onnx(model_type: str, task: str) -> str:
 def why_not_openvino(model_type: str, task: str) -> str:
     """Say why a family has no OpenVINO form; empty if it has."""
     family = known_families().get(model_type, Family())
-    if optimum_task(task) in family.openvino:
+    if find(task).OPTIMUM in family.openvino:
         return ""
-    return f"Optimum exports no {model_type} for {optimum_task(task)} to OpenVINO"
+    return f"Optimum exports no {model_type} for {find(task).OPTIMUM} to OpenVINO"
 
 
 def survey() -> dict[str, dict[str, Any]]:
@@ -89,10 +88,8 @@ def survey() -> dict[str, dict[str, Any]]:
         import_module(f"optimum.exporters.{exporter}.model_configs")
     found = {}
     for name, supported in sorted(TasksManager._SUPPORTED_MODEL_TYPE.items()):  # noqa: SLF001
-        tasks = {
-            kind: [task for task in _TASKS if task in supported.get(kind, {})]
-            for kind in ("onnx", "openvino")
-        }
+        tasks = {kind: [task for task in optimum_tasks() if task in supported.get(kind, {})]
+                 for kind in ("onnx", "openvino")}  # fmt: skip
         inputs = _inputs(name, tasks["onnx"])
         slow, fast = TOKENIZER_MAPPING_NAMES.get(name) or (None, None)
         if any(tasks.values()) and (not inputs or "input_ids" in inputs):

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from edgepack.export import Choice, embeddings, graph, optimum_task, tensorrt
+from edgepack.export import Choice, embeddings, graph, tensorrt
 from edgepack.export.families import register_families
 from edgepack.export.folding import decide_branches, fold_products
 from edgepack.export.previous_scales import keep_scales
@@ -23,6 +23,7 @@ from edgepack.export.traits import copy_traits, probe_padding, sees_padding
 from edgepack.model.opened import calibration_feeds
 from edgepack.recipe.target import VariantSpec
 from edgepack.stages.cache import Source, Stage
+from edgepack.tasks import find
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.inputs.text import INPUTS
 
@@ -63,7 +64,7 @@ class VariantSettings:
 
 def export_stage(model: Source | Stage, task: str) -> Stage:
     """Return the stage that exports the float32 graph."""
-    settings = ExportSettings(optimum_task(task))
+    settings = ExportSettings(find(task).OPTIMUM)
     return Stage("export to ONNX", export, settings, {"model": model}, _EXPORT_TOOLS)
 
 

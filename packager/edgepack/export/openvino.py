@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgepack.export import Choice, ir, optimum_task
+from edgepack.export import Choice, ir
 from edgepack.export.families import register_families
 from edgepack.export.naming import layer_of
 from edgepack.export.previous_scales import keep_scales
@@ -17,6 +17,7 @@ from edgepack.export.traits import copy_traits, probe_padding, sees_padding
 from edgepack.model.opened import calibration_feeds
 from edgepack.recipe.target import VariantSpec
 from edgepack.stages.cache import Source, Stage
+from edgepack.tasks import find
 from edgepack_runtime.errors import InputError
 
 FILES = ir.FILES
@@ -49,7 +50,7 @@ class VariantSettings:
 
 def export_stage(model: Source | Stage, task: str) -> Stage:
     """Return the stage that exports the float32 IR."""
-    settings = ExportSettings(optimum_task(task))
+    settings = ExportSettings(find(task).OPTIMUM)
     return Stage("export to OpenVINO", export, settings, {"model": model}, _EXPORT_TOOLS)
 
 

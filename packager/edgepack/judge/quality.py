@@ -11,7 +11,7 @@ from edgepack.data.rows import Columns, read_examples
 from edgepack.export import open_as_device
 from edgepack.model.torch_model import open_torch
 from edgepack.stages.cache import Stage
-from edgepack.tasks.evaluate import TORCH_BATCH, Quality, evaluate
+from edgepack.tasks import TORCH_BATCH, Quality, evaluate
 from edgepack_runtime.bundle.manifest import canonical_json
 
 TOOLS = ("edgepack", "torch", "transformers", "onnxruntime", "openvino", "scikit-learn", "seqeval")

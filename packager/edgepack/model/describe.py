@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgepack_runtime import tasks
 from edgepack_runtime.bundle.manifest import Task, Text, canonical_json
 from edgepack_runtime.errors import InputError
 
@@ -54,7 +55,7 @@ def describe(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     task = Task(
         name=settings.task,
         text=text,
-        labels=_labels(config) if settings.task.endswith("classification") else (),
+        labels=_labels(config) if tasks.find(settings.task).DECIDES else (),
         problem_type=getattr(config, "problem_type", None) or "",
         pooling=pooling[0],
         normalize=pooling[1],

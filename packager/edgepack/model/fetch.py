@@ -13,18 +13,12 @@ from typing import Any
 from edgepack.host import hub_is_off, not_fetched
 from edgepack.model.adapter import ADAPTER_FILE, base_of
 from edgepack.stages.cache import Source, hash_files, joint_hash
+from edgepack.tasks import every
 from edgepack_runtime.errors import InputError, LinkError
 from edgepack_runtime.tasks import known
 
 _PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", "*/config.json")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_HEADS = {
-    "ForSequenceClassification": "text-classification",
-    "ForTokenClassification": "token-classification",
-    "ForMaskedLM": "feature-extraction",
-    "ForPreTraining": "feature-extraction",
-    "Model": "feature-extraction",
-}
 
 
 @dataclass(frozen=True)
@@ -91,11 +85,7 @@ def _files(folder: Path) -> dict[str, str]:
 
 def _adapted(folder: Path) -> str:
     """Return the task that an adapter was trained for."""
-    kinds = {
-        "SEQ_CLS": "text-classification",
-        "TOKEN_CLS": "token-classification",
-        "FEATURE_EXTRACTION": "feature-extraction",
-    }
+    kinds = {task.ADAPTER: name for name, task in every().items() if task.ADAPTER}
     declared = json.loads((folder / ADAPTER_FILE).read_text()).get("task_type")
     if declared not in kinds:
         raise InputError(f"cannot tell the task of adapter {folder.name}; name one with --task")
@@ -188,11 +178,13 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _detect(folder: Path, config: dict[str, Any]) -> str:
-    if (folder / "modules.json").exists():
-        return "sentence-similarity"
+    for task, facts in every().items():
+        if facts.MARK and (folder / facts.MARK).exists():
+            return task
+    heads = {head: task for task, facts in every().items() for head in facts.ARCHITECTURES}
     architectures = config.get("architectures") or []
     for name in architectures:
-        for head, task in _HEADS.items():
+        for head, task in heads.items():
             if str(name).endswith(head) and not str(name).endswith("LMHeadModel"):
                 return task
     raise InputError(

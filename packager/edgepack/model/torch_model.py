@@ -12,19 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack.model import describe
 from edgepack.model.opened import read_encoder, read_task
+from edgepack.tasks import find
 from edgepack_runtime.bundle.manifest import Requires, Tolerance, Variant
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.model.model import Model
 
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
-
-_LOADERS = {
-    "text-classification": "AutoModelForSequenceClassification",
-    "token-classification": "AutoModelForTokenClassification",
-    "feature-extraction": "AutoModel",
-    "sentence-similarity": "AutoModel",
-}
 
 
 class TorchSession:
@@ -69,7 +63,7 @@ def load_torch(folder: Path, task: str, **overrides: Any) -> Any:
     import torch
     import transformers
 
-    loader = getattr(transformers, _LOADERS[task])
+    loader = getattr(transformers, find(task).AUTO_CLASS)
     try:
         return loader.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, **overrides

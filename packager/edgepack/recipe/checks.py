@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack.compress import layers
 from edgepack.compress.finetune import head_of
+from edgepack.data.labels import check_labels
 from edgepack.data.rows import Columns, Example, read_examples
 from edgepack.stages.cache import Source
-from edgepack.tasks.evaluate import check_labels
+from edgepack_runtime import tasks
 from edgepack_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def check_data(
         InputError: one class only, rows without a label, or labels that the model will not know.
 
     """
-    if not task.endswith("classification"):
+    if not tasks.find(task).DECIDES:
         return
     found = {
         role: _examples(source.path.as_posix(), source.key, task, columns)

@@ -1,1 +1,75 @@
-"""What a task needs on the build host: one file a task, named as in the runtime."""
+"""The tasks on the build host: one module each, named as in the runtime.
+
+The folder is the registry.  What both sides must know of a task stands in the runtime's module,
+see `edgepack_runtime.tasks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
+
+from edgepack.tasks._quality import Quality
+from edgepack_runtime.errors import InputError
+from edgepack_runtime.tasks import known
+
+if TYPE_CHECKING:
+    from edgepack.data.rows import Example
+    from edgepack_runtime.model.model import Model
+
+__all__ = ["TORCH_BATCH", "Quality", "Task", "evaluate", "every", "find", "optimum_tasks"]
+
+TORCH_BATCH = 32  # padding changes nothing in float
+
+
+class Task(Protocol):
+    """What a task module provides."""
+
+    OPTIMUM: str
+    """Optimum's name for it."""
+    AUTO_CLASS: str
+    """The class of transformers that loads a model with its head."""
+    ARCHITECTURES: tuple[str, ...]
+    """How the names of architectures end that answer it."""
+    HEAD: str
+    """How the name of an architecture with a trained head ends; empty if it needs none."""
+    ADAPTER: str
+    """PEFT's name for it; empty if it has none."""
+    MARK: str
+    """A file that only models for it have; empty for none."""
+
+    def evaluate(self, model: Model, examples: Sequence[Example], batch_size: int) -> Quality:
+        """Measure a model on labelled examples; see `evaluate` of this package."""
+
+
+def find(name: str) -> Task:
+    """Return the module of the task called `name`, one of the runtime's."""
+    return cast("Task", import_module(f"{__name__}.{name.replace('-', '_')}"))
+
+
+def every() -> dict[str, Task]:
+    """Return all tasks by name."""
+    return {name: find(name) for name in known()}
+
+
+def optimum_tasks() -> list[str]:
+    """Return the tasks that this project exports, as Optimum names them."""
+    return sorted({task.OPTIMUM for task in every().values()})
+
+
+def evaluate(model: Model, examples: Sequence[Example], *, batch_size: int = 1) -> Quality:
+    """Measure a model on labelled examples.
+
+    Args:
+        model: a bundle's, or a torch model behind `open_torch`.
+        examples: labelled rows for its task.
+        batch_size: rows in one run; 1 is what a device does, and what dynamic int8 depends on.
+
+    Raises:
+        InputError: rows without a label, or labels that the model does not know.
+
+    """
+    if not examples:
+        raise InputError("there are no rows to evaluate")
+    return find(model.task.name).evaluate(model, examples, batch_size)

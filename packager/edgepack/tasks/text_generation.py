@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.data.rows import read_examples
-from edgepack.tasks.evaluate import Quality
+from edgepack.tasks._quality import Quality
 from edgepack_runtime.errors import InputError
 
 _WINDOW = 1024
@@ -31,7 +31,7 @@ def perplexity(folder: Path, data: str) -> Quality:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (ValueError, KeyError, OSError) as exc:
         raise InputError(f"{folder}: not a causal language model: {exc}") from exc
-    examples = read_examples(data, "text-classification", labelled=False)
+    examples = read_examples(data, "", labelled=False)
     text = "\n".join(example.text for example in examples)
     tokens = tokenizer(text, return_tensors="pt", verbose=False)["input_ids"]
     if tokens.shape[1] < 2:

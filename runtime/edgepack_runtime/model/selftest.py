@@ -17,6 +17,7 @@ from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.bundle.manifest import Task, Tolerance
 from edgepack_runtime.errors import SelfTestError, TrustError
 from edgepack_runtime.numeric import cosine, pool
+from edgepack_runtime.tasks import find
 
 if TYPE_CHECKING:
     from edgepack_runtime.model.model import Model
@@ -84,7 +85,7 @@ def reference(task: Task, outputs: Sequence[Array]) -> list[Array]:
 
 def has_decisions(task: Task) -> bool:
     """Tell whether the task decides between labels."""
-    return task.name in ("text-classification", "token-classification")
+    return find(task.name).DECIDES
 
 
 def compare(task: Task, wanted: Sequence[Array], got: Sequence[Array]) -> Agreement:

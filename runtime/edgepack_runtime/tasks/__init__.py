@@ -26,6 +26,10 @@ class Task(Protocol):
     """What a task module provides."""
 
     Options: type[Any]
+    DECIDES: bool
+    """Whether it decides between labels."""
+    PER_TOKEN: bool
+    """Whether each token has an answer of its own."""
 
     def items(self, inputs: object, options: Any) -> list[Item]:
         """Split a call's inputs into items."""

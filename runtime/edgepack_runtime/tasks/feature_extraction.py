@@ -14,6 +14,9 @@ from edgepack_runtime.inputs.text import TextEncoder, Tokens
 from edgepack_runtime.numeric import pool, unit
 from edgepack_runtime.tasks import Call
 
+DECIDES = False
+PER_TOKEN = False
+
 
 @dataclass(frozen=True)
 class Options(Cutting):

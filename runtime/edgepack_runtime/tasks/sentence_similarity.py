@@ -19,6 +19,10 @@ from edgepack_runtime.tasks.feature_extraction import embed, windowed
 __all__ = ["Options", "finish", "items", "prepare", "windowed", "wrap"]
 
 
+DECIDES = False
+PER_TOKEN = False
+
+
 @dataclass(frozen=True)
 class Options(Cutting):
     """return_tensors: give numpy arrays, not lists."""

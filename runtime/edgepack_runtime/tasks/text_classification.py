@@ -17,6 +17,10 @@ from edgepack_runtime.tasks import Call
 _LEFT_OUT: Any = object()  # None and any number say something
 
 
+DECIDES = True
+PER_TOKEN = False
+
+
 @dataclass(frozen=True)
 class Options(Cutting):
     """top_k: how many labels, best first; None for all; left out, the single best one.

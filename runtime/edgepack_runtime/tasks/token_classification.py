@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 
 Entity = dict[str, Any]
+DECIDES = True
+PER_TOKEN = True
 STRATEGIES = ("none", "simple", "first", "average", "max")
 
 

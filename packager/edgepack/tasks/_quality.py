@@ -1,0 +1,34 @@
+"""How good a model is, whatever its task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+METRICS = {
+    "accuracy": "accuracy", "micro_f1": "micro-F1", "entity_f1": "entity F1",
+    "spearman": "Spearman", "nearest_accuracy": "nearest-neighbour accuracy",
+    "perplexity": "perplexity",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What was found on `rows` rows; `figures[main]` is what counts, from 0 to 1.
+
+    Correlations run from -1 to 1; perplexity from 1 up, and there less is better.
+    """
+
+    main: str
+    figures: Mapping[str, float]
+    rows: int
+
+    @property
+    def value(self) -> float:
+        """Return the figure that counts."""
+        return self.figures[self.main]
+
+    @property
+    def name(self) -> str:
+        """Return what the figure that counts is called, for people."""
+        return METRICS[self.main]
