@@ -11,10 +11,15 @@ import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import tiny
 
+if TYPE_CHECKING:  # torch may be imported once its threads are counted, below
+    from edgepack.build.plan import Plan
+
+pytest_plugins = ["places"]
 Build = Callable[..., Path]
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if IS_WORKER:  # before torch is imported: workers whose threads wait for each other take for ever
@@ -79,6 +84,18 @@ def bundle(model: Callable[[str], Path], common: Path) -> Build:
         return made
 
     return get
+
+
+@pytest.fixture(scope="session")
+def plan(model: Callable[[str], Path], bundle: Build) -> Plan:
+    """Return the plan of a bundle that is built, its stages in the cache."""
+    from edgepack.build.build import plans
+    from edgepack.recipe.recipe import Recipe
+    from edgepack.recipe.target import find_target
+
+    bundle("bert-intent")
+    recipe = Recipe(source=str(model("bert-intent")))
+    return plans(recipe, [find_target("cpu-x86-64")])[0]
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/support_table.py --work DIR [FAMILY…]
 
-Models are small, with heads that were trained (`tests/families.py`).  What TensorRT and CUDA would
+Models are small, with heads that were trained (`tests/support/families.py`).  What TensorRT and CUDA would
 run is run on the CPU.  Results go to `results/families.json`, the table to `docs/families.md`.
 """
 
@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import families
 
 HERE = Path(__file__).resolve().parent

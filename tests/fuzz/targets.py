@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
     import atheris
 
     with atheris.instrument_imports(include=["edgepack_runtime", "tuf", "securesystemslib"]):
-        for module in ("bundle", "manifest", "store.record", "update", "engines.onnxruntime"):
+        for module in ("bundle.bundle", "store.record", "update.trust", "engines.onnxruntime"):
             importlib.import_module(f"edgepack_runtime.{module}")
 
 import fleet

@@ -69,10 +69,17 @@ def test_a_missing_package_of_a_command_ends_it_with_8(
     bundle = handmade.bundle(tmp_path / "small.epk")
     key = tmp_path / "key"
     key.write_text("")
-    _without(monkeypatch, "model_signing", "edgepack_runtime.update")
+    _without(monkeypatch, "model_signing", "edgepack_runtime.update.updater")
     done = CliRunner().invoke(main, ["sign", str(bundle), "--key", str(key)])
     assert (done.exit_code, "pip install 'edgepack[signing]'" in done.output) == (8, True)
-    place = ["--store", str(tmp_path / "store"), "--channel", str(tmp_path), "--name", "small"]
+    place = [
+        "--store",
+        str(tmp_path / "store"),
+        "--channel",
+        str(tmp_path),
+        "--name",
+        "small/board",
+    ]
     assert runtime(["update", *place, "--root", str(tmp_path / "root.json")]) == 8
     assert "pip install 'edgepack-runtime[update]'" in capsys.readouterr().err
 

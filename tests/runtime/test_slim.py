@@ -70,7 +70,9 @@ def test_stages_do_not_import_each_other() -> None:
     stages = {"model.describe", "data.texts", "judge.golden"}
     for name in stages:
         tree = ast.parse((packager / f"{name.replace('.', '/')}.py").read_text())
-        modules = {str(n.module) for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+        found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        modules = {f"{node.module}.{item.name}" for node in found for item in node.names}
+        modules |= {str(node.module) for node in found}
         assert not {f"edgepack.{other}" for other in stages - {name}} & modules, name
 
 

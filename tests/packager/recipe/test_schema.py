@@ -10,7 +10,7 @@ from edgepack.recipe.recipe import read_recipe
 from edgepack.recipe.target import all_targets, find_target, native
 from edgepack_runtime import InputError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_a_full_recipe_is_read(tmp_path: Path) -> None:

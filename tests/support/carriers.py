@@ -14,7 +14,7 @@ from fleet import NAME
 from edgepack.channel import carry
 from edgepack_runtime.store.store import Store
 
-EXAMPLE = Path(__file__).parents[1] / "examples/field-update"
+EXAMPLE = Path(__file__).parents[2] / "examples/field-update"
 
 
 @dataclass

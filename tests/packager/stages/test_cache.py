@@ -210,7 +210,7 @@ def test_a_stage_that_is_used_is_young_again(filled: StageCache) -> None:
 def test_nothing_is_pruned_under_a_build(filled: StageCache) -> None:
     """While another process uses the cache, a prune removes nothing and says why."""
     code = (
-        "import sys; from edgepack import cache; from pathlib import Path\n"
+        "import sys; from edgepack.stages import cache; from pathlib import Path\n"
         "cache._hold(Path(sys.argv[1])); print('in', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(filled.root)]

@@ -117,7 +117,7 @@ def test_the_update_is_smaller_and_as_good(releases: dict[str, Path]) -> None:
     assert len(smaller) + len(same) == 3, sizes
     reports = [json.loads(p.read_text()) for p in StageCache().root.glob(f"*/{REPORT}")]
     judged = [(r["kept"], r["cosine"]["kept"] - r["cosine"]["fresh"]) for r in reports]
-    assert smaller
+    assert smaller, (sizes, judged)
     assert sum(kept for kept, _ in judged) == len(smaller)
     assert all(kept == (gained >= -0.001) for kept, gained in judged)
     bundle = Bundle.open(releases["kept"])
