@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from fleet import NAME, make_bundle, new_device, publish, take_update
 from server import listening
 
-from edgepack.channel import carry, durable, releases, repository, site
+from edgepack.channel import carry, durable, releases, root, site
 from edgepack.cli import main as host
 from edgepack_runtime.errors import InputError, LinkError, TrustError
 from edgepack_runtime.update.source import Folder
@@ -275,7 +275,7 @@ def test_what_is_judged_is_what_is_signed(place: Path, monkeypatch: pytest.Monke
         return looks.pop(0) if asked == path and looks else read(asked)
 
     with monkeypatch.context() as patch:
-        patch.setattr(repository, "read_plain", changes)
+        patch.setattr(root, "read_plain", changes)
         with pytest.raises(InputError, match="not signed by its keys"):
             releases.refresh(place / "channel", place / "keys")
     releases.refresh(place / "channel", place / "keys")
