@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,20 +16,17 @@ from edgepack_runtime.cli.store import Commands, folder_of
 from edgepack_runtime.errors import (
     HostError,
     InputError,
-    LinkError,
     NothingToDoError,
     SelfTestError,
-    TrustError,
 )
 
 if TYPE_CHECKING:
     from edgepack_runtime.store.store import Store
     from edgepack_runtime.update.policy import Policy
+    from edgepack_runtime.update.run import Taken
     from edgepack_runtime.update.source import Source
-    from edgepack_runtime.update.trust import Offer
     from edgepack_runtime.update.updater import Updater
 
-_log = logging.getLogger(__name__)
 _MACHINE_ID = Path("/etc/machine-id")
 
 
@@ -77,44 +74,30 @@ def _trial_options(command: argparse.ArgumentParser) -> None:
 def _update(args: argparse.Namespace) -> dict[str, Any]:
     _need_tuf()
     from edgepack_runtime.update.policy import Policy
+    from edgepack_runtime.update.run import Taken, update
     from edgepack_runtime.update.source import Link, open_source
 
     link = Link(most=args.max_rate, proxy=args.proxy)
     sources = [open_source(place, link) for place in args.channel]
     updater = _updater(args, sources, Policy(args.device or _own_name(), args.cohort))
-    with updater.store.alone():
-        if args.check:
-            offer = updater.check()
-            return {"available": f"{args.name} {offer.version}", **_said(offer)}
-        _resume(updater)
-        return _take(updater)
+    if args.check:
+        offer = updater.check()
+        said = Taken(offer.version, offer.release, f"sha256:{offer.sha256}")
+        return {"available": f"{args.name} {offer.version}", **asdict(said)}
+    return _said(args.name, update(updater))
 
 
 def _import(args: argparse.Namespace) -> dict[str, Any]:
     _need_tuf()
     from edgepack_runtime.update.policy import Policy
-    from edgepack_runtime.update.source import MissingError, digest_of, open_source
+    from edgepack_runtime.update.run import take_file
+    from edgepack_runtime.update.source import Archive
 
     if not Path(args.file).is_file():
         raise InputError(f"no file at {args.file}")
-    archive = open_source(args.file)
+    archive = Archive(Path(args.file))
     updater = _updater(args, [archive], Policy(attempts=1, insist=True))
-    store = updater.store
-    with store.alone():
-        _resume(updater)
-        running = store.running()
-        if running and running.digest == store.state.active == digest_of(archive):
-            # A carrier that comes again, in whatever order, finds it done.
-            return {"running": f"{args.name} {running.manifest.version}", "digest": running.digest}
-        try:
-            return _take(updater)
-        except MissingError as exc:
-            raise InputError(
-                f"{exc}. Copy it again if it was cut short; if it is a light one, this device "
-                "does not run the release before: export without --light"
-            ) from exc
-        except LinkError as exc:  # nothing to wait for: the file is all there is
-            raise TrustError(f"{args.file} is damaged or was altered: {exc}") from exc
+    return _said(args.name, take_file(updater, archive))
 
 
 def _updater(args: argparse.Namespace, sources: Sequence[Source], policy: Policy) -> Updater:
@@ -176,30 +159,8 @@ def _own_name() -> str:
     return hashlib.sha256(f"edgepack {machine}".encode()).hexdigest()
 
 
-def _resume(updater: Updater) -> None:
-    """Finish a trial that a power cut or a crash interrupted, if there is one."""
-    if updater.store.state.trial:
-        why = updater.try_out()
-        _log.warning("an interrupted trial: %s", why or "confirmed")
-
-
-def _take(updater: Updater) -> dict[str, Any]:
-    """Take what is offered, prove it, and collect what is not needed any more."""
-    from edgepack_runtime.model.prepare import forget
-
-    offer, store = updater.check(), updater.store
-    seen = store.releases()
-    seen.append(updater.install(offer))
-    why = updater.try_out() if store.state.trial else ""
-    forget(seen, store.releases())  # but not when it is put off: it comes again
-    if why:
-        raise SelfTestError(f"{updater.name} {offer.version} is not taken, what ran goes on: {why}")
-    store.collect()
-    return {"running": f"{updater.name} {offer.version}", **_said(offer)}
-
-
-def _said(offer: Offer) -> dict[str, Any]:
-    return {"version": offer.version, "release": offer.release, "digest": f"sha256:{offer.sha256}"}
+def _said(name: str, taken: Taken) -> dict[str, Any]:
+    return {"running": f"{name} {taken.version}", **asdict(taken)}
 
 
 def _need_tuf() -> None:

@@ -1,1 +1,4 @@
-"""The device's side of field updates."""
+"""The device's side of field updates.
+
+A program updates as the command line does: make an `updater.Updater`, and call `run.update`.
+"""

@@ -89,7 +89,7 @@ class Archive:
     def __init__(self, path: Path) -> None:
         from edgepack_runtime.bundle.layout import scan
 
-        self._path = path
+        self.path = path
         try:
             with path.open("rb") as stream:
                 length = os.fstat(stream.fileno()).st_size
@@ -105,14 +105,14 @@ class Archive:
             )
 
     def __str__(self) -> str:
-        return str(self._path)
+        return str(self.path)
 
     def fetch(self, path: str, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes of a member from `start` on."""
         offset, size = self._spans.get(path.replace("blobs/", "blobs/sha256/", 1), (0, -1))
         if size < 0:
             raise MissingError(
-                f"{self._path} has no {path}; one that was exported with --light holds only what "
+                f"{self.path} has no {path}; one that was exported with --light holds only what "
                 "differs from the release before"
             )
         for at in range(start, size, _PIECE):
@@ -120,9 +120,9 @@ class Archive:
             try:
                 piece = os.pread(self._handle, length, offset + at)
             except OSError as exc:
-                raise LinkError(f"cannot read {self._path}: {exc.strerror}") from exc
+                raise LinkError(f"cannot read {self.path}: {exc.strerror}") from exc
             if len(piece) != length:
-                raise LinkError(f"{self._path} ended within {path}")
+                raise LinkError(f"{self.path} ended within {path}")
             yield piece
 
 
