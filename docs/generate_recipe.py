@@ -24,7 +24,7 @@ from edgepack.recipe.recipe import FILE_NAME, read_recipe
 from edgepack.recipe.schema import Table
 
 PAGE = Path(__file__).with_name("recipe.md")
-TEMPLATE = files("edgepack") / "template.toml"
+TEMPLATE = files("edgepack.recipe") / "template.toml"
 INTRODUCTION = """# Recipe reference
 
 <!-- Written by `python docs/generate_recipe.py`: change the comments in template.toml instead. -->

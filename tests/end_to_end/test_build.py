@@ -159,7 +159,7 @@ def test_a_read_only_cache_is_one_clear_error(model: Get, tmp_path: Path) -> Non
 
 
 def test_a_full_disk_leaves_the_output_as_it_was(built: Path, model: Get, tmp_path: Path) -> None:
-    """No space for a stage: exit 1, one clear error, and the old bundle is still there."""
+    """No space for a stage: exit 8, one clear error, and the old bundle is still there."""
     dist = tmp_path / "dist"
     dist.mkdir()
     old = min((built / "dist").glob("*.epk"))
@@ -174,7 +174,7 @@ def test_a_full_disk_leaves_the_output_as_it_was(built: Path, model: Get, tmp_pa
     done = subprocess.run(
         command, env=_environment(small), capture_output=True, text=True, check=False
     )
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == 8, done.stderr
     errors = [line for line in done.stderr.splitlines() if not re.match(r"\[\d+/\d+\] ", line)]
     assert len(errors) == 1
     assert errors[0].startswith("error: the disk is full: 0 MB left ")
