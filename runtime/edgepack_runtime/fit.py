@@ -21,15 +21,7 @@ def engine_installed(engine: str) -> bool:
 @cache
 def providers(engine: str) -> tuple[str, ...]:
     """List what an installed engine can run on: execution providers, or OpenVINO's devices."""
-    if engine == "onnxruntime":
-        import onnxruntime
-
-        return tuple(onnxruntime.get_available_providers())
-    if engine == "openvino":
-        from edgepack_runtime.engines.openvino import ov
-
-        return tuple(name.partition(".")[0] for name in ov.Core().available_devices)
-    return (engine,)
+    return engines.find(engine).providers()
 
 
 def why_not(variant: Variant, device: Device) -> str:

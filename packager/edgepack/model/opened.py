@@ -80,7 +80,7 @@ def open_model(
     variant = Variant(
         name="candidate",
         engine=engine,
-        provider={"onnxruntime": "CPUExecutionProvider"}.get(engine, "CPU"),
+        provider=engines.find(engine).CPU,
         precision=precision,
         scheme="",
         files=tuple(sorted(files)),

@@ -47,6 +47,12 @@ class Session(Protocol):
 class Engine(Protocol):
     """What an engine module provides."""
 
+    CPU: str
+    """Its provider that runs on the CPU."""
+
+    def providers(self) -> tuple[str, ...]:
+        """List what it can run on here."""
+
     def open_session(
         self, files: Mapping[str, memoryview], variant: Variant, threads: int, cache: Path | None
     ) -> Session:

@@ -15,6 +15,7 @@ from edgepack_runtime.bundle.manifest import Variant
 
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
+CPU = "null"
 
 
 class NullSession:
@@ -42,6 +43,11 @@ class NullSession:
         ids = feeds["input_ids"] * feeds["attention_mask"]
         chosen = (ids.sum(axis=1) if self._rank == 2 else ids) % self._size
         return [np.eye(self._size, dtype=np.float32)[chosen]]
+
+
+def providers() -> tuple[str, ...]:
+    """Return the one thing it runs on."""
+    return (CPU,)
 
 
 def open_session(

@@ -25,7 +25,7 @@ from edgepack_runtime.errors import DeviceError, TrustError
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 
-_CPU = "CPUExecutionProvider"
+CPU = "CPUExecutionProvider"
 _TENSORRT = "TensorrtExecutionProvider"
 _KEPT = "onnxruntime.onnx"
 _MOST_KEPT = 128 << 20  # bytes; to write a larger graph takes memory that a small device lacks
@@ -78,6 +78,11 @@ class OrtSession:
             raise DeviceError(f"onnxruntime fails on {rows}×{width} tokens: {exc}") from exc
 
 
+def providers() -> tuple[str, ...]:
+    """List the execution providers of the installed build."""
+    return tuple(ort.get_available_providers())
+
+
 def open_session(
     files: Mapping[str, memoryview], variant: Variant, threads: int, cache: Path | None
 ) -> OrtSession:
@@ -90,9 +95,9 @@ def open_session(
 
     """
     checked = _provider_options(variant, cache)
-    if variant.provider == _CPU:
+    if variant.provider == CPU:
         return _open_on_cpu(files, threads, cache)
-    providers = [(variant.provider, checked), _CPU]
+    providers = [(variant.provider, checked), CPU]
     content = _read(files)
 
     def make(profile: str = "") -> ort.InferenceSession:
@@ -130,12 +135,12 @@ def _open_on_cpu(files: Mapping[str, memoryview], threads: int, cache: Path | No
         options = _session_options(threads)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         with suppress(DeviceError):  # kept by a build that only looked the same
-            return OrtSession(_make(content, options, [_CPU]), {})
+            return OrtSession(_make(content, options, [CPU]), {})
     content = _read(files)
     session = None
     if path is not None and len(content) <= _MOST_KEPT:
         session = _make_and_keep(content, threads, path)
-    return OrtSession(session or _make(content, _session_options(threads), [_CPU]), {})
+    return OrtSession(session or _make(content, _session_options(threads), [CPU]), {})
 
 
 def _read(files: Mapping[str, memoryview]) -> bytes:
@@ -154,7 +159,7 @@ def _make_and_keep(content: bytes, threads: int, path: Path) -> ort.InferenceSes
             made = Path(name, _KEPT)
             options = _session_options(threads)
             options.optimized_model_filepath = str(made)
-            session = _make(content, options, [_CPU])
+            session = _make(content, options, [CPU])
             with suppress(OSError):
                 kept.keep(made, path)
             return session

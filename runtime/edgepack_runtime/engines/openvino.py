@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 
 _DYNAMIC = 0
-_CPU = "CPU"
+CPU = "CPU"
 _FULL_NAME = "FULL_DEVICE_NAME"
 _log = logging.getLogger(__name__)
 
@@ -208,10 +208,15 @@ class OpenVinoSession:
         if self._cache is None:
             return None
         identity = [ov.get_version(), str(sorted(self._config.items()))]
-        if self.provider != _CPU:
+        if self.provider != CPU:
             identity += [self.provider, str(self._core.get_property(self.provider, _FULL_NAME))]
         key = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16]
         return self._cache / f"openvino-{tokens}-{key}.blob"
+
+
+def providers() -> tuple[str, ...]:
+    """List OpenVINO's devices, each kind once or more."""
+    return tuple(name.partition(".")[0] for name in _core(os.getpid()).available_devices)
 
 
 def open_session(
@@ -228,7 +233,7 @@ def open_session(
 
 def _device(core: Any, variant: Variant) -> str:
     """Return the device a variant asks for, if this machine has it."""
-    found = core.available_devices if variant.provider != _CPU else [_CPU]
+    found = core.available_devices if variant.provider != CPU else [CPU]
     if variant.provider not in {name.partition(".")[0] for name in found}:
         raise DeviceError(
             f"openvino sees no {variant.provider} here, only {', '.join(found)}; "
@@ -248,7 +253,7 @@ def _static_tokens(variant: Variant) -> tuple[int, ...]:
 
 def _config(variant: Variant, threads: int) -> dict[str, Any]:
     exact = {"INFERENCE_PRECISION_HINT": "f32"} if variant.precision == "float32" else {}
-    if variant.provider != _CPU:
+    if variant.provider != CPU:
         return {"PERFORMANCE_HINT": "LATENCY", **exact}
     config: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
