@@ -46,7 +46,7 @@ class Built:
 
     latency_ms: {variant: {"tokens×rows": ms}} for what this host can run, with the float
         model as `float32`; empty if it can run none.
-    stages: the staged table as JSON values (`staged.Row`), empty for a plain conversion.
+    stages: the staged table as JSON values (`stage_table.Row`), empty for a plain conversion.
     """
 
     path: Path

@@ -152,7 +152,7 @@ def halve_int8_weights(model: Any) -> Any:
 
 
 def keep_scales(old: Path, new: Path, out: Path) -> int:
-    """Write the graph in `new` with its int8 weights on the scales of `old`; see `keep`."""
+    """Write the graph in `new` with its int8 weights on the scales of `old`: `previous_scales`."""
     import numpy as np
     from onnx import numpy_helper
 

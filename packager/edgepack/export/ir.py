@@ -96,7 +96,7 @@ def _int8_table(node: Any) -> tuple[Any, Any] | None:
 
 
 def keep_scales(old: Path, new: Path, out: Path) -> int:
-    """Write the IR in `new` with its int8 weights on the scales of `old`; see `keep`.
+    """Write the IR in `new` with its int8 weights on the scales of `old`; see `previous_scales`.
 
     The graphs of one architecture are alike, node by node; others have nothing to keep.
     """

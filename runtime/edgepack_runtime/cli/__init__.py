@@ -2,7 +2,7 @@
 
 Exit codes: 0 done, 1 unexpected, 2 wrong input, 4 device does not fit, 5 bundle not
 trusted, 6 self-test failed, 7 nothing to do, 8 this host lacks something.  Only this module
-prints; `update_commands` says what.
+prints; `cli/update.py` says what.
 """
 
 from __future__ import annotations
