@@ -7,9 +7,14 @@ so whatever depends on wiring is tested on real input.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+INTENTS = {
+    "lights": "turn on the lights", "weather": "what's the weather like",
+    "booking": "book a table for six", "other": "the quick brown fox",
+}  # fmt: skip
 SENTENCES = [
     "Angela Merkel met the mayor of New York on Friday.",
     "can you book a table for six at the Blue Lagoon?",
@@ -98,6 +103,24 @@ def make(kind: str, folder: Path) -> Path:
         torch.nn.init.normal_(parameter, std=0.4) if parameter.dim() > 1 else None
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def redraw(source: Path, folder: Path) -> Path:
+    """Copy a tiny BERT with weights to learn from, and return the copy.
+
+    BERT draws weights with a deviation of 0.02, for vectors of 768.  Ours have 32: drawn as small,
+    a model learns on one processor and stays where it is on another.
+
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
+
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    config = AutoModelForSequenceClassification.from_pretrained(source).config
+    config.initializer_range = 0.1
+    torch.manual_seed(0)
+    BertForSequenceClassification(config).save_pretrained(folder)
     return folder
 
 

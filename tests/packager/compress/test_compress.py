@@ -144,14 +144,9 @@ def _schedule(**changes: Any) -> Schedule:
 
 @pytest.fixture(scope="module")
 def teacher(model: Get, train: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a tiny model that has learned the four intents, from weights as BERT draws them."""
-    import torch
-    from transformers import BertForSequenceClassification
-
-    base, out = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("teacher")
-    shutil.copytree(model("bert-intent"), base, dirs_exist_ok=True)
-    torch.manual_seed(0)
-    BertForSequenceClassification(load_torch(base, TASK).config).save_pretrained(base)
+    """Return a tiny model that has learned the four intents."""
+    base = tiny.redraw(model("bert-intent"), tmp_path_factory.mktemp("base"))
+    out = tmp_path_factory.mktemp("teacher")
     settings = finetune.Settings(TASK, _schedule())
     finetune.finetune(settings, {"model": base, "data": train}, out)
     return out

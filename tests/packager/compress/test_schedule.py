@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 
 from edgepack.build.build import plans
 from edgepack.compress import (
@@ -43,15 +44,13 @@ BERT = {
     "model_type": "bert", "num_hidden_layers": 6, "num_attention_heads": 12,
     "intermediate_size": 1536,
 }  # fmt: skip
-WORDS = {"lights": "turn on the lights", "weather": "what's the weather like",
-         "booking": "book a table for six", "other": "the quick brown fox"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def train(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a file of 160 labelled rows, no two alike."""
     path = tmp_path_factory.mktemp("data") / "train.tsv"
-    rows = [f"{text} {i}\t{label}" for i in range(40) for label, text in WORDS.items()]
+    rows = [f"{text} {i}\t{label}" for i in range(40) for label, text in tiny.INTENTS.items()]
     path.write_text("text\tlabel\n" + "\n".join(rows) + "\n")
     return path
 
@@ -205,17 +204,8 @@ def test_a_rate_that_does_harm_is_lowered() -> None:
 
 @pytest.fixture(scope="module")
 def base(model: Get, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a tiny model with weights as BERT draws them."""
-    import shutil
-
-    import torch
-    from transformers import BertForSequenceClassification
-
-    folder = tmp_path_factory.mktemp("base")
-    shutil.copytree(model("bert-intent"), folder, dirs_exist_ok=True)
-    torch.manual_seed(0)
-    BertForSequenceClassification(load_torch(folder, TASK).config).save_pretrained(folder)
-    return folder
+    """Return a tiny model with weights to learn from."""
+    return tiny.redraw(model("bert-intent"), tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")

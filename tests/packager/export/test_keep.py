@@ -14,6 +14,8 @@ from click.testing import CliRunner
 
 from edgepack.channel import delta
 from edgepack.cli import main
+from edgepack.compress import finetune
+from edgepack.compress.schedule import Schedule
 from edgepack.export.previous_scales import REPORT, on_old_scale
 from edgepack.stages.cache import StageCache
 from edgepack_runtime import load
@@ -64,6 +66,19 @@ def test_seven_bits_stay_seven() -> None:
     assert np.abs(kept.astype(int)).max() <= 64
 
 
+def _taught(folder: Path) -> Path:
+    """Return a model whose answers are far apart, as rounding tells little of one drawn by lot."""
+    data, first = folder / "train.tsv", folder / "first"
+    rows = [f"{text} {i}\t{label}" for i in range(8) for label, text in tiny.INTENTS.items()]
+    data.write_text("text\tlabel\n" + "\n".join(rows) + "\n")
+    base = tiny.redraw(tiny.make("bert-intent", folder / "drawn"), folder / "base")
+    first.mkdir()
+    schedule = Schedule(epochs=30.0, learning_rate=5e-3, batch_size=8)
+    settings = finetune.Settings("text-classification", schedule)
+    finetune.finetune(settings, {"model": base, "data": data}, first)
+    return first
+
+
 @pytest.fixture(scope="module")
 def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A model, and the same after a light change: built afresh, and on the scales of the first."""
@@ -71,7 +86,7 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     from transformers import AutoModelForSequenceClassification
 
     folder = tmp_path_factory.mktemp("keep")
-    first = tiny.make("bert-intent", folder / "first")
+    first = _taught(folder)
     shutil.copytree(first, folder / "light")
     model = AutoModelForSequenceClassification.from_pretrained(first)
     torch.manual_seed(0)
