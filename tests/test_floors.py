@@ -19,8 +19,8 @@ FLOORS = {
         "compress", "model", "tasks", "data", "stages", "host", "__init__",
     ),
     "edgepack_runtime": (
-        "__main__", "cli", "update", "doctor", "tune", "model", "tasks", "inputs", "fit", "engines",
-        "device", "store", "bundle", "process", "paths", "words", "numeric", "gc_pause", "errors",
+        "__main__", "cli", "update", "doctor", "tune", "model", "tasks", "inputs", "fit", "device",
+        "engines", "store", "bundle", "process", "paths", "words", "numeric", "gc_pause", "errors",
         "__init__",
     ),
 }  # fmt: skip

@@ -14,8 +14,17 @@ from edgepack_runtime.paths import free_bytes
 
 
 def engine_installed(engine: str) -> bool:
-    """Tell whether the engine's Python package is there, without importing it."""
-    return engine == "null" or find_spec(engine) is not None
+    """Tell whether the engine's Python package is there, without importing that.
+
+    The package is called as the engine is.  An engine that needs none imports by itself.
+    """
+    if find_spec(engine) is not None:
+        return True
+    try:
+        engines.find(engine)
+    except ImportError:
+        return False
+    return True
 
 
 @cache

@@ -166,7 +166,7 @@ def onnx_variant() -> Variant:
     """Return a variant of ONNX Runtime on the CPU."""
     return Variant(
         name="x", engine="onnxruntime", provider="CPUExecutionProvider", precision="float32",
-        scheme="none", files=("model.onnx",), requires=Requires(), tolerance=Tolerance(0.9, 0.9),
+        scheme="none", graphs=(), requires=Requires(), tolerance=Tolerance(0.9, 0.9),
     )  # fmt: skip
 
 

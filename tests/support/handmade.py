@@ -12,6 +12,7 @@ from unittest import mock
 
 from edgepack.bundle import pack
 from edgepack_runtime.bundle.manifest import (
+    Graph,
     Manifest,
     Requires,
     Task,
@@ -94,6 +95,11 @@ def spans(path: Path) -> dict[str, tuple[int, int]]:
         return {item.name: (item.offset_data, item.size) for item in archive}
 
 
+def graph_of(*paths: str, name: str = "model") -> Graph:
+    """Return a graph of the null engine with these files."""
+    return Graph(name, paths, ("input_ids", "attention_mask"), ("output",))
+
+
 def _graphs(variants: list[dict[str, Any]]) -> list[str]:
     """Name the graph of each variant."""
     return [f"{fields.get('name', 'null')}/null.json" for fields in variants]
@@ -102,15 +108,15 @@ def _graphs(variants: list[dict[str, Any]]) -> list[str]:
 def _manifest(task: str, content: pack.Content, variants: list[dict[str, Any]]) -> Manifest:
     plain = Variant(
         name="null", engine="null", provider="null", precision="float32", scheme="none",
-        files=(), requires=Requires(), tolerance=Tolerance(0.99, 0.99),
+        graphs=(), requires=Requires(), tolerance=Tolerance(0.99, 0.99),
     )  # fmt: skip
     text = Text(tokenizer="tokenizer.json", max_length=16, pad_id=0, unk_id=1)
     return Manifest(
         format=1, name="small", version="1.0", release=1, target="any", arch="any",
         task=Task(name=task, text=text, labels=LABELS),
         variants=tuple(
-            dataclasses.replace(plain, **{"files": (graph,), **fields})
-            for fields, graph in zip(variants, _graphs(variants), strict=True)
+            dataclasses.replace(plain, **{"graphs": (graph_of(path),), **fields})
+            for fields, path in zip(variants, _graphs(variants), strict=True)
         ),
         files=content.entries(), golden="golden.json",
     )  # fmt: skip

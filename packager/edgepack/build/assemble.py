@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from edgepack.build.made import Made, MadeVariant
 from edgepack.bundle.pack import Content
 from edgepack.export import find
 from edgepack.model.opened import are_generated, read_task
-from edgepack_runtime.bundle.manifest import FORMAT, Manifest, Task, Tolerance, Variant
+from edgepack_runtime.bundle.manifest import FORMAT, Graph, Manifest, Task, Tolerance, Variant
 
 _LIKENESS = ("agreement", "cosine", "least_cosine")  # to the float model
 # What loading takes at the least: the weights twice, while an engine packs them, and the engine.
@@ -58,7 +58,8 @@ def manifest_of(made: Made, content: Content) -> Manifest:
 def _variant(variant: MadeVariant, task: Task) -> Variant:
     spec, found = variant.spec, variant.assessment
     exporter = find(spec.engine)
-    options = exporter.device_options(variant.folder, task.text.max_length, spec.provider)
+    longest = task.text.max_length if task.text else 0
+    options = exporter.device_options(variant.folder, longest, spec.provider)
     least = (_COPIES * variant.size + _ENGINE_BYTES) >> 20
     figures = variant.quality.figures if variant.quality else {}
     return Variant(
@@ -67,12 +68,19 @@ def _variant(variant: MadeVariant, task: Task) -> Variant:
         provider=spec.provider,
         precision=spec.precision,
         scheme=spec.scheme,
-        files=tuple(f"{spec.name}/{name}" for name in variant.files),
+        graphs=tuple(_graphs(variant)),
         requires=replace(spec.requires, memory_mb=max(spec.requires.memory_mb, least)),
         tolerance=Tolerance(found["tolerance_cosine"], found["tolerance_agreement"]),
         options=_merged(options, spec.options),
         measured={**{name: found[name] for name in _LIKENESS}, **figures},
     )
+
+
+def _graphs(variant: MadeVariant) -> Iterator[Graph]:
+    for name, paths in variant.graphs.items():
+        found = variant.assessment["graphs"][name]
+        files = tuple(f"{variant.spec.name}/{path}" for path in paths)
+        yield Graph(name, files, tuple(found["inputs"]), tuple(found["outputs"]))
 
 
 def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:

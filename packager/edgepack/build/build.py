@@ -26,7 +26,7 @@ from edgepack.build.plan import Plan
 from edgepack.build.planning import make_plan
 from edgepack.build.preflight import left_out, refuse
 from edgepack.bundle.pack import Content, refuse_foreign, replace_bundle, write_bundle
-from edgepack.judge.sensitivity import read_ranking
+from edgepack.export.sensitivity import read_ranking
 from edgepack.recipe.recipe import Recipe, fetch_model
 from edgepack.recipe.target import Target
 from edgepack.stages import progress
@@ -68,7 +68,7 @@ def plans(
     The data is examined here: what is wrong with it is an error, what misleads is logged.
     """
     model = fetch_model(recipe, offline=offline)
-    refuse(recipe, model)
+    refuse(recipe, model, targets)
     wanted = [make_plan(recipe, model, t, kit=(kits or {}).get(t.name)) for t in targets]
     planned = [plan.without(left_out(model, (v.spec for v in plan.variants))) for plan in wanted]
     for line in lint(recipe, model):
@@ -172,9 +172,9 @@ def _repair(
     made: Made, workers: Workers, folders: Folders, drops: Mapping[str, float]
 ) -> dict[str, tuple[str, ...]]:
     """Return the layers that variants should have in float next; empty if nothing can help."""
-    if not gate.repairable(made):
-        return {}
     plan = made.plan
+    if plan.sensitivity is None or not gate.repairable(made):
+        return {}
     ranking = list(plan.ranking())
     optional = {stage.key for stage in ranking}
     if workers.run(ranking, folders, _log(plan, workers.cache), optional=optional):

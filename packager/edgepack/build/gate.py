@@ -14,10 +14,10 @@ from dataclasses import asdict
 from edgepack.build.made import Made
 from edgepack.build.plan import Plan
 from edgepack.recipe.recipe import Budget
+from edgepack_runtime import tasks
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.tune.memory import peak_memory
 
-CELL = "16×1"  # what budget.latency_ms means: tokens × rows, as in `latency.CELLS`
 LEAST_LIKENESS = 0.8  # agreement with the float model below which a variant is left out
 _HALF = 2  # repair frees at most one layer in so many
 _ROUNDING = 1e-6
@@ -119,7 +119,8 @@ def costs_message(
     sizes = {file.sha256: file.size for file in bundle.manifest.files}
     found = {"bundle_mb": sum(sizes.values()) / 1e6}
     cells = [latency.get(variant.name, {}) for variant in bundle.manifest.variants]
-    if here := [times[CELL] for times in cells if CELL in times]:
+    cell = tasks.find(bundle.manifest.task.name).CELLS[0]
+    if here := [times[cell] for times in cells if cell in times]:
         found["latency_ms"] = min(here)
     if any(cells) and budget.memory_mb is not None:
         found["memory_mb"] = peak_memory(bundle.path)

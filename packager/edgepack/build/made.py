@@ -48,9 +48,14 @@ class MadeVariant:
         return self.plan.spec
 
     @property
+    def graphs(self) -> dict[str, tuple[str, ...]]:
+        """Return {graph: its files}, by path relative to the folder."""
+        return find(self.spec.engine).graphs(self.folder)
+
+    @property
     def files(self) -> dict[str, Path]:
-        """Return the files of its engine by name."""
-        return {name: self.folder / name for name in find(self.spec.engine).FILES}
+        """Return the files of its graphs by that path."""
+        return {path: self.folder / path for paths in self.graphs.values() for path in paths}
 
     @property
     def size(self) -> int:
@@ -82,7 +87,9 @@ class Made:
     @property
     def export_size(self) -> int:
         """Count the bytes of the float graph."""
-        return (self.export / "model.onnx").stat().st_size
+        graphs = find(self.plan.reference).graphs(self.export).values()
+        paths = {path for files in graphs for path in files}
+        return sum((self.export / path).stat().st_size for path in paths)
 
 
 def made_of(plan: Plan, folders: Mapping[str, Path]) -> Made:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from edgepack.build.made import Made
-from edgepack.model.opened import open_model
+from edgepack.export import open_reference
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.device import measured
 from edgepack_runtime.device.facts import probe
@@ -21,7 +21,7 @@ _SECONDS = 0.15  # a model and cell; a device that wants it finer runs `edgepack
 
 
 def measure(bundle: Bundle, made: Made) -> dict[str, dict[str, float]]:
-    """Return {variant: {"tokens×rows": ms}} and keep it, so that `load` picks by it here.
+    """Return {variant: {cell: ms}} and keep it, so that `load` picks by it here.
 
     What was measured on this machine before is returned as it was.  Empty if the bundle is
     for another kind of machine.
@@ -38,8 +38,8 @@ def measure(bundle: Bundle, made: Made) -> dict[str, dict[str, float]]:
         return {}
     for model in models.values():
         selftest(bundle, model)
-    models[BASELINE] = open_model(made.tokenizer, made.export, "onnxruntime")
-    found = latency.measure(models, read_golden(bundle).texts, seconds=_SECONDS)
+    models[BASELINE] = open_reference(made.tokenizer, made.export, made.plan.reference)
+    found = latency.measure(models, read_golden(bundle).inputs, seconds=_SECONDS)
     try:
         measured.save(bundle.digest, device, measured.Record(found))
     except OSError as exc:

@@ -38,8 +38,10 @@ class VariantPlan:
 class Plan:
     """The stages of one bundle.  Its key is the build's identity.
 
+    reference: the engine of `export`, the float32 graphs that variants are compared with.
     forms: the torch model after each step, the teacher first; qualities: the stages that judge
-    them, by form. sensitivity: the stage that ranks layers by what int8 costs them.
+    them, by form. sensitivity: the stage that ranks layers by what int8 costs them, None where
+    there are none.
     kit: {wheel: sha256} of what is carried to the device beside the bundle.
     left_out: {variant: why it cannot be made}.
     """
@@ -52,7 +54,8 @@ class Plan:
     export: Stage
     golden: Stage
     variants: tuple[VariantPlan, ...]
-    sensitivity: Stage
+    reference: str
+    sensitivity: Stage | None
     forms: tuple[Form, ...]
     qualities: Mapping[str, Stage] = field(default_factory=dict)
     kit: Mapping[str, str] = field(default_factory=dict)
@@ -92,7 +95,8 @@ class Plan:
 
     def ranking(self) -> Iterator[Stage]:
         """Yield the stages that rank layers, which only a repair needs."""
-        yield from _with_inputs(self.sensitivity, set())
+        if self.sensitivity:
+            yield from _with_inputs(self.sensitivity, set())
 
     @property
     def staged(self) -> bool:

@@ -11,7 +11,6 @@ from edgepack.data import texts as data
 from edgepack.export import Choice, find
 from edgepack.export.previous_scales import names_variant
 from edgepack.judge import golden, quality
-from edgepack.judge import sensitivity as rank
 from edgepack.model import describe
 from edgepack.model.fetch import ModelInfo
 from edgepack.recipe.recipe import Recipe
@@ -46,7 +45,9 @@ def make_plan(
     sources = data_sources(recipe)
     evaluation = sources.get("evaluation")
     forms = make_forms(recipe, model, sources)
-    shared = _shared(recipe, model, forms[-1].model, sources.get("data"))
+    wanted = _wanted(recipe, target)
+    reference = find(wanted[0].engine).REFERENCE
+    shared = _shared(recipe, model, forms[-1].model, sources.get("data"), reference)
     maker = _Maker(recipe, model, forms[-1].model, shared, evaluation, kept or {})
     return Plan(
         recipe=recipe,
@@ -56,8 +57,9 @@ def make_plan(
         texts=shared.texts,
         export=shared.export,
         golden=shared.golden,
+        reference=reference,
         sensitivity=shared.sensitivity,
-        variants=tuple(maker.variant(spec) for spec in _wanted(recipe, target)),
+        variants=tuple(maker.variant(spec) for spec in wanted),
         forms=forms,
         qualities=_qualities(recipe, model, forms, evaluation),
         kit=kit or {},
@@ -82,7 +84,7 @@ class _Shared:
     texts: Stage
     export: Stage
     golden: Stage
-    sensitivity: Stage
+    sensitivity: Stage | None
 
     @property
     def inputs(self) -> dict[str, Needed]:
@@ -90,23 +92,27 @@ class _Shared:
         return {"tokenizer": self.tokenizer, "texts": self.texts}
 
 
-def _shared(recipe: Recipe, model: ModelInfo, final: Needed, train: Needed | None) -> _Shared:
+def _shared(
+    recipe: Recipe, model: ModelInfo, final: Needed, train: Needed | None, reference: str
+) -> _Shared:
     settings = describe.Settings(model.task, recipe.max_length)
     label = "read tokenizer and task"
     tokenizer = Stage(label, describe.describe, settings, {"model": final}, describe.TOOLS)
     texts = _texts(recipe, model.task, tokenizer, train)
-    export = find("onnxruntime").export_stage(final, model.task)
+    export = find(reference).export_stage(final, model.task)
     inputs = {"tokenizer": tokenizer, "texts": texts, "export": export}
     return _Shared(
         tokenizer=tokenizer,
         texts=texts,
         export=export,
         golden=Stage(
-            "golden outputs", golden.make_golden, golden.NoSettings(), inputs, golden.TOOLS
+            "golden outputs",
+            golden.make_golden,
+            golden.GoldenSettings(reference),
+            inputs,
+            golden.TOOLS,
         ),
-        sensitivity=Stage(
-            "rank layers by sensitivity", rank.rank, rank.NoSettings(), inputs, rank.TOOLS
-        ),
+        sensitivity=find(reference).ranking_stage(inputs),
     )
 
 

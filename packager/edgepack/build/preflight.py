@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgepack.export.known import known_families, why_not_onnx, why_not_openvino
+from edgepack.export import find as find_exporter
+from edgepack.export.known import known_families
 from edgepack.model.fetch import ModelInfo, read_config
 from edgepack.recipe.recipe import Recipe, fetch_model
 from edgepack.recipe.target import Target, VariantSpec
@@ -22,21 +23,27 @@ _TOKENIZERS = (
 _MOST_HEADER = 100 << 20  # bytes, as safetensors itself has it
 
 
-def refuse(recipe: Recipe, model: ModelInfo) -> None:
-    """Refuse a model of which no bundle can be made.
+def refuse(recipe: Recipe, model: ModelInfo, targets: Iterable[Target]) -> None:
+    """Refuse a model of which no bundle can be made for any of these targets.
 
     Raises:
         InputError: every reason, with the remedy.
 
     """
-    if reasons := list(_reasons(recipe, model)):
+    first = dict.fromkeys(target.variants[0].engine for target in targets)
+    references = dict.fromkeys(find_exporter(engine).REFERENCE for engine in first)
+    if reasons := list(_reasons(recipe, model, references)):
         raise InputError(f"{model.source.path.name}: {'; '.join(reasons)}")
 
 
 def left_out(model: ModelInfo, variants: Iterable[VariantSpec]) -> dict[str, str]:
     """Return {variant: why} of those that no exporter makes for this model."""
-    reason = why_not_openvino(model.model_type, model.task)
-    return {v.name: reason for v in variants if reason and v.engine == "openvino"}
+    reasons = {v.name: _why_not(v.engine, model) for v in variants}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _why_not(engine: str, model: ModelInfo) -> str:
+    return find_exporter(engine).why_not(model.model_type, model.task)
 
 
 def check_model(recipe: Recipe, targets: Sequence[Target], *, offline: bool) -> dict[str, Any]:
@@ -49,7 +56,7 @@ def check_model(recipe: Recipe, targets: Sequence[Target], *, offline: bool) -> 
 
     """
     model = fetch_model(recipe, offline=offline)
-    refuse(recipe, model)
+    refuse(recipe, model, targets)
     reasons = {target.name: left_out(model, target.variants) for target in targets}
     return {
         "name": model.name,
@@ -62,7 +69,7 @@ def check_model(recipe: Recipe, targets: Sequence[Target], *, offline: bool) -> 
     }
 
 
-def _reasons(recipe: Recipe, model: ModelInfo) -> Iterator[str]:
+def _reasons(recipe: Recipe, model: ModelInfo, references: Iterable[str]) -> Iterator[str]:
     folder = model.base.path if model.base else model.source.path
     config = read_config(folder)
     family = known_families().get(model.model_type)
@@ -72,8 +79,9 @@ def _reasons(recipe: Recipe, model: ModelInfo) -> Iterator[str]:
             "architecture that transformers has"
         )
         return
-    if reason := why_not_onnx(model.model_type, model.task):
-        yield f"{reason}; docs/families.md lists what builds"
+    for engine in references:
+        if reason := _why_not(engine, model):
+            yield f"{reason}; docs/families.md lists what builds"
     files = (model.source.path, folder)
     if not any((place / name).is_file() for name in _TOKENIZERS for place in files):
         yield "it holds no tokenizer (tokenizer.json); save the model's tokenizer beside it"

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgepack.stages.cache import version_of
-from edgepack_runtime.bundle.manifest import File, Manifest, Variant, canonical_json
+from edgepack_runtime.bundle.manifest import File, Manifest, Task, Variant, canonical_json
 
 if TYPE_CHECKING:
     from edgepack.build.plan import Plan
@@ -109,12 +109,17 @@ def provenance(plan: Plan, manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def _inputs(task: Task) -> Iterator[dict[str, str]]:
+    if task.text:
+        yield {"format": f"text, up to {task.text.max_length} tokens"}
+
+
 def _card(manifest: Manifest) -> dict[str, Any]:
     task = manifest.task
     return {
         "modelParameters": {
             "task": task.name,
-            "inputs": [{"format": f"text, up to {task.text.max_length} tokens"}],
+            "inputs": list(_inputs(task)),
             "outputs": [{"format": f"{len(task.labels)} labels" if task.labels else "vectors"}],
         },
         "quantitativeAnalysis": {

@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgepack.build.gate import CELL
 from edgepack.build.made import Made, MadeForm
-from edgepack.export import open_as_device
-from edgepack.model.opened import open_model, read_golden_texts
+from edgepack.export import open_as_device, open_reference
+from edgepack.model.opened import read_golden_texts
 from edgepack.model.torch_model import open_torch
 from edgepack.tasks import Quality
+from edgepack_runtime import tasks
 from edgepack_runtime.bundle.manifest import Manifest
 from edgepack_runtime.device.facts import probe
 from edgepack_runtime.fit import why_not
@@ -27,8 +27,8 @@ class Row:
     """One form of the model.
 
     size: bytes of its weights; parameters: how many numbers the torch model of it has.
-    quality: the task's figure, None without evaluation data; latency_ms: median, one text of
-    16 tokens, one thread, None where this host cannot run it; ratio: to the first row.
+    quality: the task's figure, None without evaluation data; latency_ms: median of the
+    task's first cell, one thread, None where this host cannot run it; ratio: to the first row.
     """
 
     stage: str
@@ -56,13 +56,14 @@ def measure_forms(made: Made, manifest: Manifest) -> list[dict[str, Any]]:
         models = {_label(form): open_torch(form.folder, task) for form in made.forms}
         models |= _graphs(made, manifest)
         texts = read_golden_texts(made.texts)
-        times = latency.measure(models, texts, cells=((16, 1),), seconds=_SECONDS)
+        cell = tasks.find(task).CELLS[0]
+        times = latency.measure(models, texts, cells=(cell,), seconds=_SECONDS)
     finally:
         torch.set_num_threads(threads)
-    first = next(iter(times.values())).get(CELL)  # none if the model takes no 16 tokens
+    first = next(iter(times.values())).get(cell)  # none if the model is too small for it
     found = []
     for name, (quality, size, count) in _facts(made).items():
-        ms = times.get(name, {}).get(CELL)
+        ms = times.get(name, {}).get(cell)
         ratio = round(ms / first, 4) if ms and first else None
         found.append(asdict(Row(name, quality, size, count, ms, ratio)))
     return found
@@ -75,7 +76,7 @@ def _label(form: MadeForm) -> str:
 def _graphs(made: Made, manifest: Manifest) -> dict[str, Model]:
     """Open the exported graph and the variants that this host can run."""
     tokenizer, device = made.tokenizer, probe()
-    found = {EXPORTED: open_model(tokenizer, made.export, "onnxruntime", threads=1)}
+    found = {EXPORTED: open_reference(tokenizer, made.export, made.plan.reference, threads=1)}
     fits = manifest.arch in (device.arch, "any")
     for variant, own in zip(manifest.variants, made.variants, strict=True):
         if fits and variant.on_cpu and not why_not(variant, device):

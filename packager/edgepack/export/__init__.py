@@ -1,7 +1,7 @@
 """The engines of the build host: one module each, of the same name as in the runtime.
 
 Each has `export` (a stage that makes the float32 form through Optimum), `variant_stage`
-(the stage that makes what a `VariantSpec` asks for) and `FILES` (what a device loads).
+(the stage that makes what a `VariantSpec` asks for) and `graphs` (what a device loads).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from edgepack.model.opened import open_model, read_task
+from edgepack.model.opened import Candidate, open_model, read_task
 from edgepack.recipe.target import VariantSpec
 from edgepack.stages.cache import Source, Stage
 from edgepack_runtime.model.model import Model
@@ -34,7 +34,11 @@ class Choice:
 class Exporter(Protocol):
     """What an exporter module provides."""
 
-    FILES: tuple[str, ...]
+    REFERENCE: str
+    """The engine whose float32 graph its variants are compared with."""
+
+    def why_not(self, model_type: str, task: str) -> str:
+        """Say why a family has no form for this engine; empty if it has one."""
 
     def export_stage(self, model: Source | Stage, task: str) -> Stage:
         """Return the stage that makes the float32 form."""
@@ -43,6 +47,15 @@ class Exporter(Protocol):
         self, spec: VariantSpec, inputs: Mapping[str, Stage | Source], choice: Choice
     ) -> Stage:
         """Return the stage that makes one variant from `inputs`: export, tokenizer, texts."""
+
+    def ranking_stage(self, inputs: Mapping[str, Stage | Source]) -> Stage | None:
+        """Return the stage that ranks layers by what int8 costs them, see `sensitivity`.
+
+        None where there are none.  `inputs`: export, tokenizer, texts.
+        """
+
+    def graphs(self, folder: Path) -> dict[str, tuple[str, ...]]:
+        """Return {graph: its files} of an export or a variant, by path relative to `folder`."""
 
     def device_options(self, folder: Path, max_length: int, provider: str) -> dict[str, Any]:
         """Return the options with which `provider` should load the files in `folder`."""
@@ -57,6 +70,14 @@ def open_as_device(
     tokenizer: Path, folder: Path, engine: str, precision: str, *, threads: int = 0
 ) -> Model:
     """Open a variant on this host with the options that a device will load it with."""
-    longest = read_task(tokenizer).text.max_length
-    options = find(engine).device_options(folder, longest, CPU)
-    return open_model(tokenizer, folder, engine, precision, threads=threads, options=options)
+    text = read_task(tokenizer).text
+    longest, exporter = text.max_length if text else 0, find(engine)
+    options = exporter.device_options(folder, longest, CPU)
+    spec = Candidate(engine, precision, exporter.graphs(folder), options)
+    return open_model(tokenizer, folder, spec, threads=threads)
+
+
+def open_reference(tokenizer: Path, folder: Path, engine: str, *, threads: int = 0) -> Model:
+    """Open the float32 graph that an engine's variants are compared with."""
+    spec = Candidate(engine, "float32", find(engine).graphs(folder))
+    return open_model(tokenizer, folder, spec, threads=threads)

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from edgepack.export import Choice, embeddings, graph, tensorrt
+from edgepack.export import Choice, embeddings, graph, known, sensitivity, tensorrt
 from edgepack.export.families import register_families
 from edgepack.export.folding import decide_branches, fold_products
 from edgepack.export.previous_scales import keep_scales
@@ -27,6 +27,7 @@ from edgepack.tasks import find
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.inputs.text import INPUTS
 
+REFERENCE = "onnxruntime"
 FILES = ("model.onnx",)
 OPSET = 18
 TENSORRT = "TensorrtExecutionProvider"
@@ -62,6 +63,11 @@ class VariantSettings:
     previous: str = ""
 
 
+def why_not(model_type: str, task: str) -> str:
+    """Say why a family has no form for this engine; empty if it has one."""
+    return known.why_not_onnx(model_type, task)
+
+
 def export_stage(model: Source | Stage, task: str) -> Stage:
     """Return the stage that exports the float32 graph."""
     settings = ExportSettings(find(task).OPTIMUM)
@@ -90,6 +96,16 @@ def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source], choic
         "static": "quantize ONNX with NNCF, static int8 Q/DQ",
     }
     return Stage(labels[spec.scheme], make_variant, settings, needed, _TOOLS)
+
+
+def ranking_stage(inputs: Mapping[str, Stage | Source]) -> Stage:
+    """Return the stage that ranks the layers of the reference by what int8 costs them."""
+    return sensitivity.stage(inputs)
+
+
+def graphs(folder: Path) -> dict[str, tuple[str, ...]]:  # noqa: ARG001 (the Exporter protocol)
+    """Return the files of each graph."""
+    return {"model": FILES}
 
 
 def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgepack.export import Choice, ir
+from edgepack.export import Choice, ir, known, sensitivity
 from edgepack.export.families import register_families
 from edgepack.export.naming import layer_of
 from edgepack.export.previous_scales import keep_scales
@@ -20,6 +20,7 @@ from edgepack.stages.cache import Source, Stage
 from edgepack.tasks import find
 from edgepack_runtime.errors import InputError
 
+REFERENCE = "onnxruntime"
 FILES = ir.FILES
 _EXPORT_TOOLS = ("edgepack", "torch", "transformers", "optimum", "optimum-intel", "openvino")
 _TOOLS = ("edgepack", "openvino", "nncf")
@@ -46,6 +47,11 @@ class VariantSettings:
     scheme: str
     choice: Choice = Choice()
     previous: str = ""
+
+
+def why_not(model_type: str, task: str) -> str:
+    """Say why a family has no form for this engine; empty if it has one."""
+    return known.why_not_openvino(model_type, task)
 
 
 def export_stage(model: Source | Stage, task: str) -> Stage:
@@ -84,6 +90,16 @@ def device_options(folder: Path, max_length: int, provider: str) -> dict[str, An
     small = (folder / FILES[1]).stat().st_size < _SMALL_MODEL
     static = {"static_tokens": [16, 32]} if small else {}
     return {"pad_multiple": 8, "max_tokens": max_length, **static}
+
+
+def ranking_stage(inputs: Mapping[str, Stage | Source]) -> Stage:
+    """Return the stage that ranks the layers of the reference by what int8 costs them."""
+    return sensitivity.stage(inputs)
+
+
+def graphs(folder: Path) -> dict[str, tuple[str, ...]]:  # noqa: ARG001 (the Exporter protocol)
+    """Return the files of each graph."""
+    return {"model": FILES}
 
 
 def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> None:

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack.export import open_as_device
 from edgepack.export.traits import copy_traits
-from edgepack.model.opened import move_files, read_texts
+from edgepack.model.opened import likeness, move_files, read_texts
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.bundle.manifest import canonical_json
 from edgepack_runtime.errors import InputError
-from edgepack_runtime.model.selftest import compare, reference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,7 +73,7 @@ def keep_scales(
         if tensors:
             wanted = _outputs(inputs, inputs["export"], engine, "float32")
             fresh, kept = (
-                compare(wanted[0], wanted[1], _outputs(inputs, folder, engine, "int8")[1])
+                likeness(inputs["tokenizer"], wanted, _outputs(inputs, folder, engine, "int8"))
                 for folder in (_alone(out, Path(name, "fresh")), new)
             )
             keeps = kept.mean_cosine >= fresh.mean_cosine - _SLACK
@@ -127,9 +126,7 @@ def _alone(out: Path, folder: Path) -> Path:
     return folder
 
 
-def _outputs(
-    inputs: Mapping[str, Path], folder: Path, engine: str, precision: str
-) -> tuple[Any, list[Any]]:
+def _outputs(inputs: Mapping[str, Path], folder: Path, engine: str, precision: str) -> list[Any]:
     texts = read_texts(inputs["texts"], "evaluation")
     model = open_as_device(inputs["tokenizer"], folder, engine, precision)
-    return model.task, reference(model.task, model.raw(texts))
+    return model.outputs(texts)

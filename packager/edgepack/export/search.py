@@ -15,9 +15,8 @@ from typing import Any
 
 from edgepack.export import open_as_device
 from edgepack.export.traits import copy_traits
-from edgepack.model.opened import move_files, read_texts
+from edgepack.model.opened import likeness, move_files, read_texts
 from edgepack_runtime.bundle.manifest import canonical_json
-from edgepack_runtime.model.selftest import compare, reference
 
 _DIGITS = 6
 _REPORT = "search.json"
@@ -110,7 +109,7 @@ def quantize_best(
             quantize(trial, folder)
             copy_traits(inputs["export"], folder)
             got = _outputs(inputs["tokenizer"], folder, engine, texts, "int8")
-            score = compare(wanted[0], wanted[1], got[1]).mean_cosine
+            score = likeness(inputs["tokenizer"], wanted, got).mean_cosine
             rows.append(
                 {
                     "alpha": trial.alpha,
@@ -130,6 +129,6 @@ def _outputs(
     engine: str,
     texts: Sequence[str | tuple[str, str]],
     precision: str,
-) -> tuple[Any, list[Any]]:
+) -> list[Any]:
     model = open_as_device(tokenizer, folder, engine, precision)
-    return model.task, reference(model.task, model.raw(texts))
+    return model.outputs(texts)

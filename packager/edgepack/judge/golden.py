@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgepack.export import open_as_device
-from edgepack.model.opened import are_generated, open_model, read_golden_texts, read_texts
+from edgepack.export import open_as_device, open_reference
+from edgepack.model.opened import are_generated, read_golden_texts, read_texts
+from edgepack_runtime import tasks
 from edgepack_runtime.bundle.manifest import Task, canonical_json
-from edgepack_runtime.model.selftest import compare, decisions, has_decisions, reference
+from edgepack_runtime.model.model import Model
+from edgepack_runtime.tasks._likeness import decisions
 
 TOOLS = ("edgepack", "onnxruntime", "openvino", "numpy")
 _DIGITS = 6
@@ -22,8 +24,10 @@ _AGREEMENT_MARGIN = 0.15
 
 
 @dataclass(frozen=True)
-class NoSettings:
-    """The reference has none: it is the float32 ONNX graph on the CPU."""
+class GoldenSettings:
+    """engine: which runs the reference, a float32 graph on the CPU."""
+
+    engine: str
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class AssessSettings:
     precision: str
 
 
-def make_golden(settings: NoSettings, inputs: Mapping[str, Path], out: Path) -> None:  # noqa: ARG001
+def make_golden(settings: GoldenSettings, inputs: Mapping[str, Path], out: Path) -> None:
     """Write `golden.json` and `reference.npz` from the float model.
 
     The first holds the golden texts and outputs and goes to the device; the second the
@@ -42,16 +46,19 @@ def make_golden(settings: NoSettings, inputs: Mapping[str, Path], out: Path) -> 
     """
     import numpy as np
 
-    model = open_model(inputs["tokenizer"], inputs["export"], "onnxruntime")
+    model = open_reference(inputs["tokenizer"], inputs["export"], settings.engine)
     texts = read_golden_texts(inputs["texts"])
-    outputs = [_plain(output) for output in reference(model.task, model.raw(texts))]
+    outputs = [_plain(output) for output in model.outputs(texts)]
     (out / "golden.json").write_bytes(canonical_json({"inputs": texts, "outputs": outputs}))
-    wanted = reference(model.task, model.raw(read_texts(inputs["texts"], "evaluation")))
+    wanted = model.outputs(read_texts(inputs["texts"], "evaluation"))
     np.savez(out / "reference.npz", *wanted)
 
 
 def assess(settings: AssessSettings, inputs: Mapping[str, Path], out: Path) -> None:
-    """Write `assessment.json`: a variant's likeness to the float model, and its tolerance."""
+    """Write `assessment.json`: a variant's likeness to the float model, and its tolerance.
+
+    It holds what the graphs take and give, too.
+    """
     import numpy as np
 
     variant = inputs["variant"]
@@ -59,14 +66,15 @@ def assess(settings: AssessSettings, inputs: Mapping[str, Path], out: Path) -> N
     with np.load(inputs["golden"] / "reference.npz") as stored:
         wanted = [stored[f"arr_{i}"] for i in range(len(stored.files))]
     texts = read_texts(inputs["texts"], "evaluation")
-    got = reference(model.task, model.raw(texts))
-    found = compare(model.task, wanted, got)
+    got = model.outputs(texts)
+    found = model.compare(wanted, got)
     agreement = found.agreement
-    if are_generated(inputs["texts"]) and has_decisions(model.task):
+    if are_generated(inputs["texts"]) and tasks.find(model.task.name).DECIDES:
         agreement = weighted_agreement(model.task, wanted, got)
     golden = [texts.index(text) for text in read_golden_texts(inputs["texts"])]
-    near = compare(model.task, [wanted[i] for i in golden], [got[i] for i in golden])
+    near = model.compare([wanted[i] for i in golden], [got[i] for i in golden])
     assessment = {
+        "graphs": _graphs(model),
         "agreement": round(agreement, _DIGITS),
         "cosine": round(found.mean_cosine, _DIGITS),
         "least_cosine": round(found.cosine, _DIGITS),
@@ -113,9 +121,16 @@ def _lead(logits: Any, *, each: bool) -> Any:
     return ranked[..., -1] - ranked[..., -2]
 
 
-def read_assessment(folder: Path) -> dict[str, float]:
+def _graphs(model: Model) -> dict[str, dict[str, list[str]]]:
+    return {
+        graph.name: {"inputs": list(graph.inputs), "outputs": list(graph.outputs)}
+        for graph in model.variant.graphs
+    }
+
+
+def read_assessment(folder: Path) -> dict[str, Any]:
     """Read what `assess` wrote."""
-    found: dict[str, float] = json.loads((folder / "assessment.json").read_text())
+    found: dict[str, Any] = json.loads((folder / "assessment.json").read_text())
     return found
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgepack_runtime import engines
-from edgepack_runtime.bundle.manifest import Requires, Task, Tolerance, Variant, decode_task
+from edgepack_runtime import engines, tasks
+from edgepack_runtime.bundle.manifest import Graph, Requires, Task, Tolerance, Variant, decode_task
 from edgepack_runtime.device.facts import cores
+from edgepack_runtime.inputs import Inputs, open_inputs
 from edgepack_runtime.inputs.text import TextEncoder
 from edgepack_runtime.model.model import Model
 from edgepack_runtime.paths import map_file
+from edgepack_runtime.tasks import Agreement
+
+if TYPE_CHECKING:
+    from edgepack_runtime.numeric import Array
 
 
 def read_task(tokenizer: Path) -> Task:
@@ -20,9 +26,22 @@ def read_task(tokenizer: Path) -> Task:
     return decode_task(json.loads((tokenizer / "task.json").read_text()))
 
 
+def likeness(tokenizer: Path, wanted: Sequence[Array], got: Sequence[Array]) -> Agreement:
+    """Compare outputs with the float model's, as the task that the describe stage wrote has it."""
+    task = read_task(tokenizer)
+    return tasks.find(task.name).compare(task, wanted, got)
+
+
+def read_inputs(tokenizer: Path) -> Inputs:
+    """Open what makes tensors of the inputs that the describe stage wrote of."""
+    return open_inputs(read_task(tokenizer), lambda name: (tokenizer / name).read_bytes())
+
+
 def read_encoder(tokenizer: Path) -> TextEncoder:
     """Open the tokenizer that the describe stage wrote."""
-    return TextEncoder((tokenizer / "tokenizer.json").read_bytes(), read_task(tokenizer).text)
+    encoder = read_inputs(tokenizer).text
+    assert encoder is not None  # noqa: S101 (whoever asks has a task of texts)
+    return encoder
 
 
 def read_texts(texts: Path, kind: str) -> list[str | tuple[str, str]]:
@@ -66,27 +85,50 @@ def calibration_feeds(inputs: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
         yield encoder.batch([row], len(row.ids))
 
 
-def open_model(
-    tokenizer: Path,
-    folder: Path,
-    engine: str,
-    precision: str = "float32",
-    *,
-    threads: int = 0,
-    options: Mapping[str, Any] | None = None,
-) -> Model:
-    """Open the files of one variant on this host's CPU, in the code that devices run."""
-    files = {name: map_file(path) for name, path in files_of(folder).items()}
+@dataclass(frozen=True)
+class Candidate:
+    """What was exported, before it has a name and measurements."""
+
+    engine: str
+    """Which runs it."""
+    precision: str
+    """As in a target file."""
+    graphs: Mapping[str, Sequence[str]]
+    """{graph: its files}, by path relative to its folder."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """With which a device would load it."""
+
+
+def open_model(tokenizer: Path, folder: Path, candidate: Candidate, *, threads: int = 0) -> Model:
+    """Open the graphs in a folder on this host's CPU, in the code that devices run.
+
+    Args:
+        tokenizer: the folder of the describe stage.
+        folder: of the export or variant.
+        candidate: what lies there.
+        threads: of the CPU; 0 for all.
+
+    """
+    engine = engines.find(candidate.engine)
     variant = Variant(
         name="candidate",
-        engine=engine,
-        provider=engines.find(engine).CPU,
-        precision=precision,
+        engine=candidate.engine,
+        provider=engine.CPU,
+        precision=candidate.precision,
         scheme="",
-        files=tuple(sorted(files)),
+        graphs=(),
         requires=Requires(),
         tolerance=Tolerance(0.0, 0.0),
-        options=options or {},
+        options=candidate.options,
     )
-    session = engines.find(engine).open_session(files, variant, threads or cores(), None)
-    return Model(read_task(tokenizer), variant, session, read_encoder(tokenizer))
+    sessions = {}
+    for name, paths in candidate.graphs.items():
+        files = {path: map_file(folder / path) for path in paths}
+        sessions[name] = engine.open_session(files, variant, threads or cores(), None)
+    graphs = tuple(
+        Graph(name, tuple(candidate.graphs[name]), session.inputs, session.outputs)
+        for name, session in sessions.items()
+    )
+    return Model(
+        read_task(tokenizer), replace(variant, graphs=graphs), sessions, read_inputs(tokenizer)
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgepack.model import describe
-from edgepack.model.opened import read_encoder, read_task
+from edgepack.model.opened import read_inputs, read_task
 from edgepack.tasks import find
 from edgepack_runtime.bundle.manifest import Requires, Tolerance, Variant
 from edgepack_runtime.errors import InputError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 class TorchSession:
     """An eager torch model as a `Session` of the runtime."""
 
+    outputs = ("output",)
     provider = "torch"
     placement: Mapping[str, int] = {}
 
@@ -42,7 +43,7 @@ class TorchSession:
     def compile_all(self) -> None:
         """Nothing is compiled here."""
 
-    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run int64 arrays [rows, width]."""
         import torch
 
@@ -50,7 +51,7 @@ class TorchSession:
         tensors = {name: torch.from_numpy(feeds[name]).to(device) for name in self.inputs}
         with torch.inference_mode():
             output = self._model(**tensors)
-        return [output[0].float().cpu().numpy()]
+        return {"output": output[0].float().cpu().numpy()}
 
 
 def load_torch(folder: Path, task: str, **overrides: Any) -> Any:
@@ -82,9 +83,9 @@ def wrap_torch(model: Any, folder: Path, task: str, max_length: int = 0) -> Mode
     with tempfile.TemporaryDirectory() as name:
         tokenizer = Path(name)
         describe.describe(describe.Settings(task, max_length), {"model": folder}, tokenizer)
-        spec, encoder = read_task(tokenizer), read_encoder(tokenizer)
+        spec, inputs = read_task(tokenizer), read_inputs(tokenizer)
     variant = Variant(
         name="torch", engine="torch", provider="torch", precision="float32", scheme="none",
-        files=(), requires=Requires(), tolerance=Tolerance(1.0, 1.0),
+        graphs=(), requires=Requires(), tolerance=Tolerance(1.0, 1.0),
     )  # fmt: skip
-    return Model(spec, variant, TorchSession(model), encoder)
+    return Model(spec, variant, {"model": TorchSession(model)}, inputs)

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.recipe.schema import Table, check, read_toml
+from edgepack_runtime import engines
 from edgepack_runtime.bundle.manifest import Requires, safe_name
 from edgepack_runtime.device.facts import probe
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.fit import unmet
 from edgepack_runtime.words import suggest
 
-ENGINES = ("onnxruntime", "openvino")
 PRECISIONS = ("float32", "float16", "int8")
 SCHEMES = ("none", "dynamic", "dynamic-reduced", "static")
 _DEPTH = 8
@@ -260,7 +260,7 @@ def _kit(table: Table) -> Kit:
 def _variant(table: Table) -> VariantSpec:
     spec = VariantSpec(
         name=table.required("name"),
-        engine=table.text("engine", choices=ENGINES),
+        engine=table.text("engine", choices=engines.known()),
         provider=table.required("provider"),
         precision=table.text("precision", choices=PRECISIONS),
         scheme=table.text("scheme", choices=SCHEMES),

@@ -13,13 +13,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from stat import S_ISDIR
 from typing import Any
 
 from edgepack_runtime.bundle.layout import MAX_TOP, ArchiveLayout, FolderLayout, Layout
-from edgepack_runtime.bundle.manifest import Manifest, Variant, decode, safe_path
+from edgepack_runtime.bundle.manifest import Graph, Manifest, Variant, decode, safe_path
 from edgepack_runtime.errors import InputError, TrustError
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -82,14 +82,16 @@ class Bundle:
         entry = self.manifest.file(path)
         return _checked(self._layout, entry.sha256, entry.size, path)
 
-    def files(self, variant: Variant) -> VariantFiles:
-        """Return the files of a variant by name, each read and hashed when it is taken.
+    def files(self, variant: Variant, graph: Graph | None = None) -> VariantFiles:
+        """Return the files of a variant, or of one graph of it, by name.
+
+        Each is read and hashed when it is taken.
 
         Raises:
             TrustError: two of them have one name.
 
         """
-        return VariantFiles(self, variant)
+        return VariantFiles(self, variant.name, (graph or variant).files)
 
     def blobs(self) -> dict[str, int]:
         """Return {sha256: bytes} of every blob: the OCI manifest, the model config, the files."""
@@ -133,7 +135,7 @@ class Bundle:
 
 
 class VariantFiles(Mapping[str, memoryview]):
-    """The files of one variant, read lazily.
+    """The files of one variant or graph, read lazily.
 
     A file is named as it lies in the variant's folder: `model.onnx`, `encoder/model.onnx`.  One
     that lies elsewhere in the bundle has its whole path for a name.
@@ -143,11 +145,11 @@ class VariantFiles(Mapping[str, memoryview]):
 
     """
 
-    def __init__(self, bundle: Bundle, variant: Variant) -> None:
+    def __init__(self, bundle: Bundle, variant: str, paths: Sequence[str]) -> None:
         self._bundle = bundle
-        self._where = f"{bundle.path}: variant {variant.name}"
-        self._paths = {path.removeprefix(f"{variant.name}/"): path for path in variant.files}
-        if len(self._paths) < len(variant.files):
+        self._where = f"{bundle.path}: variant {variant}"
+        self._paths = {path.removeprefix(f"{variant}/"): path for path in paths}
+        if len(self._paths) < len(paths):
             raise TrustError(f"{self._where} has two files of one name; build it again")
         digests = [
             f"{name} {bundle.manifest.file(path).sha256}" for name, path in self._paths.items()

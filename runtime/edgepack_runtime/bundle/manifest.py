@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
+from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from edgepack_runtime.errors import TrustError
@@ -66,19 +67,37 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
+class Graph:
+    """One graph of a variant, which a task asks for by name: `model` where there is but one.
+
+    files: paths of the bundle; inputs and outputs: by name, in the graph's own order.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Variant:
-    """One form of the model: an engine, a provider, a precision and its files."""
+    """One form of the model: an engine, a provider, a precision and its graphs."""
 
     name: str
     engine: str
     provider: str
     precision: str
     scheme: str
-    files: tuple[str, ...]
+    graphs: tuple[Graph, ...]
     requires: Requires
     tolerance: Tolerance
     options: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Return the paths of all its graphs' files, each once."""
+        return tuple(dict.fromkeys(path for graph in self.graphs for path in graph.files))
 
     @property
     def on_cpu(self) -> bool:
@@ -104,13 +123,14 @@ class Text:
 
 @dataclass(frozen=True)
 class Task:
-    """What the model answers, and with which words.
+    """What the model answers, to which kinds of input, and with which words.
 
-    pooling is the sentence-transformers mode (`mean`, `cls`, `max`), empty for none.
+    text: None for a model that takes none.  pooling is the sentence-transformers mode (`mean`,
+    `cls`, `max`), empty for none.
     """
 
     name: str
-    text: Text
+    text: Text | None = None
     labels: tuple[str, ...] = ()
     problem_type: str = ""
     pooling: str = ""
@@ -230,13 +250,24 @@ def _check(manifest: Manifest) -> None:
             raise TrustError(f"the manifest holds an unusable name {name!r}")
     if not manifest.variants:
         raise TrustError("the manifest lists no variant")
+    for variant in manifest.variants:
+        _check_graphs(variant)
     demands = [manifest.requires, *(variant.requires for variant in manifest.variants)]
     for version in [text for item in demands for text in (item.glibc, item.compute_capability)]:
         if version and not is_version(version):
             raise TrustError(f"the manifest holds an unusable version {version[:40]!r}")
     wanted = [path for variant in manifest.variants for path in variant.files]
-    for path in [*wanted, manifest.golden, manifest.task.text.tokenizer]:
+    text = manifest.task.text
+    for path in [*wanted, manifest.golden, *([text.tokenizer] if text else [])]:
         manifest.file(path)
+
+
+def _check_graphs(variant: Variant) -> None:
+    names = [graph.name for graph in variant.graphs]
+    if not names or len(set(names)) != len(names) or not all(map(safe_name, names)):
+        raise TrustError(
+            f"variant {variant.name} has no graph, two of one name, or one of an unusable name"
+        )
 
 
 def _check_file(entry: File) -> None:
@@ -269,6 +300,8 @@ def _record(kind: Any, value: object, where: str) -> Any:
 
 
 def _value(hint: Any, value: object, where: str) -> Any:
+    if NoneType in get_args(hint) and value is not None:
+        hint = next(kind for kind in get_args(hint) if kind is not NoneType)
     if hasattr(hint, "__dataclass_fields__"):
         return _record(hint, value, where)
     origin = get_origin(hint)

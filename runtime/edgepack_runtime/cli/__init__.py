@@ -140,10 +140,9 @@ def _inspect(args: argparse.Namespace) -> None:
         return
     _print(f"{manifest.name} {manifest.version} (release {manifest.release}) for {manifest.target}")
     _print(f"digest   {bundle.digest}")
-    _print(
-        f"task     {manifest.task.name}, {len(manifest.task.labels)} labels, "
-        f"up to {manifest.task.text.max_length} tokens"
-    )
+    task = manifest.task
+    most = f", up to {task.text.max_length} tokens" if task.text else ""
+    _print(f"task     {task.name}, {len(task.labels)} labels{most}")
     for variant in manifest.variants:
         size = sum(manifest.file(path).size for path in variant.files)
         agreement = variant.measured.get("agreement")

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from edgepack_runtime import engines
 from edgepack_runtime.bundle.manifest import Variant
 from edgepack_runtime.device.facts import Device
 from edgepack_runtime.device.gpu import driver_version, find_gpu
 
-ENGINES = ("onnxruntime", "openvino")
 _SHOWN = 16
 _TENSORRT_MAJORS = (11, 10)
 
 
-def identity(device: Device, engines: Sequence[str] = ENGINES) -> str:
+def identity(device: Device) -> str:
     """Name a machine with its GPU driver and the versions of its engines, in one line."""
     parts = [device.fingerprint]
     if driver := driver_version(device.root):
         parts.append(f"driver {driver}")
-    return " | ".join([*parts, *(f"{name} {engine_version(name)}" for name in engines)])
+    versions = {name: engine_version(name) for name in engines.known()}
+    return " | ".join([*parts, *(f"{name} {found}" for name, found in versions.items() if found)])
 
 
 def compiled_for(variant: Variant, device: Device) -> str:
@@ -47,7 +47,7 @@ def engine_version(engine: str) -> str:
 
     Read off the name of its metadata folder: `importlib.metadata` is a tenth of a cold start.
     """
-    spec = find_spec(engine) if engine in ENGINES else None
+    spec = find_spec(engine) if engine in engines.known() else None
     if spec is None or not spec.origin:
         return ""
     for path in sorted(Path(spec.origin).parents[1].glob(f"{engine}*.dist-info")):

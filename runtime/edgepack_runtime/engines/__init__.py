@@ -1,7 +1,8 @@
 """The engines: one module each, and this folder is the registry.
 
-An engine module has `open_session(files, variant, threads, cache) -> Session`.  A name that is
-not a file in this folder is refused, so a manifest can never name code to import.
+An engine module has `open_session(files, variant, threads, cache) -> Session`, which opens one
+graph of a variant.  A name that is not a file in this folder is refused, so a manifest can never
+name code to import.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ class Session(Protocol):
         """Name the inputs the graph takes."""
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """Name what it gives, in its own order."""
+
+    @property
     def provider(self) -> str:
         """Name what really executes the graph."""
 
@@ -40,8 +45,11 @@ class Session(Protocol):
     def compile_all(self) -> None:
         """Compile what would else be compiled when a shape is first asked for."""
 
-    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        """Run int64 arrays [rows, width]; return the graph's outputs, owned by the caller."""
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run on arrays by name; return the outputs by name, owned by the caller.
+
+        What the graph does not take is left out.  Whole numbers come as int64.
+        """
 
 
 class Engine(Protocol):
@@ -56,7 +64,7 @@ class Engine(Protocol):
     def open_session(
         self, files: Mapping[str, memoryview], variant: Variant, threads: int, cache: Path | None
     ) -> Session:
-        """Load a variant's files, named as in its folder, using at most `threads` threads.
+        """Load the files of one graph, named as in the variant's folder, on so many threads.
 
         `cache` is a folder, made when needed, for what the engine compiles from these files.
         """
@@ -71,6 +79,14 @@ def whole_number(variant: Variant, name: str, default: int, *, least: int) -> in
             f"not {value!r}"
         )
     return value
+
+
+def only(files: Mapping[str, memoryview], ending: str) -> str:
+    """Name the one file of a graph that ends so; a `TrustError` if there is none or another."""
+    found = [name for name in files if name.endswith(ending)]
+    if len(found) != 1:
+        raise TrustError(f"a graph has {len(found)} files {ending}, not one; build it again")
+    return found[0]
 
 
 @cache

@@ -1,6 +1,6 @@
 """The engine with no weights: a fixed function of the token ids, for tests and dry runs.
 
-`null.json` holds `{"rank": 2 | 3, "size": n}`.  Row (or token) x gets a one-hot output at
+Its JSON file holds `{"rank": 2 | 3, "size": n}`.  Row (or token) x gets a one-hot output at
 the sum of its ids modulo n, so every answer is known beforehand.
 """
 
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgepack_runtime.bundle.manifest import Variant
+from edgepack_runtime.engines import only
+from edgepack_runtime.errors import TrustError
 
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
@@ -22,6 +24,7 @@ class NullSession:
     """Arithmetic in place of a model."""
 
     inputs = ("input_ids", "attention_mask")
+    outputs = ("output",)
     provider = "null"
     placement: Mapping[str, int] = {}
 
@@ -36,13 +39,13 @@ class NullSession:
     def compile_all(self) -> None:
         """Nothing is compiled here."""
 
-    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Return one-hot outputs [rows, size] or [rows, width, size]."""
         import numpy as np
 
         ids = feeds["input_ids"] * feeds["attention_mask"]
         chosen = (ids.sum(axis=1) if self._rank == 2 else ids) % self._size
-        return [np.eye(self._size, dtype=np.float32)[chosen]]
+        return {"output": np.eye(self._size, dtype=np.float32)[chosen]}
 
 
 def providers() -> tuple[str, ...]:
@@ -56,6 +59,9 @@ def open_session(
     threads: int,  # noqa: ARG001 (the Engine protocol)
     cache: Path | None,  # noqa: ARG001 (the Engine protocol)
 ) -> NullSession:
-    """Read `null.json`."""
-    shape = json.loads(bytes(files["null.json"]))
-    return NullSession(rank=int(shape["rank"]), size=int(shape["size"]))
+    """Read the one JSON file; a `TrustError` if it does not say what to give."""
+    try:
+        shape = json.loads(bytes(files[only(files, ".json")]))
+        return NullSession(rank=int(shape["rank"]), size=int(shape["size"]))
+    except (ValueError, KeyError, TypeError) as exc:
+        raise TrustError(f"the null engine's file is malformed: {exc}") from exc

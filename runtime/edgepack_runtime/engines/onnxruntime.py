@@ -19,6 +19,7 @@ import onnxruntime as ort  # noqa: TID253 (only imported when a bundle needs it)
 from edgepack_runtime.bundle.manifest import Variant
 from edgepack_runtime.engines import _kept as kept
 from edgepack_runtime.engines import _placement as placement
+from edgepack_runtime.engines import only
 from edgepack_runtime.engines._onnx_graph import check_alone
 from edgepack_runtime.errors import DeviceError, TrustError
 
@@ -55,10 +56,9 @@ class OrtSession:
     def __init__(self, session: ort.InferenceSession, placed: Mapping[str, int]) -> None:
         self._session = session
         self.placement = dict(placed)
-        self._dtypes = {
-            item.name: "int32" if "int32" in item.type else "int64" for item in session.get_inputs()
-        }
+        self._dtypes = {item.name: _dtype(item.type) for item in session.get_inputs()}
         self.inputs = tuple(self._dtypes)
+        self.outputs = tuple(item.name for item in session.get_outputs())
         self.provider = str(session.get_providers()[0])
 
     def width(self, rows: int, tokens: int) -> int:  # noqa: ARG002 (the Session protocol)
@@ -68,14 +68,20 @@ class OrtSession:
     def compile_all(self) -> None:
         """Nothing: TensorRT's engine covers every shape that the runtime sends."""
 
-    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        """Run int64 arrays [rows, width]."""
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run on arrays by name, cast to the types that the graph takes."""
         typed = {k: feeds[k].astype(self._dtypes[k], copy=False) for k in self.inputs}
         try:
-            return list(self._session.run(None, typed))
+            return dict(zip(self.outputs, self._session.run(None, typed), strict=True))
         except Exception as exc:
-            rows, width = feeds["input_ids"].shape
-            raise DeviceError(f"onnxruntime fails on {rows}×{width} tokens: {exc}") from exc
+            shape = "×".join(map(str, typed[self.inputs[0]].shape))
+            raise DeviceError(f"onnxruntime fails on an input of {shape}: {exc}") from exc
+
+
+def _dtype(declared: str) -> str:
+    """Return numpy's name of a type that ONNX Runtime calls `tensor(float)`."""
+    name = declared.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(name, name)
 
 
 def providers() -> tuple[str, ...]:
@@ -86,7 +92,7 @@ def providers() -> tuple[str, ...]:
 def open_session(
     files: Mapping[str, memoryview], variant: Variant, threads: int, cache: Path | None
 ) -> OrtSession:
-    """Load `model.onnx` on the variant's provider.
+    """Load the one `.onnx` file on the variant's provider.
 
     Raises:
         DeviceError: the graph does not load, or the provider did not take it.
@@ -144,7 +150,7 @@ def _open_on_cpu(files: Mapping[str, memoryview], threads: int, cache: Path | No
 
 
 def _read(files: Mapping[str, memoryview]) -> bytes:
-    content = files["model.onnx"]
+    content = files[only(files, ".onnx")]
     check_alone(content)
     return bytes(content)
 
@@ -214,11 +220,7 @@ def _run_once(session: ort.InferenceSession) -> None:
     import numpy as np
 
     session.run(
-        None,
-        {
-            item.name: np.ones((1, 8), np.int32 if "int32" in item.type else np.int64)
-            for item in session.get_inputs()
-        },
+        None, {item.name: np.ones((1, 8), _dtype(item.type)) for item in session.get_inputs()}
     )
 
 

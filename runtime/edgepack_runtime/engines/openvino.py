@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime.bundle.manifest import Variant
 from edgepack_runtime.engines import _kept as kept
-from edgepack_runtime.engines import whole_number
+from edgepack_runtime.engines import only, whole_number
 from edgepack_runtime.engines._batching import mixes
 from edgepack_runtime.errors import DeviceError, TrustError
 
@@ -79,14 +79,16 @@ class Plan:
         # The model points into it and does not keep it alive: it goes after the request.
         self._memory = memory
         self.inputs = tuple(item.get_any_name() for item in compiled.inputs)
+        self.outputs = tuple(item.get_any_name() for item in compiled.outputs)
 
-    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run one batch; the outputs are copies."""
         for name in self.inputs:
             self._request.set_tensor(name, ov.Tensor(feeds[name], shared_memory=True))
         self._request.start_async({}, None)
         self._request.wait()
-        return [tensor.data.copy() for tensor in self._request.output_tensors]
+        found = (tensor.data.copy() for tensor in self._request.output_tensors)
+        return dict(zip(self.outputs, found, strict=True))
 
 
 class OpenVinoSession:
@@ -120,7 +122,7 @@ class OpenVinoSession:
         self.provider = _device(self._core, variant)
         first = self._static[0] if self._static else _DYNAMIC
         self._plans = {first: self._plan(first)}
-        self.inputs = self._plans[first].inputs
+        self.inputs, self.outputs = self._plans[first].inputs, self._plans[first].outputs
 
     def width(self, rows: int, tokens: int) -> int:
         """Return the least static length that holds the text, else a multiple."""
@@ -137,8 +139,8 @@ class OpenVinoSession:
                 if tokens not in self._plans:
                     self._plans[tokens] = self._plan(tokens)
 
-    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        """Run int64 arrays [rows, width]."""
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run int64 arrays [rows, width] by name."""
         self._refuse_after_fork()
         rows, width = feeds["input_ids"].shape
         if rows > 1 and self._by_row and width in self._static:
@@ -163,12 +165,12 @@ class OpenVinoSession:
                 "multiprocessing with the spawn method), or pick a variant of onnxruntime"
             )
 
-    def _run_by_row(self, feeds: Mapping[str, Array]) -> list[Array]:
+    def _run_by_row(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         import numpy as np
 
         count = len(feeds["input_ids"])
         rows = [self.run({k: v[i : i + 1] for k, v in feeds.items()}) for i in range(count)]
-        return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+        return {name: np.concatenate([row[name] for row in rows]) for name in self.outputs}
 
     def _plan(self, tokens: int) -> Plan:
         """Take a plan from the cache, or compile it and keep it there."""
@@ -197,10 +199,11 @@ class OpenVinoSession:
 
     @cached_property
     def _model(self) -> Any:
-        graph = bytes(self._files["openvino_model.xml"])
+        name = only(self._files, ".xml")
+        graph = bytes(self._files[name])
         if not graph.startswith((b"<?xml", b"<net")):  # a graph in ONNX may name any file
-            raise TrustError("openvino_model.xml is not OpenVINO's own XML; build the bundle again")
-        self._weights = _tensor(self._files["openvino_model.bin"])
+            raise TrustError(f"{name} is not OpenVINO's own XML; build the bundle again")
+        self._weights = _tensor(self._files[only(self._files, ".bin")])
         return self._core.read_model(graph, self._weights)
 
     def _path(self, tokens: int) -> Path | None:
@@ -222,7 +225,7 @@ def providers() -> tuple[str, ...]:
 def open_session(
     files: Mapping[str, memoryview], variant: Variant, threads: int, cache: Path | None
 ) -> OpenVinoSession:
-    """Load `openvino_model.xml` and its weights, or what was compiled from them before.
+    """Load the one `.xml` file and its `.bin` of weights, or what was compiled from them before.
 
     Raises:
         DeviceError: OpenVINO cannot read or compile the graph.

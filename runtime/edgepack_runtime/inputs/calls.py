@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, get_args, get_origin, get_type_hints
+from functools import cache
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.words import suggest
@@ -13,8 +14,22 @@ _ON_LONG = ("warn", "cut", "error")
 _PADDING = (None, True, False, "longest", "max_length", "do_not_pad")
 
 
+BATCH_SIZE = 8
+
+
 @dataclass(frozen=True)
-class Cutting:
+class Batching:
+    """batch_size: rows in one run of a graph."""
+
+    batch_size: int = BATCH_SIZE
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, not {self.batch_size}")
+
+
+@dataclass(frozen=True)
+class Cutting(Batching):
     """What becomes of a text that is too long: the options of tasks that read one window.
 
     max_length: tokens that are read; the model's own limit if left out, which is also the most.
@@ -29,6 +44,7 @@ class Cutting:
     padding: bool | str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.on_long not in _ON_LONG:
             raise InputError(f"on_long must be one of {', '.join(_ON_LONG)}, not {self.on_long!r}")
         if self.truncation not in (None, True, "longest_first"):
@@ -73,7 +89,7 @@ def read_options(task: str, kind: type[Any], given: Mapping[str, object]) -> Any
     if not given:
         return kind()
     known = [field.name for field in fields(kind)]
-    hints = get_type_hints(kind)
+    hints = _hints(cast("Hashable", kind))
     for name, value in given.items():
         if name not in known:
             raise InputError(f"{task} has no option {name!r}; {suggest(name, known)}")
@@ -82,3 +98,8 @@ def read_options(task: str, kind: type[Any], given: Mapping[str, object]) -> Any
             wanted = " or ".join(one.__name__ for one in kinds)
             raise InputError(f"{name} must be {wanted}, not {value!r}")
     return kind(**given)
+
+
+@cache
+def _hints(kind: Hashable) -> dict[str, Any]:
+    return get_type_hints(kind)

@@ -52,6 +52,7 @@ class TextEncoder:
             raise TrustError(f"the tokenizer of the bundle cannot be read: {exc}") from exc
         self.tokenizer.no_padding()
         self.spec = spec
+        self.said_cut = False  # that texts are longer than the model reads
         self._truncation = (-1, 0)  # stride and length of the windows it makes now
         self._lock = Lock()
 

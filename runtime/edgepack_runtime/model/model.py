@@ -1,135 +1,140 @@
-"""Load a bundle and answer: the session of one variant joined to the task's rules."""
+"""A loaded bundle: the graphs of one variant joined to the rules of the task."""
 
 from __future__ import annotations
 
-import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edgepack_runtime import engines, tasks
-from edgepack_runtime.bundle.manifest import Task, Variant
-from edgepack_runtime.engines._batching import runs
+from edgepack_runtime import tasks
+from edgepack_runtime.bundle.manifest import Task, Tolerance, Variant
+from edgepack_runtime.engines import Session
 from edgepack_runtime.errors import InputError
-from edgepack_runtime.inputs.calls import Cutting, listed, read_options
-from edgepack_runtime.inputs.text import TextEncoder, Tokens
+from edgepack_runtime.inputs import Inputs
+from edgepack_runtime.inputs.calls import read_options
+from edgepack_runtime.inputs.text import TextEncoder
 from edgepack_runtime.model.ranking import Choice
+from edgepack_runtime.tasks import Agreement, Opened
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
     from typing_extensions import Self
 
     from edgepack_runtime.numeric import Array
 
-BATCH_SIZE = 8
-_log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Running:
-    """What a model answers with, changed as one: a call takes it once and uses nothing else.
+    """What a model answers with, changed as one."""
 
-    session: None once the model was closed.
-    """
-
-    session: engines.Session | None
-    variant: Variant
-    provider: str
-    placement: Mapping[str, int]
+    opened: Opened
+    """What a call takes once, and uses nothing else."""
     choice: Choice | None = None
-
-    def open_session(self) -> engines.Session:
-        """Return the session; an `InputError` if the model was closed."""
-        if self.session is None:
-            raise InputError("the model was closed; load it again")
-        return self.session
+    """How the variant was picked; None when it was opened directly."""
+    closed: bool = False
+    """Whether the model was closed; then there are no graphs."""
 
 
 class Model:
-    """An engine session and a task: call it with what the task takes.
-
-    Attributes:
-        task: what it answers and with which labels.
-        encoder: makes tokens of its texts.
-
-    """
+    """The graphs of a variant and a task: call it with what the task takes."""
 
     def __init__(
         self,
         task: Task,
         variant: Variant,
-        session: engines.Session,
-        encoder: TextEncoder,
+        graphs: Mapping[str, Session],
+        inputs: Inputs,
         choice: Choice | None = None,
     ) -> None:
-        self.task = task
-        self.encoder = encoder
-        self._running = Running(session, variant, session.provider, session.placement, choice)
+        self._running = Running(Opened(task, variant, graphs, inputs), choice)
         self._rules = tasks.find(task.name)
-        self._said_cut = False
+        self._rules.check(self._running.opened)
+
+    @property
+    def task(self) -> Task:
+        """What it answers and with which labels."""
+        return self._running.opened.task
+
+    @property
+    def encoder(self) -> TextEncoder:
+        """What makes tokens of its texts; a `TrustError` if it takes none."""
+        return self._running.opened.text
 
     @property
     def variant(self) -> Variant:
         """The variant that runs."""
-        return self._running.variant
+        return self._running.opened.variant
 
     @property
     def provider(self) -> str:
-        """What really executes it."""
-        return self._running.provider
+        """What really executes it, `closed` once it was closed."""
+        found = {session.provider for session in self._running.opened.graphs.values()}
+        return ", ".join(sorted(found)) or "closed"
 
     @property
     def placement(self) -> Mapping[str, int]:
-        """{provider: nodes of the graph}, empty where there is but one."""
-        return self._running.placement
+        """{provider: nodes of the graphs}, empty where there is but one."""
+        found: Counter[str] = Counter()
+        for session in self._running.opened.graphs.values():
+            found.update(session.placement)
+        return dict(found)
 
     @property
     def choice(self) -> Choice | None:
         """How the variant was picked; None when it was opened directly."""
         return self._running.choice
 
-    def __call__(self, inputs: object, *, batch_size: int = BATCH_SIZE, **options: object) -> Any:
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """What is timed of its task, by name; see `cell`."""
+        return self._rules.CELLS
+
+    def __call__(self, inputs: object, **options: object) -> Any:
         """Answer one input or a list of them, as `transformers.pipeline` does.
 
         Args:
             inputs: what the task takes; a list, or any other iterable of texts, is run in
                 batches of texts of like length.
-            batch_size: rows in one run of the graph.
-            options: the task's own, see `Options` in `edgepack_runtime.tasks`.
+            options: the task's own, see `Options` in `edgepack_runtime.tasks`; those that read
+                texts in batches take `batch_size`, the rows in one run of the graph.
 
         Raises:
             InputError: not text, text that is not valid Unicode, or an unknown option.
 
         """
-        chosen = self.options(**options)
-        inputs = listed(inputs)
-        items = self._rules.items(inputs, chosen)
-        if not items:
-            return []
-        tokens = [self._rules.prepare(self.encoder, item, chosen) for item in items]
-        outputs = self._outputs(self._running, tokens, batch_size, chosen)
-        answers = [
-            self._rules.finish(tasks.Call(self.task, self.encoder, *row), chosen)
-            for row in zip(items, tokens, outputs, strict=True)
-        ]
-        return self._rules.wrap(answers, inputs, chosen)
+        return self._rules.answer(self._opened(), inputs, self.options(**options))
 
     def options(self, **given: object) -> Any:
         """Return the task's options as a call would read them; an `InputError` if it would not."""
         return read_options(self.task.name, self._rules.Options, given)
 
-    def raw(self, texts: Sequence[str | tuple[str, str]]) -> list[Array]:
-        """Return what the graph gives for each text or pair: [labels] or [tokens, width].
+    def outputs(self, inputs: Sequence[Any]) -> list[Array]:
+        """Return what of each input is compared with golden outputs, each run on its own.
 
-        Each runs on its own; what is beyond `max_length` is cut to its first window.
+        Of tasks that decide it is the logits, [labels] or [tokens, labels]; of embeddings the
+        pooled vector [width].  What is beyond `max_length` is cut to its first window.
         """
-        items = [(text, None) if isinstance(text, str) else text for text in texts]
-        running = self._running
-        return [self._infer(running, [self.encoder.encode(*item).first], 1)[0] for item in items]
+        return self._rules.outputs(self._opened(), inputs)
+
+    def compare(self, wanted: Sequence[Array], got: Sequence[Array]) -> Agreement:
+        """Compare such outputs with a reference, as the task has it."""
+        return self._rules.compare(self.task, wanted, got)
+
+    def least(self) -> Tolerance:
+        """Return what it must reach to be the model that its bundle says it is."""
+        return self._rules.least(self.variant.tolerance)
+
+    def cell(self, name: str, samples: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
+        """Return the inputs and options of the call that a cell times, made of sample inputs.
+
+        No inputs where the model cannot take them.
+        """
+        return self._rules.cell(self._opened(), name, samples)
 
     def close(self) -> None:
-        """Let go of the graph and its memory; calls under way go on, later ones are refused."""
-        self._running = replace(self._running, session=None)
+        """Let go of the graphs and their memory; calls under way go on, later ones are refused."""
+        opened = replace(self._running.opened, graphs={})
+        self._running = replace(self._running, opened=opened, closed=True)
 
     def __enter__(self) -> Self:
         return self
@@ -145,50 +150,17 @@ class Model:
 
     def take_over(self, other: Model) -> None:
         """Answer from now on as `other`, a model of the same bundle; calls under way go on."""
-        if self._running.session is not None:
+        if not self._running.closed:
             self._running = replace(other._running, choice=other.choice or self.choice)
 
     def compile_all(self) -> None:
-        """Compile every shape that the session may be asked for, where it compiles at all."""
-        self._running.open_session().compile_all()
+        """Compile every shape that a graph may be asked for, where it compiles at all."""
+        for session in self._opened().graphs.values():
+            session.compile_all()
 
-    def _outputs(
-        self, running: Running, tokens: list[list[Tokens]], batch_size: int, options: Any
-    ) -> list[list[list[Array]]]:
-        """Run every window that counts; outputs[item][text][window]."""
-        if self._rules.windowed():
-            kept = [[text.windows for text in item] for item in tokens]
-        else:
-            self._check_length([text for item in tokens for text in item], options)
-            kept = [[text.windows[:1] for text in item] for item in tokens]
-        rows = [window for item in kept for text in item for window in text]
-        flat = iter(self._infer(running, rows, batch_size))
-        return [[[next(flat) for _ in text] for text in item] for item in kept]
-
-    def _check_length(self, texts: list[Tokens], options: Cutting) -> None:
-        """Say once that texts are cut, or refuse them, as the options want it."""
-        if options.when_long == "cut" or (options.when_long == "warn" and self._said_cut):
-            return
-        cut = sum(len(text.windows) > 1 for text in texts)
-        longer = f"{cut} of {len(texts)} texts are longer than "
-        longer += f"{options.max_length or self.task.text.max_length} tokens"
-        if cut and options.when_long == "error":
-            raise InputError(f"{longer}; shorten them, or leave on_long out to have them cut")
-        if cut:
-            self._said_cut = True
-            _log.warning("%s; only their beginning is read (not said again)", longer)
-
-    def _infer(self, running: Running, rows: Sequence[Encoding], batch_size: int) -> list[Array]:
-        if type(batch_size) is not int or batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, not {batch_size}")
-        session = running.open_session()
-        lengths = [max(1, len(row.ids)) for row in rows]
-        outputs: list[Array] = [None] * len(rows)  # type: ignore[list-item]
-        for group, width in runs(running.variant, session, lengths, batch_size):
-            picked = [rows[i] for i in group]
-            feeds = self.encoder.batch(picked, width)
-            output = session.run(feeds)[0]
-            for at, i in enumerate(group):
-                row = output[at] if output.ndim == 2 else self.encoder.unpad(output, rows[i], at)
-                outputs[i] = row
-        return outputs
+    def _opened(self) -> Opened:
+        """Return what runs now; an `InputError` if the model was closed."""
+        running = self._running
+        if running.closed:
+            raise InputError("the model was closed; load it again")
+        return running.opened

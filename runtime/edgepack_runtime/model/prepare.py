@@ -141,7 +141,11 @@ def _said(bundle: Bundle, variant: Variant, device: Device) -> str | None:
 def _keep(bundle: Bundle, variant: Variant, device: Device, said: str) -> None:
     """Make what was compiled durable, then say so."""
     mark = _mark(bundle, variant, device)
-    made = {} if said else {path.name: _digest(path, sync=True) for path in _made(mark.parent)}
+    folder = mark.parent
+    made = {
+        path.relative_to(folder).as_posix(): _digest(path, sync=True)
+        for path in ([] if said else _made(folder))
+    }
     write_whole(mark, json.dumps({"said": said, "made": made}).encode())
     if not said:
         measured.forget(bundle.digest)  # an election without this variant
@@ -154,8 +158,7 @@ def _mark(bundle: Bundle, variant: Variant, device: Device) -> Path:
 
 def _made(folder: Path) -> list[Path]:
     """Return the files that a compiler left, marks aside."""
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(path for path in found if path.is_file() and path.suffix != _MARK)
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != _MARK)
 
 
 def _remove(made: Iterable[Path]) -> None:

@@ -1,4 +1,4 @@
-"""Open one variant of a bundle: its engine, its graph, its tokenizer."""
+"""Open one variant of a bundle: its engine, its graphs, what makes tensors of its inputs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from edgepack_runtime import engines
 from edgepack_runtime.bundle.bundle import Bundle
-from edgepack_runtime.bundle.manifest import Variant
+from edgepack_runtime.bundle.manifest import Graph, Variant
 from edgepack_runtime.device.facts import check_threads, cores, probe
-from edgepack_runtime.errors import DeviceError
-from edgepack_runtime.inputs.text import INPUTS, TextEncoder
+from edgepack_runtime.errors import DeviceError, TrustError
+from edgepack_runtime.inputs import open_inputs
 from edgepack_runtime.model.model import Model
 from edgepack_runtime.model.prepare import compiled_folder
 from edgepack_runtime.model.ranking import Choice
@@ -21,28 +21,43 @@ def open_variant(
     """Load one variant, whatever the device; every file that is read is hashed first.
 
     Raises:
-        TrustError: a file is missing or differs from its digest.
-        DeviceError: the engine is not installed or cannot load the graph.
+        TrustError: a file is missing or differs from its digest, or a graph is not what the
+            manifest says of it.
+        DeviceError: the engine is not installed or cannot load a graph, or a graph wants what
+            this runtime does not make.
 
     """
     check_threads(threads)
     task = bundle.manifest.task
-    content = bytes(bundle.read(task.text.tokenizer))
-    files = bundle.files(variant)
     cache = compiled_folder(bundle, variant, probe())
     try:
         engine = engines.find(variant.engine)
     except ImportError as exc:
         raise DeviceError(f"{variant.engine} is not installed: {exc}") from exc
-    with ThreadPoolExecutor(1) as pool:  # the tokenizer loads while the graph does
-        encoder = pool.submit(TextEncoder, content, task.text)
-        try:
-            session = engine.open_session(files, variant, threads or cores(), cache)
-        except ImportError as exc:
-            raise DeviceError(f"{variant.engine} is not installed: {exc}") from exc
-        if unknown := sorted(set(session.inputs) - set(INPUTS)):
-            raise DeviceError(
-                f"the graph of {variant.name} wants {', '.join(unknown)}, which this runtime "
-                f"does not make; it makes {', '.join(INPUTS)}"
+    with ThreadPoolExecutor(1) as pool:  # the tokenizer loads while the graphs do
+        inputs = pool.submit(open_inputs, task, bundle.read)
+        graphs = {}
+        for graph in variant.graphs:
+            files = bundle.files(variant, graph)
+            try:
+                session = engine.open_session(
+                    files, variant, threads or cores(), cache / graph.name
+                )
+            except ImportError as exc:
+                raise DeviceError(f"{variant.engine} is not installed: {exc}") from exc
+            _compare(variant, graph, session)
+            graphs[graph.name] = session
+        return Model(task, variant, graphs, inputs.result(), choice)
+
+
+def _compare(variant: Variant, graph: Graph, session: engines.Session) -> None:
+    """See that a graph takes and gives what the manifest says."""
+    for what, said, found in (
+        ("takes", graph.inputs, session.inputs),
+        ("gives", graph.outputs, session.outputs),
+    ):
+        if sorted(said) != sorted(found):
+            raise TrustError(
+                f"graph {graph.name!r} of {variant.name} {what} {', '.join(sorted(found))}; the "
+                f"manifest says {', '.join(sorted(said)) or 'nothing'}. Build the bundle again"
             )
-        return Model(task, variant, session, encoder.result(), choice)

@@ -1,71 +1,64 @@
 """The tasks: one module each, and this folder is the registry.
 
-A task module has an `Options` dataclass (what a call accepts beside the inputs) and the
-functions of the `Task` protocol.  Answers are those of `transformers.pipeline`: the same
-keys, order and rounding; scores are plain Python floats, so that they are JSON.
+A task module has an `Options` dataclass (what a call accepts beside the inputs) and the functions
+of the `Task` protocol.  It owns its answer: it turns what a person passes into tensors, asks the
+graphs of the model by name, and returns the answer, or yields it piece by piece.  Answers are those
+of `transformers.pipeline`: the same keys, order and rounding; scores are plain Python floats, so
+that they are JSON.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from edgepack_runtime.bundle import manifest
 from edgepack_runtime.errors import TrustError
-from edgepack_runtime.inputs.text import TextEncoder, Tokens
+from edgepack_runtime.tasks._likeness import Agreement
+from edgepack_runtime.tasks._opened import Opened
 
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 
-Item = Any
-Answer = Any
+__all__ = ["Agreement", "Opened", "Task", "find", "known"]
 
 
 class Task(Protocol):
     """What a task module provides."""
 
     Options: type[Any]
+    """What a call accepts beside the inputs, a frozen dataclass."""
     DECIDES: bool
     """Whether it decides between labels."""
     PER_TOKEN: bool
     """Whether each token has an answer of its own."""
+    CELLS: tuple[str, ...]
+    """What is timed, by name; the first is what budgets of latency and energy mean."""
 
-    def items(self, inputs: object, options: Any) -> list[Item]:
-        """Split a call's inputs into items."""
+    def check(self, opened: Opened) -> None:
+        """See that the graphs take what this task makes; a `DeviceError` if they do not."""
 
-    def prepare(self, encoder: TextEncoder, item: Item, options: Any) -> list[Tokens]:
-        """Tokenize one item into the texts that the model sees."""
+    def answer(self, opened: Opened, inputs: object, options: Any) -> Any:
+        """Answer one call."""
 
-    def windowed(self) -> bool:
-        """Tell whether all windows of a long text are run, or only the first."""
+    def outputs(self, opened: Opened, inputs: Sequence[Any]) -> list[Array]:
+        """Return what of each input is compared with the float model, each run on its own."""
 
-    def finish(self, call: Call, options: Any) -> Answer:
-        """Turn the outputs of one item into its answer."""
+    def compare(
+        self, task: manifest.Task, wanted: Sequence[Array], got: Sequence[Array]
+    ) -> Agreement:
+        """Compare such outputs with a reference."""
 
-    def wrap(self, answers: list[Answer], inputs: object, options: Any) -> Answer:
-        """Shape the answers of a whole call as its inputs were shaped."""
+    def least(self, tolerance: manifest.Tolerance) -> manifest.Tolerance:
+        """Return what a variant must reach: its tolerance, and the floor whatever that says."""
 
+    def cell(self, opened: Opened, name: str, samples: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
+        """Return the inputs and options of the call that a cell times, made of sample inputs.
 
-class Call:
-    """One item of a call with everything known of it.
-
-    outputs[i][j] is the raw output of window j of text i: [labels] or [tokens, width].
-    """
-
-    def __init__(
-        self,
-        spec: manifest.Task,
-        encoder: TextEncoder,
-        item: Item,
-        tokens: list[Tokens],
-        outputs: list[list[Array]],
-    ) -> None:
-        self.spec = spec
-        self.encoder = encoder
-        self.item = item
-        self.tokens = tokens
-        self.outputs = outputs
+        No inputs where the model cannot take them.
+        """
 
 
 def find(name: str) -> Task:

@@ -9,10 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edgepack_runtime.inputs.calls import Cutting
-from edgepack_runtime.inputs.text import TextEncoder, Tokens
+from edgepack_runtime.inputs.calls import Cutting, listed
 from edgepack_runtime.numeric import pool, unit
-from edgepack_runtime.tasks import Call
+from edgepack_runtime.tasks._opened import Opened
+from edgepack_runtime.tasks._texts import CELLS, Call, cell, check, read_first
+from edgepack_runtime.tasks._vectors import compare, least, outputs
+
+__all__ = [
+    "CELLS", "DECIDES", "PER_TOKEN", "Options", "answer", "cell", "check", "compare", "embed",
+    "least", "outputs",
+]  # fmt: skip
 
 DECIDES = False
 PER_TOKEN = False
@@ -26,31 +32,19 @@ class Options(Cutting):
     return_tensors: bool = False
 
 
-def items(inputs: object, options: Options) -> list[Any]:  # noqa: ARG001
-    """A list holds several texts."""
-    return inputs if isinstance(inputs, list) else [inputs]
+def answer(opened: Opened, inputs: object, options: Options) -> Any:
+    """Answer a text with [1, tokens, width], or [width] when pooled; a list with a list of such."""
+    inputs = listed(inputs)
+    items = inputs if isinstance(inputs, list) else [inputs]
+    tokens = [[opened.text.encode(item, max_length=options.max_length)] for item in items]
+    answers = [_vectors(call, options) for call in read_first(opened, items, tokens, options)]
+    return answers if isinstance(inputs, list) else answers[0]
 
 
-def prepare(encoder: TextEncoder, item: object, options: Options) -> list[Tokens]:
-    """Tokenize a text."""
-    return [encoder.encode(item, max_length=options.max_length)]
-
-
-def windowed() -> bool:
-    """A text beyond `max_length` is cut, with a warning."""
-    return False
-
-
-def finish(call: Call, options: Options) -> Any:
-    """Return [1, tokens, width], or [width] when pooled."""
+def _vectors(call: Call, options: Options) -> Any:
     hidden = call.outputs[0][0]
     array = embed(call, 0) if options.pooling else hidden[None]
     return array if options.return_tensors else array.tolist()
-
-
-def wrap(answers: list[Any], inputs: object, options: Options) -> Any:  # noqa: ARG001
-    """One text gives one answer."""
-    return answers if isinstance(inputs, list) else answers[0]
 
 
 def embed(call: Call, index: int) -> Any:

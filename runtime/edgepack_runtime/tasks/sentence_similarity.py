@@ -13,11 +13,15 @@ from edgepack_runtime.errors import InputError
 from edgepack_runtime.inputs.calls import Cutting, listed
 from edgepack_runtime.inputs.text import TextEncoder, Tokens
 from edgepack_runtime.numeric import cosine
-from edgepack_runtime.tasks import Call
-from edgepack_runtime.tasks.feature_extraction import embed, windowed
+from edgepack_runtime.tasks._opened import Opened
+from edgepack_runtime.tasks._texts import CELLS, Call, cell, check, read_first
+from edgepack_runtime.tasks._vectors import compare, least, outputs
+from edgepack_runtime.tasks.feature_extraction import embed
 
-__all__ = ["Options", "finish", "items", "prepare", "windowed", "wrap"]
-
+__all__ = [
+    "CELLS", "DECIDES", "PER_TOKEN", "Options", "answer", "cell", "check", "compare", "least",
+    "outputs",
+]  # fmt: skip
 
 DECIDES = False
 PER_TOKEN = False
@@ -30,13 +34,19 @@ class Options(Cutting):
     return_tensors: bool = False
 
 
-def items(inputs: object, options: Options) -> list[Any]:  # noqa: ARG001
-    """A list holds several texts or comparisons."""
-    return inputs if isinstance(inputs, list) else [inputs]
+def answer(opened: Opened, inputs: object, options: Options) -> Any:
+    """Answer a text with its vector [width], a comparison with similarities [sentences].
+
+    A list of such gives a list.
+    """
+    inputs = listed(inputs)
+    items = inputs if isinstance(inputs, list) else [inputs]
+    tokens = [_tokenize(opened.text, item, options) for item in items]
+    answers = [_compare(call, options) for call in read_first(opened, items, tokens, options)]
+    return answers if isinstance(inputs, list) else answers[0]
 
 
-def prepare(encoder: TextEncoder, item: object, options: Options) -> list[Tokens]:
-    """Tokenize a text, or the source and the sentences of a comparison."""
+def _tokenize(encoder: TextEncoder, item: object, options: Options) -> list[Tokens]:
     if not isinstance(item, dict):
         return [encoder.encode(item, max_length=options.max_length)]
     if set(item) != {"source_sentence", "sentences"}:
@@ -48,14 +58,8 @@ def prepare(encoder: TextEncoder, item: object, options: Options) -> list[Tokens
     return [encoder.encode(text, max_length=options.max_length) for text in texts]
 
 
-def finish(call: Call, options: Options) -> Any:
-    """Return a vector [width], or similarities [sentences]."""
+def _compare(call: Call, options: Options) -> Any:
     vectors = [embed(call, i) for i in range(len(call.tokens))]
     if isinstance(call.item, dict):
         return [cosine(vectors[0], other) for other in vectors[1:]]
     return vectors[0] if options.return_tensors else vectors[0].tolist()
-
-
-def wrap(answers: list[Any], inputs: object, options: Options) -> Any:  # noqa: ARG001
-    """One item gives one answer."""
-    return answers if isinstance(inputs, list) else answers[0]

@@ -9,14 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgepack_runtime.errors import InputError
-from edgepack_runtime.inputs.calls import Cutting
+from edgepack_runtime.inputs.calls import Cutting, listed
 from edgepack_runtime.inputs.text import TextEncoder, Tokens
 from edgepack_runtime.numeric import sigmoid, softmax
-from edgepack_runtime.tasks import Call
+from edgepack_runtime.tasks._labels import compare, least, outputs
+from edgepack_runtime.tasks._opened import Opened
+from edgepack_runtime.tasks._texts import CELLS, Call, cell, check, read_first
+
+__all__ = [
+    "CELLS", "DECIDES", "PER_TOKEN", "Options", "answer", "cell", "check", "compare", "least",
+    "outputs",
+]  # fmt: skip
 
 _LEFT_OUT: Any = object()  # None and any number say something
-
-
 DECIDES = True
 PER_TOKEN = False
 
@@ -42,13 +47,21 @@ class Options(Cutting):
             )
 
 
-def items(inputs: object, options: Options) -> list[Any]:  # noqa: ARG001
-    """A list holds several texts; a string or a {text, text_pair} is one."""
-    return inputs if isinstance(inputs, list) else [inputs]
+def answer(opened: Opened, inputs: object, options: Options) -> Any:
+    """Answer a string or {text, text_pair}, or a list of such.
+
+    One string gives a list of one answer, or the ranked list when top_k is given.
+    """
+    inputs = listed(inputs)
+    items = inputs if isinstance(inputs, list) else [inputs]
+    tokens = [_tokenize(opened.text, item, options) for item in items]
+    answers = [_score(call, options) for call in read_first(opened, items, tokens, options)]
+    if isinstance(inputs, list):
+        return answers
+    return answers if isinstance(inputs, str) and options.top_k is _LEFT_OUT else answers[0]
 
 
-def prepare(encoder: TextEncoder, item: object, options: Options) -> list[Tokens]:
-    """Tokenize a string or a {text, text_pair}."""
+def _tokenize(encoder: TextEncoder, item: object, options: Options) -> list[Tokens]:
     text, pair = item, None
     if isinstance(item, dict):
         if "text" not in item or set(item) - {"text", "text_pair"}:
@@ -57,13 +70,7 @@ def prepare(encoder: TextEncoder, item: object, options: Options) -> list[Tokens
     return [encoder.encode(text, pair, max_length=options.max_length)]
 
 
-def windowed() -> bool:
-    """Only the first window decides; a longer text is cut, with a warning."""
-    return False
-
-
-def finish(call: Call, options: Options) -> Any:
-    """Score the labels."""
+def _score(call: Call, options: Options) -> Any:
     logits = call.outputs[0][0]
     labels = call.spec.labels
     scores = _activate(logits, options.function_to_apply or _declared(call))
@@ -77,13 +84,6 @@ def finish(call: Call, options: Options) -> Any:
         return entries
     entries.sort(key=lambda entry: entry["score"], reverse=True)
     return entries if options.top_k is None else entries[: options.top_k]
-
-
-def wrap(answers: list[Any], inputs: object, options: Options) -> Any:
-    """One string gives a list of one answer, or the ranked list when top_k is given."""
-    if isinstance(inputs, list):
-        return answers
-    return answers if isinstance(inputs, str) and options.top_k is _LEFT_OUT else answers[0]
 
 
 def _declared(call: Call) -> str:

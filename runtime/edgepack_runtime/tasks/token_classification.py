@@ -12,12 +12,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime.errors import InputError
+from edgepack_runtime.inputs.calls import Batching, listed
 from edgepack_runtime.inputs.text import TextEncoder, Tokens
 from edgepack_runtime.numeric import softmax
-from edgepack_runtime.tasks import Call
+from edgepack_runtime.tasks._labels import compare, least, outputs
+from edgepack_runtime.tasks._opened import Opened
+from edgepack_runtime.tasks._texts import CELLS, Call, cell, check, read_whole
 
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
+
+__all__ = [
+    "CELLS", "DECIDES", "PER_TOKEN", "Options", "answer", "cell", "check", "compare", "least",
+    "outputs",
+]  # fmt: skip
 
 Entity = dict[str, Any]
 DECIDES = True
@@ -26,7 +34,7 @@ STRATEGIES = ("none", "simple", "first", "average", "max")
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Batching):
     """aggregation_strategy: how tokens become entities, one of `STRATEGIES`.
 
     ignore_labels: labels left out of the answer.
@@ -53,6 +61,7 @@ class Options:
         return "first" if self.ignore_subwords else "simple"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.aggregation_strategy not in STRATEGIES:
             raise InputError(
                 f"aggregation_strategy must be one of {', '.join(STRATEGIES)}, "
@@ -72,7 +81,18 @@ class _Token:
     is_subword: bool
 
 
-def items(inputs: object, options: Options) -> list[Any]:
+def answer(opened: Opened, inputs: object, options: Options) -> Any:
+    """Answer a text with its list of entities, a list of texts with a list of such lists."""
+    inputs = listed(inputs)
+    items = _items(inputs, options)
+    tokens = [_tokenize(opened.text, item, options) for item in items]
+    answers = [_entities(call, options) for call in read_whole(opened, items, tokens, options)]
+    words_of_one = options.is_split_into_words and len(answers) == 1
+    many = isinstance(inputs, list) and not (words_of_one and items == [inputs])
+    return answers if many or words_of_one else answers[0]
+
+
+def _items(inputs: object, options: Options) -> list[Any]:
     """A list holds several texts, unless it holds the words of one."""
     if not isinstance(inputs, list):
         return [inputs]
@@ -80,8 +100,7 @@ def items(inputs: object, options: Options) -> list[Any]:
     return [inputs] if one else inputs
 
 
-def prepare(encoder: TextEncoder, item: object, options: Options) -> list[Tokens]:
-    """Tokenize a text, or a list of words."""
+def _tokenize(encoder: TextEncoder, item: object, options: Options) -> list[Tokens]:
     stride = options.stride
     if stride is None:
         stride = encoder.spec.max_length // 4
@@ -92,12 +111,7 @@ def prepare(encoder: TextEncoder, item: object, options: Options) -> list[Tokens
     return [encoder.encode_words(item, stride=stride)]
 
 
-def windowed() -> bool:
-    """Every window of a long text is run."""
-    return True
-
-
-def finish(call: Call, options: Options) -> list[Entity]:
+def _entities(call: Call, options: Options) -> list[Entity]:
     """Turn the scores of all windows into entities in the order of the text."""
     windows = call.tokens[0].windows
     sentence, shifts = _sentence(call.item, options)
@@ -111,13 +125,6 @@ def finish(call: Call, options: Options) -> list[Entity]:
     if options.strategy == "none":
         return _join_tokens(found)
     return _join_entities([entity for window in found for entity in window])
-
-
-def wrap(answers: list[Any], inputs: object, options: Options) -> Any:
-    """One text gives its list of entities, several give a list of lists."""
-    words_of_one = options.is_split_into_words and len(answers) == 1
-    many = isinstance(inputs, list) and not (words_of_one and items(inputs, options) == [inputs])
-    return answers if many or words_of_one else answers[0]
 
 
 def _label(entity: Entity) -> str:
@@ -156,7 +163,7 @@ def _tokens(
             is_subword = len(word) != len(text)
         else:
             is_subword = start > 0 and " " not in sentence[start - 1 : start + 1]
-        if encoding.ids[index] == call.spec.text.unk_id:
+        if encoding.ids[index] == call.encoder.spec.unk_id:
             word, is_subword = text, False
         yield _Token(word, row, start, end, index, is_subword)
 

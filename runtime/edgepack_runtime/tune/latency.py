@@ -1,4 +1,4 @@
-"""Measure what a user waits for: text in to result out, variants in turn.
+"""Measure what a user waits for: input in to result out, variants in turn.
 
 Variants take turns of a few calls, so that a drift of the machine's speed hits all alike.  The
 first call of a turn is not timed: it brings back the caches that the others have emptied.
@@ -7,97 +7,80 @@ first call of a turn is not timed: it brings back the caches that the others hav
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
-from typing import TYPE_CHECKING
-
-from edgepack_runtime.inputs.text import TextEncoder
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgepack_runtime.model.model import Model
 
-CELLS = ((16, 1), (32, 1), (128, 1), (16, 8))
+Call = tuple[Any, dict[str, Any]]
 _ROUNDS = 30
 _TIMED = 3
 
 
 def measure(
     models: Mapping[str, Model],
-    texts: Sequence[str],
+    samples: Sequence[Any],
     *,
-    cells: Sequence[tuple[int, int]] = CELLS,
+    cells: Sequence[str] = (),
     seconds: float = 1.0,
 ) -> dict[str, dict[str, float]]:
-    """Return the median milliseconds of each model in each cell, `{name: {"tokens×rows": ms}}`.
+    """Return the median milliseconds of each model in each cell, `{name: {cell: ms}}`.
 
     Args:
-        models: what to compare; all see the same texts in turn.
-        texts: words to make texts of the wanted lengths from.
-        cells: (tokens, rows) pairs; those beyond a model's `max_length` are left out.
+        models: what to compare, of one task; all see the same inputs in turn.
+        samples: inputs of the task, to make those of the wanted sizes from.
+        cells: of `Model.cells`; all of them if none is named.  Those whose inputs a model cannot
+            take are left out.
         seconds: about how long each model may take in each cell.
 
     """
     return {
         name: {cell: round(median(times) * 1000, 3) for cell, times in found.items()}
-        for name, found in measure_times(models, texts, cells=cells, seconds=seconds).items()
+        for name, found in measure_times(models, samples, cells=cells, seconds=seconds).items()
     }
 
 
 def measure_times(
     models: Mapping[str, Model],
-    texts: Sequence[str],
+    samples: Sequence[Any],
     *,
-    cells: Sequence[tuple[int, int]] = CELLS,
+    cells: Sequence[str] = (),
     seconds: float = 1.0,
 ) -> dict[str, dict[str, list[float]]]:
     """Return the seconds of every call that `measure` sums up."""
     found: dict[str, dict[str, list[float]]] = {name: {} for name in models}
-    for tokens, rows in cells:
-        fit = {n: m for n, m in models.items() if tokens <= m.task.text.max_length}
-        if not fit:
-            continue
-        inputs = {n: [text_of(m.encoder, texts, tokens)] * rows for n, m in fit.items()}
-        for name, times in _alternate(fit, inputs, seconds).items():
-            found[name][f"{tokens}×{rows}"] = times
+    for cell in cells or next(iter(models.values())).cells:
+        calls = {name: model.cell(cell, samples) for name, model in models.items()}
+        fit = {name: model for name, model in models.items() if calls[name][0]}
+        for name, times in _alternate(fit, calls, seconds).items():
+            found[name][cell] = times
     return found
 
 
 def _alternate(
-    models: Mapping[str, Model], inputs: Mapping[str, list[str]], seconds: float
+    models: Mapping[str, Model], calls: Mapping[str, Call], seconds: float
 ) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in models}
     for name, model in models.items():
-        model(inputs[name])
+        _time(model, calls[name])
     end = time.perf_counter() + seconds * len(models)
     for _ in range(_ROUNDS):
         for name, model in models.items():
-            size = len(inputs[name])
-            model(inputs[name], batch_size=size)
-            for _ in range(_TIMED):
-                start = time.perf_counter()
-                model(inputs[name], batch_size=size)
-                times[name].append(time.perf_counter() - start)
+            _time(model, calls[name])
+            times[name] += [_time(model, calls[name]) for _ in range(_TIMED)]
         if time.perf_counter() > end:
             break
     return times
 
 
-def text_of(encoder: TextEncoder, texts: Sequence[str], tokens: int) -> str:
-    """Join words of `texts` into a text of `tokens` tokens, special ones included.
-
-    One or two fewer if no word is short enough to fill the end.
-    """
-    words = list(dict.fromkeys(" ".join(texts).split())) or ["a"]
-    picked: list[str] = []
-    tried = 0
-    while tried < len(words):
-        word = words[(len(picked) + tried) % len(words)]
-        encoded = encoder.encode(" ".join([*picked, word]))
-        size = len(encoded.first.ids)
-        if size > tokens or len(encoded.windows) > 1:  # cut: it would be longer
-            tried += 1
-            continue
-        picked, tried = [*picked, word], 0
-        if size == tokens:
-            break
-    return " ".join(picked)
+def _time(model: Model, call: Call) -> float:
+    """Answer, and read what is answered piece by piece to its end; return the seconds."""
+    inputs, options = call
+    start = time.perf_counter()
+    answer = model(inputs, **options)
+    if isinstance(answer, Iterator):
+        deque(answer, maxlen=0)
+    return time.perf_counter() - start

@@ -17,7 +17,7 @@ from edgepack_runtime.errors import DeviceError, EdgepackError, SelfTestError
 from edgepack_runtime.fit import unmet
 from edgepack_runtime.model.selftest import read_golden, selftest
 from edgepack_runtime.tune.energy import find_meter
-from edgepack_runtime.tune.latency import CELLS, measure_times, text_of
+from edgepack_runtime.tune.latency import measure_times
 from edgepack_runtime.tune.memory import peak_memory
 
 if TYPE_CHECKING:
@@ -43,13 +43,13 @@ def tune(bundle: Bundle, *, seconds: float = 1.0, threads: int | None = None) ->
 
     """
     sound = _sound_variants(bundle)
-    texts = read_golden(bundle).texts
+    samples = read_golden(bundle).inputs
     times: dict[tuple[str, int], Times] = {}
     for count in [threads] if threads else thread_counts(cores()):
         # One number of threads at a time: a small device holds each variant once, not thrice.
         fit = [v for v in sound.values() if v.on_cpu or count == (threads or cores())]
         models = {variant.name: _open(bundle, variant, count) for variant in fit}
-        for name, found in measure_times(models, texts, seconds=seconds).items():
+        for name, found in measure_times(models, samples, seconds=seconds).items():
             times[name, count] = found
         del models
     medians = {
@@ -124,7 +124,7 @@ def _memory(bundle: Bundle, name: str, threads: int) -> dict[str, float]:
 def _energy(
     bundle: Bundle, chosen: Sequence[tuple[Variant, int]], seconds: float
 ) -> dict[str, dict[str, float]]:
-    """Return {variant: {"energy_mj": millijoules an answer}} of one text of 16 tokens.
+    """Return {variant: {"energy_mj": millijoules an answer}} in the task's first cell.
 
     The whole board's or package's energy, idle share included; empty without a meter.
     """
@@ -135,12 +135,13 @@ def _energy(
     with closing(meter):
         for variant, count in chosen:
             model = _open(bundle, variant, count)
-            tokens = min(CELLS[0][0], model.task.text.max_length)
-            text = text_of(model.encoder, read_golden(bundle).texts, tokens)
-            model(text)
+            samples = read_golden(bundle).inputs
+            inputs, options = model.cell(model.cells[0], samples)
+            inputs = inputs or samples[:1]  # the model is too small for the cell
+            model(inputs, **options)
             before, answers, end = meter.joules(), 0, time.perf_counter() + seconds
             while not answers or time.perf_counter() < end:
-                model(text)
+                model(inputs, **options)
                 answers += 1
             joules = (meter.joules() - before) / answers
             found[variant.name] = {"energy_mj": round(joules * 1000, 3)}

@@ -49,16 +49,16 @@ def prove(bundle: Bundle, most_ms: float = 0.0) -> None:
 
 
 def _median_ms(bundle: Bundle, model: Model) -> float:
-    """Return the median time of the golden inputs, text in to answer out, each run a few times."""
+    """Return the median time of the golden inputs, input in to answer out, each run a few times."""
     import statistics
 
     from edgepack_runtime.model.selftest import read_golden
 
     times = []
-    for text in read_golden(bundle).texts:
+    for item in read_golden(bundle).inputs:
         for _ in range(_ROUNDS):
             start = time.perf_counter()
-            model(text)
+            model(item)
             times.append(1e3 * (time.perf_counter() - start))
     return statistics.median(times)
 

@@ -74,11 +74,11 @@ def test_a_trimmed_vocabulary_still_encodes_every_text(
     assert after.encoder.tokenizer.get_vocab_size() < before.encoder.tokenizer.get_vocab_size()
     for text in INTENTS["lights"]:
         assert after.encoder.encode(text).first.tokens == before.encoder.encode(text).first.tokens
-        assert np.allclose(before.raw([text])[0], after.raw([text])[0], atol=1e-5)
-    unknown = before.task.text.unk_id
+        assert np.allclose(before.outputs([text])[0], after.outputs([text])[0], atol=1e-5)
+    unknown = before.encoder.spec.unk_id
     for text in [*tiny.SENTENCES, "qzx vwkj 9876", "São Öğürçé"]:
         old, new = (opened.encoder.encode(text).first.ids for opened in (before, after))
-        assert new.count(after.task.text.unk_id) <= old.count(unknown)
+        assert new.count(after.encoder.spec.unk_id) <= old.count(unknown)
 
 
 def test_pruning_removes_weights_and_leaves_a_stock_model(
@@ -109,7 +109,7 @@ def test_pruning_keeps_what_matters(model: Get, train: Path, tmp_path: Path) -> 
     out = _new(tmp_path / "pruned")
     prune.prune(prune.Settings(TASK, feed_forward=32), {"model": folder, "data": train}, out)
     texts = ["turn on the lights", "book a table"]
-    before, after = (open_torch(path, TASK).raw(texts) for path in (folder, out))
+    before, after = (open_torch(path, TASK).outputs(texts) for path in (folder, out))
     assert np.allclose(before, after, atol=1e-5)
 
 
@@ -214,7 +214,7 @@ def test_two_processes_give_the_result_of_one(teacher: Path, train: Path, tmp_pa
     )
     assert apart < 1e-3  # one step's worth: Adam makes as much of a rounding as of a gradient
     assert apart < moved / 10
-    one, two = (open_torch(tmp_path / str(p), TASK).raw(["turn on the lights"]) for p in (1, 2))
+    one, two = (open_torch(tmp_path / str(p), TASK).outputs(["turn on the lights"]) for p in (1, 2))
     assert np.allclose(one, two, atol=1e-2)
 
 
@@ -318,9 +318,9 @@ def test_a_lora_adapter_is_merged(teacher: Path, tmp_path: Path) -> None:
     with torch.inference_mode():
         wanted_logits = adapted.eval()(input_ids=torch.tensor([tokens.ids])).logits[0].numpy()
     assert np.allclose(
-        open_torch(out, TASK).raw(["turn on the lights"])[0], wanted_logits, atol=1e-4
+        open_torch(out, TASK).outputs(["turn on the lights"])[0], wanted_logits, atol=1e-4
     )
-    plain = open_torch(teacher, TASK).raw(["turn on the lights"])[0]
+    plain = open_torch(teacher, TASK).outputs(["turn on the lights"])[0]
     assert not np.allclose(plain, wanted_logits, atol=1e-2)
 
 

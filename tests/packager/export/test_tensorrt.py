@@ -218,6 +218,7 @@ def test_the_engine_shapes_cover_what_the_runtime_sends(bundle: Get) -> None:
     assert options["prepare"] is True
     shapes = options["provider_options"]
     assert "input_ids:1x1" in shapes["trt_profile_min_shapes"]
+    assert manifest.task.text
     assert f"input_ids:8x{manifest.task.text.max_length}" in shapes["trt_profile_max_shapes"]
     assert shapes["trt_engine_cache_enable"] == "1"
     assert options["max_rows"] == 8

@@ -54,7 +54,6 @@ def test_a_near_tie_counts_by_its_lead(
 def test_an_assessment_has_the_least_cosine_and_weighs_generated_texts(plan: Plan) -> None:
     """The worst text stands beside the mean, and agreement on made-up texts is the weighted one."""
     from edgepack.export import open_as_device
-    from edgepack_runtime.model.selftest import compare
 
     variant = next(v for v in plan.variants if v.spec.precision == "int8")
     found = read_assessment(_folder(variant.assess))
@@ -63,8 +62,8 @@ def test_an_assessment_has_the_least_cosine_and_weighs_generated_texts(plan: Pla
     model = open_as_device(
         _folder(plan.tokenizer), _folder(variant.make), variant.spec.engine, "int8"
     )
-    got = model.raw(read_texts(_folder(plan.texts), "evaluation"))
-    plain = compare(model.task, wanted, got)
+    got = model.outputs(read_texts(_folder(plan.texts), "evaluation"))
+    plain = model.compare(wanted, got)
     assert found["least_cosine"] == pytest.approx(plain.cosine, abs=1e-5)
     assert found["least_cosine"] < found["cosine"] < 1.0
     weighted = weighted_agreement(model.task, wanted, got)

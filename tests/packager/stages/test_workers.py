@@ -16,7 +16,7 @@ import pytest
 
 from edgepack.data import texts as data
 from edgepack.data.rows import Columns
-from edgepack.judge.golden import NoSettings
+from edgepack.export.sensitivity import NoSettings
 from edgepack.stages import workers
 from edgepack.stages.cache import Source, Stage, StageCache, file_source
 from edgepack.stages.helper import Helper, run_stage

@@ -12,7 +12,7 @@ import handmade
 import pytest
 
 from edgepack.export.previous_scales import spill
-from edgepack.model.opened import files_of, move_files, open_model
+from edgepack.model.opened import Candidate, files_of, move_files, open_model
 from edgepack_runtime import Bundle, TrustError, load
 from edgepack_runtime.engines import null
 
@@ -21,7 +21,7 @@ TWO = {"encoder/model.onnx": b"one", "decoder/model.onnx": b"two"}
 
 def _bundle(path: Path, *files: str, extra: Mapping[str, bytes]) -> Bundle:
     """Write a bundle whose variant `v` has these files beside the null engine's."""
-    variant = {"name": "v", "files": ("v/null.json", *files)}
+    variant = {"name": "v", "graphs": (handmade.graph_of("v/null.json", *files),)}
     return Bundle.open(handmade.bundle(path / "b.epk", extra=dict(extra), variants=[variant]))
 
 
@@ -44,8 +44,9 @@ def test_two_files_of_one_name_are_refused(second: str, tmp_path: Path) -> None:
 
 def test_a_variant_without_its_graph_is_not_trusted(tmp_path: Path) -> None:
     """A file that the engine looks for and the variant does not list is an error, not a crash."""
-    path = handmade.bundle(tmp_path / "b.epk", variants=[{"files": ("golden.json",)}])
-    with pytest.raises(TrustError, match=r"variant null has no file null\.json"):
+    variant = {"graphs": (handmade.graph_of("other.bin"),)}
+    path = handmade.bundle(tmp_path / "b.epk", variants=[variant], extra={"other.bin": b""})
+    with pytest.raises(TrustError, match=r"a graph has 0 files \.json, not one"):
         load(path)
 
 
@@ -82,5 +83,6 @@ def test_the_host_keeps_the_folders_of_a_variant(
         return null.NullSession(2, 3)
 
     monkeypatch.setattr(null, "open_session", opened)
-    open_model(tokenizer, tmp_path / "new", "null")
+    found = Candidate("null", "float32", {"model": sorted(files_of(tmp_path / "new"))})
+    open_model(tokenizer, tmp_path / "new", found)
     assert {name: seen[name] for name in TWO} == TWO

@@ -156,7 +156,7 @@ def test_a_closed_model_says_so(tmp_path: Path) -> None:
     with load(path) as model:
         assert model("turn on")
     model.take_over(load(path))
-    for call in (lambda: model("turn on"), lambda: model.raw(["turn on"]), model.compile_all):
+    for call in (lambda: model("turn on"), lambda: model.outputs(["turn on"]), model.compile_all):
         with pytest.raises(InputError, match="was closed; load it again"):
             call()
 

@@ -9,14 +9,24 @@ from typing import Any
 import handmade
 import pytest
 
-from edgepack_runtime import Bundle, DeviceError, InputError, SelfTestError, TrustError, load
+from edgepack_runtime import (
+    Bundle,
+    DeviceError,
+    InputError,
+    SelfTestError,
+    TrustError,
+    load,
+    tasks,
+)
 from edgepack_runtime.bundle.manifest import Requires, Task, Text, Tolerance, canonical_json
 from edgepack_runtime.device import measured as tuned
 from edgepack_runtime.device.facts import probe
 from edgepack_runtime.model.ranking import rank
-from edgepack_runtime.model.selftest import LEAST_AGREEMENT, LEAST_COSINE, least, selftest
+from edgepack_runtime.model.selftest import selftest
 from edgepack_runtime.model.variants import open_variant
-from edgepack_runtime.tune.latency import measure, text_of
+from edgepack_runtime.tasks._likeness import LEAST_AGREEMENT, LEAST_COSINE
+from edgepack_runtime.tasks._texts import text_of
+from edgepack_runtime.tune.latency import measure
 
 
 @pytest.fixture
@@ -112,7 +122,7 @@ def test_an_unknown_option_suggests_the_near_one(path: Path) -> None:
 def test_a_senseless_option_is_refused(options: dict[str, object], path: Path) -> None:
     """Values that mean nothing are an InputError."""
     with pytest.raises(InputError):
-        load(path)("turn on", **options)  # type: ignore[arg-type]
+        load(path)("turn on", **options)
 
 
 def test_a_bundle_for_another_machine_is_refused_unless_told(tmp_path: Path) -> None:
@@ -217,9 +227,9 @@ def test_a_variant_that_tolerates_everything_still_has_a_floor(tmp_path: Path) -
 )
 def test_each_task_has_its_floor(task: str, wanted: Tolerance) -> None:
     """A floor holds for what a task gives: decisions or vectors; what is stricter stays."""
-    spec = Task(task, Text("t", 16, 0))
-    assert least(spec, Tolerance(-1.0, 0.0)) == wanted
-    assert least(spec, Tolerance(0.9, 0.8)) == Tolerance(0.9, 0.8)
+    rules = tasks.find(task)
+    assert rules.least(Tolerance(-1.0, 0.0)) == wanted
+    assert rules.least(Tolerance(0.9, 0.8)) == Tolerance(0.9, 0.8)
 
 
 def test_bytes_of_one_character_all_stay_in_a_long_text() -> None:
@@ -239,7 +249,7 @@ def test_scores_of_single_numbers_are_compared_by_value() -> None:
     """A regression or reranker output that moved is not called alike for its sign."""
     import numpy as np
 
-    from edgepack_runtime.model.selftest import compare
+    from edgepack_runtime.tasks.text_classification import compare
 
     task = Task("text-classification", Text("t", 16, 0), labels=("score",))
     wanted, got = [np.array([5.0])], [np.array([0.5])]
@@ -274,7 +284,7 @@ def test_an_option_that_no_bundle_may_have_is_refused(
     from edgepack_runtime.bundle.manifest import Variant
 
     variant = Variant(
-        "x", engine, "CPUExecutionProvider", "int8", "none", ("model.onnx",),
+        "x", engine, "CPUExecutionProvider", "int8", "none", (),
         Requires(), Tolerance(0.9, 0.9), options,
     )  # fmt: skip
     with pytest.raises(TrustError, match=r"which no bundle may|must be"):

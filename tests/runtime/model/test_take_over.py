@@ -16,6 +16,7 @@ import pytest
 
 from edgepack_runtime import load
 from edgepack_runtime.engines.null import NullSession
+from edgepack_runtime.inputs import Inputs
 from edgepack_runtime.model import model as module
 from edgepack_runtime.model.model import Model
 
@@ -32,7 +33,7 @@ class _Compiled(NullSession):
         self._rows = rows
         self.runs = self.wrong = 0
 
-    def run(self, feeds: Mapping[str, Any]) -> list[Any]:
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Count the runs, and those of another number of rows."""
         self.runs += 1
         self.wrong += len(feeds["input_ids"]) != self._rows
@@ -42,7 +43,7 @@ class _Compiled(NullSession):
 def _model(plain: Model, rows: int) -> tuple[Model, _Compiled]:
     variant = replace(plain.variant, name=str(rows), options={"max_rows": rows})
     session = _Compiled(rows)
-    return Model(plain.task, variant, session, plain.encoder), session
+    return Model(plain.task, variant, {"model": session}, Inputs(plain.encoder)), session
 
 
 @contextmanager
@@ -97,7 +98,7 @@ def test_a_call_of_many_runs_ends_with_the_session_it_began_with(tmp_path: Path)
     turns = cycle((two, one))
     plain.take_over(one)
     with _between_steps(lambda: plain.take_over(next(turns))):
-        plain.raw(TEXTS)
+        plain.outputs(TEXTS)
     assert {first.runs, second.runs} == {0, len(TEXTS)}
 
 

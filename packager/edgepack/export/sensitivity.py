@@ -15,6 +15,7 @@ from typing import Any
 
 from edgepack.export.naming import layer_of
 from edgepack.model.opened import calibration_feeds
+from edgepack.stages.cache import Source, Stage
 from edgepack_runtime.bundle.manifest import canonical_json
 
 TOOLS = ("edgepack", "onnx", "onnxruntime", "numpy")
@@ -25,6 +26,11 @@ _DIGITS = 8
 @dataclass(frozen=True)
 class NoSettings:
     """The ranking has none."""
+
+
+def stage(inputs: Mapping[str, Stage | Source]) -> Stage:
+    """Return the stage that ranks, of `inputs`: export (ONNX in float32), tokenizer, texts."""
+    return Stage("rank layers by sensitivity", rank, NoSettings(), dict(inputs), TOOLS)
 
 
 def rank(settings: NoSettings, inputs: Mapping[str, Path], out: Path) -> None:  # noqa: ARG001

@@ -1,0 +1,62 @@
+"""One opened variant, as a task sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgepack_runtime.bundle.manifest import Task, Variant
+from edgepack_runtime.engines import Session
+from edgepack_runtime.errors import DeviceError, TrustError
+from edgepack_runtime.inputs import Inputs
+from edgepack_runtime.inputs.text import TextEncoder
+
+if TYPE_CHECKING:
+    from edgepack_runtime.numeric import Array
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a call answers with.  It takes this once, so nothing changes under it."""
+
+    task: Task
+    """What the model answers."""
+    variant: Variant
+    """Which of its forms runs."""
+    graphs: Mapping[str, Session]
+    """Its graphs by name."""
+    inputs: Inputs
+    """What makes tensors of a call's inputs."""
+
+    @property
+    def text(self) -> TextEncoder:
+        """Return what makes tokens; a `TrustError` if the bundle says nothing of texts."""
+        if self.inputs.text is None:
+            raise TrustError(f"the bundle has no tokenizer, which {self.task.name} needs")
+        return self.inputs.text
+
+    def graph(self, name: str) -> Session:
+        """Return a graph; a `TrustError` if the variant has none of that name."""
+        if name not in self.graphs:
+            raise TrustError(
+                f"variant {self.variant.name} has no graph {name!r}, which {self.task.name} needs"
+            )
+        return self.graphs[name]
+
+    def run(self, graph: str, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run a graph on arrays by name; return its outputs by name."""
+        return self.graph(graph).run(feeds)
+
+    def check_feeds(self, graph: str, made: tuple[str, ...]) -> None:
+        """See that a graph takes nothing but what a task makes.
+
+        Raises:
+            DeviceError: it does.
+
+        """
+        if unknown := sorted(set(self.graph(graph).inputs) - set(made)):
+            raise DeviceError(
+                f"the graph of {self.variant.name} wants {', '.join(unknown)}, which this runtime "
+                f"does not make; it makes {', '.join(made)}"
+            )
