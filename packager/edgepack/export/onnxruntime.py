@@ -7,20 +7,19 @@ have no static form and TensorRT reads none of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from edgepack.export import Choice, embeddings, graph, known, sensitivity, tensorrt
+from edgepack.export import Choice, graph, known, sensitivity
+from edgepack.export import onnx_quantize as quantize
 from edgepack.export.families import register_families
 from edgepack.export.folding import decide_branches, fold_products
 from edgepack.export.previous_scales import keep_scales
-from edgepack.export.search import Trial, parameters, quantize_best
+from edgepack.export.search import quantize_best
 from edgepack.export.traits import copy_traits, probe_padding, sees_padding
-from edgepack.model.opened import calibration_feeds
 from edgepack.recipe.target import VariantSpec
 from edgepack.stages.cache import Source, Stage
 from edgepack.tasks import find
@@ -28,14 +27,11 @@ from edgepack_runtime.errors import InputError
 from edgepack_runtime.inputs.text import INPUTS
 
 REFERENCE = "onnxruntime"
-FILES = ("model.onnx",)
+FILES = (quantize.FILE,)
 OPSET = 18
 TENSORRT = "TensorrtExecutionProvider"
-_USUAL, _ROWS = (
-    32,
-    8,
-)  # tokens that an engine is tuned for; rows of a batch, as the runtime makes them
-_ROUNDS = 4  # of calibration, each with more products left in float
+_USUAL = 32  # tokens that an engine is tuned for
+_ROWS = 8  # of a batch, as the runtime makes them
 _EXPORT_TOOLS = ("edgepack", "torch", "transformers", "optimum", "optimum-onnx", "onnx")
 _TOOLS = ("edgepack", "onnx", "onnxruntime", "nncf")
 
@@ -190,126 +186,14 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
     if settings.precision == "float32":
         graph.save(graph.load(source), final)
     elif settings.precision == "float16":
-        graph.save(_half(graph.load(source)), final)
+        graph.save(quantize.to_float16(graph.load(source)), final)
     elif settings.scheme == "dynamic-reduced":
         graph.save(graph.halve_int8_weights(graph.load(inputs["dynamic"] / FILES[0])), final)
     elif settings.scheme == "static":
-        quantize = partial(_static, source, inputs, settings)
-        quantize_best(quantize, "onnxruntime", settings.choice.trials, inputs, out)
+        scheme = quantize.Static(settings.choice.kept, tensorrt=settings.tensorrt)
+        make = partial(quantize.static, source, inputs, scheme)
+        quantize_best(make, "onnxruntime", settings.choice.trials, inputs, out)
     else:
-        _dynamic(source, final, settings.choice.kept)
+        quantize.dynamic(source, final, settings.choice.kept)
     if settings.previous:
         keep_scales("onnxruntime", settings.previous, graph.keep_scales, inputs, out)
-
-
-def _half(model: Any) -> Any:
-    """Convert weights and activations to float16; inputs and outputs keep their types."""
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    return convert_float_to_float16(model, keep_io_types=True)
-
-
-def _dynamic(source: Path, final: Path, kept: Sequence[str]) -> None:
-    """Fuse attention, layer norms and GELU, then quantize weights per channel."""
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    fused = embeddings.to_int8(_fuse(source))
-    quantize_dynamic(
-        fused,
-        final,
-        nodes_to_exclude=graph.nodes_of(fused, kept),
-        op_types_to_quantize=["MatMul", "Attention"],
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-        extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
-    )
-    graph.save(graph.load(final), final)
-
-
-def _fuse(source: Path) -> Any:
-    """Run ONNX Runtime's transformer fusions, with exact GELU and plain embeddings.
-
-    Heads and width are read from the graph.  An architecture that has no fusions comes out
-    as it went in.
-    """
-    import onnx
-    from onnxruntime.transformers.fusion_options import FusionOptions
-    from onnxruntime.transformers.optimizer import optimize_model
-
-    options = FusionOptions("bert")
-    options.enable_embed_layer_norm = False  # its table could not be quantized row by row
-    options.enable_rotary_embeddings = False  # its positions take one row alone
-    fused = optimize_model(
-        str(source), model_type="bert", opt_level=0, optimization_options=options, use_gpu=False
-    )
-    fused.topological_sort()
-    domains = {item.domain for item in fused.model.opset_import}
-    if "com.microsoft" not in domains:
-        fused.model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
-    return fused.model
-
-
-def _static(
-    source: Path, inputs: Mapping[str, Path], settings: VariantSettings, trial: Trial, out: Path
-) -> None:
-    """Calibrate; for TensorRT, leave the products that it would refuse in float and do it again."""
-    final = out / FILES[0]
-    left = set(graph.nodes_of(graph.load(source), settings.choice.kept))
-    for _ in range(_ROUNDS):
-        graph.save(_calibrated(source, inputs, settings, trial, (out, left)), final)
-        breaches = tensorrt.lint(final) if settings.tensorrt else []
-        if not breaches:
-            return
-        refused = tensorrt.products_at(final, breaches) - left
-        if not refused:
-            break
-        left |= refused
-    first = breaches[0]
-    raise InputError(
-        f"the int8 graph has {len(breaches)} faults that TensorRT refuses, the first at "
-        f"{first.node}: {first.why} ({first.rule})"
-    )
-
-
-def _calibrated(
-    source: Path,
-    inputs: Mapping[str, Path],
-    settings: VariantSettings,
-    trial: Trial,
-    where: tuple[Path, Collection[str]],
-) -> Any:
-    """Calibrate with NNCF: SmoothQuant, then symmetric int8 Q/DQ pairs, weights per channel.
-
-    Symmetric, explicit pairs on an unfused graph are the form that TensorRT reads, and its
-    weights are int8 in the file.  TensorRT gathers no int8: its embeddings are float16.
-    `where`: a folder to work in, and the nodes that stay in float.
-    """
-    import logging
-
-    import nncf
-    from nncf.onnx.quantization.backend_parameters import BackendParameters
-
-    nncf.set_log_level(logging.ERROR)
-    model = graph.load(source)
-    tables = embeddings.lookups(model) if settings.tensorrt else []
-    model = model if settings.tensorrt else embeddings.to_int8(model)
-    names = [item.name for item in model.graph.input]
-    feeds = [{name: feed[name] for name in names} for feed in calibration_feeds(inputs)]
-    advanced = parameters(trial, tied=graph.has_tied_weights(model))
-    out, left = where
-    with TemporaryDirectory(dir=out) as name:
-        advanced.backend_params[BackendParameters.EXTERNAL_DATA_DIR] = str(Path(name).absolute())
-        quantized = nncf.quantize(
-            graph.weights_outside(model, Path(name)),
-            nncf.Dataset(feeds),
-            model_type=nncf.ModelType.TRANSFORMER,
-            preset=nncf.QuantizationPreset.PERFORMANCE,
-            subset_size=len(feeds),
-            advanced_parameters=advanced,
-            ignored_scope=nncf.IgnoredScope(names=[*sorted(left), *tables]),
-        )
-    if settings.tensorrt:
-        embeddings.to_float16(quantized)
-        tensorrt.make_signed(quantized)
-    return quantized

@@ -14,6 +14,7 @@ from edgepack.model import describe
 from edgepack.model.opened import read_inputs, read_task
 from edgepack.tasks import find
 from edgepack_runtime.bundle.manifest import Requires, Tolerance, Variant
+from edgepack_runtime.engines import Stateless
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.model.model import Model
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 
 
-class TorchSession:
+class TorchSession(Stateless):
     """An eager torch model as a `Session` of the runtime."""
 
     outputs = ("output",)

@@ -20,6 +20,26 @@ if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 
 
+class State(Protocol):
+    """What the runs of one call leave for its next run: keys and values of attention.
+
+    It belongs to the call that opened it, which closes it to free its memory.
+    """
+
+    @property
+    def length(self) -> int:
+        """Count the positions that it holds."""
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run on the positions that follow, and hold them too; else as `Session.run`."""
+
+    def truncate(self, length: int) -> None:
+        """Forget the positions from `length` on, at no cost."""
+
+    def close(self) -> None:
+        """Free the memory; a later run is an `InputError`."""
+
+
 class Session(Protocol):
     """A loaded graph.  Safe to call from several threads."""
 
@@ -50,6 +70,17 @@ class Session(Protocol):
 
         What the graph does not take is left out.  Whole numbers come as int64.
         """
+
+    def begin(self, capacity: int) -> State:
+        """Open a state for at most `capacity` positions; a `DeviceError` if the graph has none."""
+
+
+class Stateless:
+    """A session of a graph that every run starts from nothing."""
+
+    def begin(self, capacity: int) -> State:
+        """Refuse."""
+        raise DeviceError(f"this graph holds no state, so it cannot hold {capacity} positions")
 
 
 class Engine(Protocol):

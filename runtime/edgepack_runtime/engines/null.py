@@ -1,7 +1,8 @@
 """The engine with no weights: a fixed function of the token ids, for tests and dry runs.
 
 Its JSON file holds `{"rank": 2 | 3, "size": n}`.  Row (or token) x gets a one-hot output at
-the sum of its ids modulo n, so every answer is known beforehand.
+the sum of its ids modulo n, so every answer is known beforehand.  A state adds the ids of the runs
+before: its output is that of the whole text so far.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from edgepack_runtime.bundle.manifest import Variant
 from edgepack_runtime.engines import only
-from edgepack_runtime.errors import TrustError
+from edgepack_runtime.errors import InputError, TrustError
 
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
@@ -39,6 +40,10 @@ class NullSession:
     def compile_all(self) -> None:
         """Nothing is compiled here."""
 
+    def begin(self, capacity: int) -> NullState:
+        """Open a state."""
+        return NullState(self, capacity)
+
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Return one-hot outputs [rows, size] or [rows, width, size]."""
         import numpy as np
@@ -46,6 +51,41 @@ class NullSession:
         ids = feeds["input_ids"] * feeds["attention_mask"]
         chosen = (ids.sum(axis=1) if self._rank == 2 else ids) % self._size
         return {"output": np.eye(self._size, dtype=np.float32)[chosen]}
+
+
+class NullState:
+    """The ids so far."""
+
+    def __init__(self, session: NullSession, capacity: int) -> None:
+        self._session = session
+        self._capacity = capacity
+        self._ids: list[int] | None = []
+
+    @property
+    def length(self) -> int:
+        """Count the ids."""
+        return len(self._ids or ())
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the output of all ids so far, for one row."""
+        import numpy as np
+
+        if self._ids is None:
+            raise InputError("the state was closed")
+        ids = [*self._ids, *feeds["input_ids"][0].tolist()]
+        if len(ids) > self._capacity:
+            raise InputError(f"the state holds {self._capacity} positions, not {len(ids)}")
+        self._ids = ids
+        whole = np.array([ids], dtype=np.int64)
+        return self._session.run({"input_ids": whole, "attention_mask": np.ones_like(whole)})
+
+    def truncate(self, length: int) -> None:
+        """Forget the ids from `length` on."""
+        self._ids = (self._ids or [])[:length]
+
+    def close(self) -> None:
+        """Forget all."""
+        self._ids = None
 
 
 def providers() -> tuple[str, ...]:

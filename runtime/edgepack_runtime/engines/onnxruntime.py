@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import onnxruntime as ort  # noqa: TID253 (only imported when a bundle needs it)
 
 from edgepack_runtime.bundle.manifest import Variant
+from edgepack_runtime.engines import Stateless, only
 from edgepack_runtime.engines import _kept as kept
 from edgepack_runtime.engines import _placement as placement
-from edgepack_runtime.engines import only
 from edgepack_runtime.engines._onnx_graph import check_alone
 from edgepack_runtime.errors import DeviceError, TrustError
 
@@ -45,7 +45,7 @@ _PROVIDER_OPTIONS = {
 _log = logging.getLogger(__name__)
 
 
-class OrtSession:
+class OrtSession(Stateless):
     """One `onnxruntime.InferenceSession`.
 
     Attributes:

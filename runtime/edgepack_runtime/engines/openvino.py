@@ -26,8 +26,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime.bundle.manifest import Variant
+from edgepack_runtime.engines import Stateless, only, whole_number
 from edgepack_runtime.engines import _kept as kept
-from edgepack_runtime.engines import only, whole_number
 from edgepack_runtime.engines._batching import mixes
 from edgepack_runtime.errors import DeviceError, TrustError
 
@@ -91,7 +91,7 @@ class Plan:
         return dict(zip(self.outputs, found, strict=True))
 
 
-class OpenVinoSession:
+class OpenVinoSession(Stateless):
     """One model, compiled once for each plan.
 
     Attributes:

@@ -9,8 +9,10 @@ from typing import Any
 import handmade
 import pytest
 
-from edgepack_runtime import Bundle, DeviceError, TrustError, load
+from edgepack_runtime import Bundle, DeviceError, InputError, TrustError, load
 from edgepack_runtime.bundle.manifest import Graph, canonical_json
+from edgepack_runtime.engines import Stateless
+from edgepack_runtime.engines.null import NullSession
 from edgepack_runtime.model.selftest import read_golden
 
 GRAPH = handmade.graph_of("null/null.json")
@@ -47,8 +49,6 @@ def test_a_graph_that_wants_more_than_is_made_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message names what is wanted and what there is."""
-    from edgepack_runtime.engines.null import NullSession
-
     monkeypatch.setattr(NullSession, "inputs", ("input_ids", "bbox"))
     with pytest.raises(DeviceError, match="wants bbox, which this runtime does not make"):
         _load(tmp_path, replace(GRAPH, inputs=("input_ids", "bbox")))
@@ -72,3 +72,32 @@ def test_a_golden_input_may_be_a_file(tmp_path: Path) -> None:
     missing = {"golden.json": extra["golden.json"]}
     with pytest.raises(TrustError, match=r"no file 'golden/0\.wav'"):
         read_golden(Bundle.open(handmade.bundle(tmp_path / "c.epk", extra=missing)))
+
+
+def test_a_state_goes_on_where_its_last_run_ended() -> None:
+    """Run in pieces, or on what was taken back, the answer is that of the whole text at once."""
+    import numpy as np
+
+    session = NullSession(rank=2, size=7)
+
+    def feeds(*ids: int) -> dict[str, Any]:
+        row = np.array([ids], dtype=np.int64)
+        return {"input_ids": row, "attention_mask": np.ones_like(row)}
+
+    whole = session.run(feeds(1, 2, 3, 4))["output"]
+    state = session.begin(4)
+    state.run(feeds(1, 2, 9))
+    state.truncate(2)
+    assert (state.run(feeds(3, 4))["output"] == whole).all()
+    assert state.length == 4
+    with pytest.raises(InputError, match="holds 4 positions, not 5"):
+        state.run(feeds(5))
+    state.close()
+    with pytest.raises(InputError, match="closed"):
+        state.run(feeds(1))
+
+
+def test_a_graph_without_a_state_says_so() -> None:
+    """A task that asks for one gets an error that names what is missing."""
+    with pytest.raises(DeviceError, match="holds no state"):
+        Stateless().begin(16)

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgepack_runtime.bundle.manifest import Variant
-from edgepack_runtime.engines import only
+from edgepack_runtime.engines import Stateless, only
 
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 CPU = "CPU"
 
 
-class Abacus:
+class Abacus(Stateless):
     """A row of beads."""
 
     inputs = ("characters",)
