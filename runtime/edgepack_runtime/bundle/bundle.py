@@ -18,7 +18,8 @@ from pathlib import Path
 from stat import S_ISDIR
 from typing import Any
 
-from edgepack_runtime.bundle.layout import MAX_TOP, ArchiveLayout, FolderLayout, Layout
+from edgepack_runtime.bundle import limits
+from edgepack_runtime.bundle.layout import ArchiveLayout, FolderLayout, Layout
 from edgepack_runtime.bundle.manifest import Graph, Manifest, Variant, decode, safe_path
 from edgepack_runtime.errors import InputError, TrustError
 
@@ -31,8 +32,6 @@ WEIGHT_CONFIG_TYPE = "application/vnd.cncf.model.weight.config.v1.raw"
 DOC_TYPE = "application/vnd.cncf.model.doc.v1.raw"
 REPORT = "dev.edgepack.report"
 FILEPATH = "org.cncf.model.filepath"
-
-_MAX_JSON = 4 << 20  # what is parsed takes up to 30 times as much memory
 
 
 class Bundle:
@@ -170,10 +169,10 @@ class VariantFiles(Mapping[str, memoryview]):
 
 def _open_layout(layout: Layout) -> tuple[str, dict[str, int], Manifest, list[Any]]:
     """Return the digest, the sizes of both manifests by digest, the manifest and the report."""
-    marker = _object(layout.member("oci-layout"), "oci-layout", MAX_TOP)
+    marker = _object(layout.member("oci-layout"), "oci-layout", limits.TOP_BYTES)
     if marker.get("imageLayoutVersion") != "1.0.0":
         raise TrustError("oci-layout does not say imageLayoutVersion 1.0.0")
-    index = _object(layout.member("index.json"), "index.json", MAX_TOP)
+    index = _object(layout.member("index.json"), "index.json", limits.TOP_BYTES)
     entries = index.get("manifests")
     if index.get("schemaVersion") != 2 or not isinstance(entries, list) or len(entries) != 1:
         raise TrustError("index.json does not hold exactly one manifest")
@@ -224,8 +223,8 @@ def _descriptor(
     digest, size = value.get("digest"), value.get("size")
     if not isinstance(digest, str) or not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
         raise TrustError(f"{what} has no sha256 digest")
-    if not isinstance(size, int) or not 0 <= size <= _MAX_JSON:
-        raise TrustError(f"{what} has no size, or one above {_MAX_JSON} bytes")
+    if not isinstance(size, int) or not 0 <= size <= limits.JSON_BYTES:
+        raise TrustError(f"{what} has no size, or one above {limits.JSON_BYTES} bytes")
     return digest, _checked(layout, digest.removeprefix("sha256:"), size, what)
 
 
@@ -238,7 +237,7 @@ def _checked(layout: Layout, sha256: str, size: int, what: str) -> memoryview:
     return content
 
 
-def _object(content: memoryview, what: str, most: int = _MAX_JSON) -> dict[str, Any]:
+def _object(content: memoryview, what: str, most: int = limits.JSON_BYTES) -> dict[str, Any]:
     if len(content) > most:
         raise TrustError(f"{what} is larger than {most} bytes")
     try:

@@ -11,16 +11,15 @@ import tarfile
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from edgepack_runtime.bundle import limits
 from edgepack_runtime.errors import InputError, TrustError
 from edgepack_runtime.paths import map_file
 
-_MAX_MEMBERS = 10_000
 _HOSTILE = (RecursionError, OverflowError, MemoryError)  # what a crafted header provokes
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
 _METADATA = re.compile(r"metadata/(\d+\.)?(root|targets|snapshot|timestamp)\.json")
 _FOLDERS = {"blobs", "blobs/sha256", "metadata"}
 _TOP = {"oci-layout", "index.json"}
-MAX_TOP = 1 << 20  # index.json, which nobody signs
 
 
 class _Header(tarfile.TarInfo):
@@ -103,15 +102,15 @@ def scan(path: Path, length: int, stream: BinaryIO | None = None) -> dict[str, t
     try:
         with tarfile.open(path, "r:", fileobj=stream, tarinfo=_Header) as archive:
             for count, item in enumerate(archive):
-                if count >= _MAX_MEMBERS:
-                    raise TrustError(f"{path}: more than {_MAX_MEMBERS} members")
+                if count >= limits.MEMBERS:
+                    raise TrustError(f"{path}: more than {limits.MEMBERS} members")
                 name = item.name.removeprefix("./")
                 if item.isdir() and name in {".", *_FOLDERS}:
                     continue
                 if item.isdir() or not _belongs(name) or name in spans:
                     raise TrustError(f"{path}: member {item.name!r} does not belong in a bundle")
-                if name in _TOP and item.size > MAX_TOP:
-                    raise TrustError(f"{path}: {name} is larger than {MAX_TOP} bytes")
+                if name in _TOP and item.size > limits.TOP_BYTES:
+                    raise TrustError(f"{path}: {name} is larger than {limits.TOP_BYTES} bytes")
                 if item.offset_data + item.size > length:
                     raise TrustError(f"{path}: truncated inside {name}")
                 spans[name] = (item.offset_data, item.size)

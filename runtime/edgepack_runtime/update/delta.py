@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, Protocol
 
+from edgepack_runtime.bundle import limits
 from edgepack_runtime.errors import TrustError
 
 MAGIC = b"EPD1"
@@ -26,7 +27,6 @@ RAW, BZ2, XZ = 0, 1, 2
 PIECE = 1 << 20  # the most that one operation with a payload makes
 HEADER = struct.Struct("<BBQQQ")
 _SLACK = 4096  # a payload may be longer than what it holds by its codec's own header
-_XZ_MEMORY = 32 << 20
 
 Take = Callable[[int], bytes]
 
@@ -108,7 +108,7 @@ def _decompressor(codec: int) -> Any:
     if codec == BZ2:
         return bz2.BZ2Decompressor()
     if codec == XZ:
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limits.DELTA_MEMORY)
     raise TrustError(f"the delta names codec {codec}, which is not known here")
 
 

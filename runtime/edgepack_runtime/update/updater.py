@@ -15,6 +15,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from edgepack_runtime.bundle import limits
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.bundle.manifest import is_digest
 from edgepack_runtime.device.facts import probe
@@ -36,7 +37,6 @@ from edgepack_runtime.update.trial import prove
 from edgepack_runtime.update.trust import Offer, offered
 
 _log = logging.getLogger(__name__)
-_MOST_MANIFEST = 16 << 20
 Step = TypeVar("Step", bound=Callable[..., Any])
 
 
@@ -165,7 +165,7 @@ class Updater:
             sha256, size = str(config["digest"]).removeprefix("sha256:"), int(config["size"])
         except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as exc:
             raise TrustError(f"release {offer.version} is malformed: {exc}") from exc
-        if not 0 <= size <= _MOST_MANIFEST or not is_digest(sha256):
+        if not 0 <= size <= limits.JSON_BYTES or not is_digest(sha256):
             raise TrustError(f"release {offer.version} names an unusable config")
         self._download.blob(sha256, size)
         bundle = self.store.blobs.bundle(f"sha256:{offer.sha256}")
