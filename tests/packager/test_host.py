@@ -99,8 +99,13 @@ def test_an_engine_that_is_not_installed_stays_the_devices(
     """A bundle whose engine is missing does not run on this device, as before: exit code 4."""
     bundle = handmade.bundle(tmp_path / "b.epk", variants=[{"engine": "openvino"}])
     monkeypatch.setattr("edgepack_runtime.fit.find_spec", lambda _: None)
+    monkeypatch.setattr("edgepack_runtime.engines.find", _missing)
     with pytest.raises(DeviceError, match="openvino is not installed"):
         load(bundle)
+
+
+def _missing(name: str) -> None:
+    raise ImportError(f"no package {name}")
 
 
 @pytest.mark.parametrize(
