@@ -51,6 +51,8 @@ class VariantSettings:
 
 def why_not(model_type: str, task: str) -> str:
     """Say why a family has no form for this engine; empty if it has one."""
+    if find(task).DECODES:
+        return "text generation is built for ONNX Runtime on CPUs so far"
     return known.why_not_openvino(model_type, task)
 
 

@@ -36,6 +36,8 @@ class Task(Protocol):
     """How the name of an architecture with a trained head ends; empty if it needs none."""
     ADAPTER: str
     """PEFT's name for it; empty if it has none."""
+    DECODES: bool
+    """Whether its graph writes token by token."""
     MARK: str
     """A file that only models for it have; empty for none."""
 

@@ -28,6 +28,12 @@ class Quality:
         """Return the figure that counts."""
         return self.figures[self.main]
 
+    def lost(self, other: Quality) -> float:
+        """Return how much worse another is: points of a share, percent of a perplexity."""
+        if self.main == "perplexity":
+            return (other.value / self.value - 1.0) * 100
+        return (self.value - other.value) * 100
+
     @property
     def name(self) -> str:
         """Return what the figure that counts is called, for people."""
