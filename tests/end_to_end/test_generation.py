@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -246,3 +248,72 @@ def test_perplexity_of_a_bundle_is_that_of_torch(made: Made, tmp_path: Path) -> 
         assert done.exit_code == 0, done.output
         figures.append(json.loads(done.stdout)["figures"]["perplexity"])
     assert figures[0] == pytest.approx(figures[1], rel=1e-3)
+
+
+def test_a_dialogue_in_the_terminal(made: Made) -> None:
+    """`chat` answers line by line as the model does, goes on, and starts again when told."""
+    bundle = made("qwen2")
+    model = load(bundle)
+
+    def said(*messages: str) -> str:
+        roles = ("user", "assistant")
+        dialogue = [{"role": roles[i % 2], "content": m} for i, m in enumerate(messages)]
+        answer = model(dialogue, max_new_tokens=8, return_full_text=False)
+        return str(answer[0]["generated_text"])
+
+    first = said("turn on the lights")
+    wanted = [first, said("turn on the lights", first, "and off"), said("again")]
+    done = subprocess.run(
+        [sys.executable, "-m", "edgepack_runtime", "chat", str(bundle), "-o", "max_new_tokens=8"],
+        check=True, capture_output=True, text=True,
+        input="turn on the lights\n\nand off\n/reset\nagain\n/exit\nnever\n",
+    )  # fmt: skip
+    assert done.stdout == "".join(f"{text}\n" for text in wanted)
+    assert done.stderr.count("pieces a second") == 3
+
+
+def test_a_classifier_does_not_chat(bundle: Callable[..., Path]) -> None:
+    """The message says what it answers, and with which command."""
+    done = subprocess.run(
+        [sys.executable, "-m", "edgepack_runtime", "chat", str(bundle("bert-intent"))],
+        check=False, capture_output=True, text=True, input="hello\n",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "answers text-classification, which is not a dialogue; use run" in done.stderr
+
+
+def test_what_cannot_be_built_yet_is_left_out_with_its_reason(made: Made) -> None:
+    """On a board with a GPU the variants for it are named, and the CPU's is there."""
+    folder = made("llama").parents[1] / "model"
+    arguments = ["check", str(folder), "-t", "jetson-orin", "--json"]
+    done = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    reasons = json.loads(done.stdout)["targets"]["jetson-orin"]
+    assert any(not reason for reason in reasons.values())
+    assert "built for CPUs in float32 and int8 so far" in reasons["tensorrt-int8"]
+
+
+def test_a_family_without_a_graph_is_refused_within_seconds(tmp_path: Path) -> None:
+    """The message names the families that there are."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=64, n_positions=32, n_embd=16, n_layer=1, n_head=2)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    done = CliRunner().invoke(main, ["build", str(tmp_path), "-t", "cpu-x86-64"])
+    assert done.exit_code == 2
+    assert "built for llama, mistral, qwen2, qwen3, smollm3 so far, not for gpt2" in done.output
+
+
+@pytest.mark.slow
+def test_a_chat_model_says_what_it_says_in_torch(data: Path, made: Made, tmp_path: Path) -> None:
+    """SmolLM2-135M-Instruct in float32: 64 tokens of a dialogue, and the capital of France."""
+    folder = tmp_path / "smol"
+    make = data / "models/smollm2-135m-instruct/make.py"
+    subprocess.run([sys.executable, str(make), str(folder)], check=True, capture_output=True)
+    model = load(made("smol", source=folder))
+    prompt = "The lighthouse keeper woke up and saw"
+    answer = model(prompt, max_new_tokens=64, return_full_text=False)
+    assert answer == [{"generated_text": _wanted(folder, prompt, 64)}]
+    (said,) = model([{"role": "user", "content": "What is the capital of France?"}])
+    assert said["generated_text"][-1]["content"] == "The capital of France is Paris."

@@ -17,23 +17,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgepack.recipe.target import VariantSpec
 from edgepack_runtime.errors import InputError
 
 OPSET = 18
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+_CPU = "CPUExecutionProvider"
 _MULTIPLE = 16  # what the width of a head has to be for attention with rotary positions
 _MICROSOFT = "com.microsoft"
 _BLOCK = 32  # weights that share a scale
 _INT8_COMPUTE = 4  # `accuracy_level`: without it each call makes all weights float
 
 
-def why_not(model_type: str) -> str:
-    """Say why a family has no decoder graph; empty if it has one."""
-    if model_type in FAMILIES:
-        return ""
-    return (
-        f"text generation is built for {', '.join(FAMILIES)} so far, not for {model_type or 'this'}"
-    )
+def why_not(model_type: str, spec: VariantSpec | None = None) -> str:
+    """Say why a family has no decoder graph, or none for a variant; empty if it has one."""
+    if model_type not in FAMILIES:
+        name = model_type or "a model without a type"
+        return f"text generation is built for {', '.join(FAMILIES)} so far, not for {name}"
+    if spec and (spec.provider != _CPU or spec.precision not in ("float32", "int8")):
+        return (
+            "text generation is built for CPUs in float32 and int8 so far, not for "
+            f"{spec.provider} in {spec.precision}"
+        )
+    return ""
 
 
 def export(folder: Path, out: Path) -> None:

@@ -36,7 +36,7 @@ class NoSettings:
     """A variant has none: all are alike."""
 
 
-def why_not(model_type: str, task: str) -> str:  # noqa: ARG001 (the Exporter protocol)
+def why_not(model_type: str, task: str, spec: VariantSpec | None = None) -> str:  # noqa: ARG001 (the Exporter protocol)
     """Return nothing: any model has such a form."""
     return ""
 

@@ -60,10 +60,10 @@ class VariantSettings:
     previous: str = ""
 
 
-def why_not(model_type: str, task: str) -> str:
-    """Say why a family has no form for this engine; empty if it has one."""
+def why_not(model_type: str, task: str, spec: VariantSpec | None = None) -> str:
+    """Say why a family has no form for this engine, or for a variant; empty if it has one."""
     if find(task).DECODES:
-        return decoder.why_not(model_type)
+        return decoder.why_not(model_type, spec)
     return known.why_not_onnx(model_type, task)
 
 

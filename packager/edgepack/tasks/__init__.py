@@ -56,8 +56,8 @@ def every() -> dict[str, Task]:
 
 
 def optimum_tasks() -> list[str]:
-    """Return the tasks that this project exports, as Optimum names them."""
-    return sorted({task.OPTIMUM for task in every().values()})
+    """Return the tasks whose graphs Optimum makes, as it names them."""
+    return sorted({task.OPTIMUM for task in every().values() if not task.DECODES})
 
 
 def evaluate(model: Model, examples: Sequence[Example], *, batch_size: int = 1) -> Quality:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import onnxruntime as ort  # noqa: TID253 (only imported when a bundle needs it)
-
 from edgepack_runtime.errors import DeviceError, InputError
 
 if TYPE_CHECKING:
+    import onnxruntime as ort
+
     from edgepack_runtime.numeric import Array
 
 _PAST, _PRESENT = "past_key_values.", "present."
@@ -29,6 +29,8 @@ class OrtState:
     """The positions of one call."""
 
     def __init__(self, session: ort.InferenceSession, capacity: int, device: str) -> None:
+        import onnxruntime as ort
+
         self._session = session
         self._capacity = capacity
         self._binding: Any = session.io_binding()
