@@ -250,6 +250,25 @@ def test_perplexity_of_a_bundle_is_that_of_torch(made: Made, tmp_path: Path) -> 
     assert figures[0] == pytest.approx(figures[1], rel=1e-3)
 
 
+def test_a_budget_holds_a_language_model_to_its_perplexity(made: Made, tmp_path: Path) -> None:
+    """The table shows it, and a rise beyond the limit refuses the bundle."""
+    folder = made("llama").parents[1] / "model"
+    own = load(made("llama"))(PROMPTS, max_new_tokens=200)  # what it knows best
+    texts = [answer[0]["generated_text"].replace("\n", " ") for answer in own]
+    (tmp_path / "text.txt").write_text("\n".join(texts), errors="replace")
+    recipe = tmp_path / "edgepack.toml"
+    for limit, code in ((50.0, 0), (0.0001, 3)):
+        recipe.write_text(
+            f'[model]\nsource = "{folder}"\n[data]\nevaluation = "{tmp_path / "text.txt"}"\n'
+            f"[budget]\nquality_drop = {limit}\n"
+        )
+        done = CliRunner().invoke(
+            main, ["build", str(recipe), "-t", "cpu-x86-64", "-o", str(tmp_path / "dist")]
+        )
+        assert done.exit_code == code, done.output
+        assert ("perplexity" if code == 0 else "quality.perplexity rose") in done.output
+
+
 def test_a_dialogue_in_the_terminal(made: Made) -> None:
     """`chat` answers line by line as the model does, goes on, and starts again when told."""
     bundle = made("qwen2")

@@ -98,7 +98,7 @@ def lost_message(made: Made, drops: Mapping[str, float]) -> str:
     if not repairable(made):
         tried = f"; the {made.forms[-1].name} model lost it before quantization"
     return (
-        f"quality.{quality.main} fell {drop:.1f} points "
+        f"quality.{quality.main} {quality.said(drop)} "
         f"(limit {plan.recipe.budget.quality_drop:g}) on {quality.rows} rows; "
         f"{scheme}, variant {name} for {plan.target.name}{tried}. Train longer or keep more of "
         "the model, leave the variant out (build.variants), or raise budget.quality_drop"

@@ -34,6 +34,10 @@ class Quality:
             return (other.value / self.value - 1.0) * 100
         return (self.value - other.value) * 100
 
+    def said(self, lost: float) -> str:
+        """Say what `lost` found, for people."""
+        return f"rose {lost:.1f} %" if self.main == "perplexity" else f"fell {lost:.1f} points"
+
     @property
     def name(self) -> str:
         """Return what the figure that counts is called, for people."""

@@ -36,6 +36,8 @@ class Task(Protocol):
     """Whether each token has an answer of its own."""
     CELLS: tuple[str, ...]
     """What is timed, by name; the first is what budgets of latency and energy mean."""
+    CELL_UNIT: str
+    """What the numbers in those names count."""
 
     def check(self, opened: Opened) -> None:
         """See that the graphs take what this task makes; a `DeviceError` if they do not."""

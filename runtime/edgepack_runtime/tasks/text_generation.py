@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from edgepack_runtime.bundle.manifest import Writing
     from edgepack_runtime.numeric import Array
 
-__all__ = ["CELLS", "DECIDES", "PER_TOKEN", "Options", "answer", "cell", "check",
+__all__ = ["CELLS", "CELL_UNIT", "DECIDES", "PER_TOKEN", "Options", "answer", "cell", "check",
            "compare", "least", "outputs"]  # fmt: skip
 DECIDES = False
 PER_TOKEN = False
 GRAPH = "model"
 _SIZES = {"128+32": (128, 32), "512+32": (512, 32)}  # tokens read + tokens written
 CELLS = tuple(_SIZES)
+CELL_UNIT = "tokens read + written"
 _JUDGED = 256  # logits of a position, spread over the vocabulary, that are compared
 _TOKENS = 24  # positions of a text that are compared
 
