@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from edgepack.channel import releases
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.store.store import Store
 from edgepack_runtime.update.policy import Policy
-from edgepack_runtime.update.source import Folder
+from edgepack_runtime.update.source import Folder, open_source
 from edgepack_runtime.update.updater import Updater
 
 NAME = "small/any"
+
+Command = Callable[..., tuple[int, dict[str, Any]]]
+"""A command on the store of a place: its exit code, and its answer or error."""
 
 ONCE = Policy(attempts=1, pause=0.0)
 
@@ -81,3 +85,16 @@ def bad_release(place: Path, release: int) -> Bundle:
         extra={"golden.json": json.dumps(golden).encode()},
     )  # fmt: skip
     return Bundle.open(path)
+
+
+def follow(folder: Path, address: str) -> Updater:
+    """Return a device that follows a channel, and trusts its first root."""
+    source = open_source(address)
+    root = b"".join(source.fetch("metadata/1.root.json"))
+    return Updater(Store.at(folder), [source], root, NAME, ONCE)
+
+
+def small_release(place: Path, release: int) -> Bundle:
+    """Return a release without weights."""
+    change = {"release": release, "version": f"1.{release}"}
+    return Bundle.open(handmade.bundle(place / f"s{release}.epk", change=change))

@@ -25,12 +25,6 @@ def model(tmp_path: Path) -> Model:
     return load(handmade.bundle(tmp_path / "small.epk"))
 
 
-@pytest.fixture
-def ner(tmp_path: Path) -> Model:
-    """A token classifier of the null engine."""
-    return load(handmade.bundle(tmp_path / "ner.epk", task="token-classification"))
-
-
 class _Column:
     """A table's column as pandas has it: iterable, one dimension, no sequence."""
 
@@ -115,20 +109,6 @@ def test_what_cannot_be_done_is_refused_with_the_remedy(
     """An option that asks for something else than happens is an error that says what helps."""
     with pytest.raises(InputError, match=remedy):
         model("turn on", **options)
-
-
-def test_old_names_of_grouping_are_understood(ner: Model) -> None:
-    """`grouped_entities` and `ignore_subwords` choose the strategies that they chose before."""
-    text = "turn on the lights"
-    for old, new in (
-        ({"grouped_entities": True}, "simple"),
-        ({"grouped_entities": False}, "none"),
-        ({"grouped_entities": True, "ignore_subwords": True}, "first"),
-        ({"ignore_subwords": True, "aggregation_strategy": "max"}, "none"),
-    ):
-        assert ner(text, ignore_labels=[], **old) == ner(
-            text, ignore_labels=[], aggregation_strategy=new
-        )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Loading and answering: the choice of a variant, the options of a call, and odd inputs."""
+"""Loading and answering: the choice of a variant, and odd inputs."""
 
 from __future__ import annotations
 
@@ -9,22 +9,13 @@ from typing import Any
 import handmade
 import pytest
 
-from edgepack_runtime import (
-    Bundle,
-    DeviceError,
-    InputError,
-    SelfTestError,
-    TrustError,
-    load,
-    tasks,
-)
-from edgepack_runtime.bundle.manifest import Requires, Task, Text, Tolerance, canonical_json
+from edgepack_runtime import Bundle, DeviceError, InputError, SelfTestError, TrustError, load
+from edgepack_runtime.bundle.manifest import Requires, Tolerance, canonical_json
 from edgepack_runtime.device import measured as tuned
 from edgepack_runtime.device.facts import probe
 from edgepack_runtime.model.ranking import rank
 from edgepack_runtime.model.selftest import selftest
 from edgepack_runtime.model.variants import open_variant
-from edgepack_runtime.tasks._likeness import LEAST_AGREEMENT, LEAST_COSINE
 from edgepack_runtime.tasks._texts import text_of
 from edgepack_runtime.tune.latency import measure
 
@@ -33,21 +24,6 @@ from edgepack_runtime.tune.latency import measure
 def path(tmp_path: Path) -> Path:
     """A bundle of the null engine."""
     return handmade.bundle(tmp_path / "small.epk")
-
-
-def test_the_null_engine_answers_what_arithmetic_says(path: Path) -> None:
-    """[CLS] turn on the lights [SEP] sums to 29, so label 29 % 3 wins."""
-    answer = load(path)("turn on the lights")
-    assert answer[0]["label"] == handmade.LABELS[29 % 3]
-
-
-def test_a_batch_answers_as_each_text_alone_would(path: Path) -> None:
-    """Order is kept though texts run sorted by length, whatever the batch size."""
-    model = load(path)
-    texts = ["turn on", "lights", "turn off the lights please", "a", "the lights a on off"] * 3
-    alone = [model(text)[0] for text in texts]
-    for size in (1, 2, 7, 100):
-        assert model(texts, batch_size=size) == alone
 
 
 def test_an_empty_list_is_an_empty_answer(path: Path) -> None:
@@ -100,29 +76,10 @@ def test_measuring_makes_texts_that_fit(path: Path, caplog: pytest.LogCaptureFix
     assert not caplog.records
 
 
-def test_a_long_text_of_ner_is_not_cut(tmp_path: Path) -> None:
-    """Every word of a text of many windows has its one place in the answer."""
-    model = load(handmade.bundle(tmp_path / "ner.epk", task="token-classification"))
-    text = " ".join(["turn", "on", "the", "lights"] * 40)
-    found = model(text, ignore_labels=[])
-    assert len(found) == 160
-    assert [text[e["start"] : e["end"]] for e in found] == text.split()
-
-
 def test_an_unknown_option_suggests_the_near_one(path: Path) -> None:
     """A misspelt option is an error that names the right one."""
     with pytest.raises(InputError, match="did you mean 'top_k'"):
         load(path)("turn on", topk=3)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"batch_size": 0}, {"batch_size": "x"}, {"function_to_apply": "relu"}, {"top_k": 1.5}],
-)
-def test_a_senseless_option_is_refused(options: dict[str, object], path: Path) -> None:
-    """Values that mean nothing are an InputError."""
-    with pytest.raises(InputError):
-        load(path)("turn on", **options)
 
 
 def test_a_bundle_for_another_machine_is_refused_unless_told(tmp_path: Path) -> None:
@@ -214,55 +171,6 @@ def test_a_variant_that_tolerates_everything_still_has_a_floor(tmp_path: Path) -
     bundle = Bundle.open(path)
     with pytest.raises(SelfTestError, match=r"agreement 0\.000 \(least 0\.500\)"):
         selftest(bundle, load(bundle))
-
-
-@pytest.mark.parametrize(
-    ("task", "wanted"),
-    [
-        ("text-classification", Tolerance(-1.0, LEAST_AGREEMENT)),
-        ("token-classification", Tolerance(-1.0, LEAST_AGREEMENT)),
-        ("sentence-similarity", Tolerance(LEAST_COSINE, 0.0)),
-        ("feature-extraction", Tolerance(LEAST_COSINE, 0.0)),
-    ],
-)
-def test_each_task_has_its_floor(task: str, wanted: Tolerance) -> None:
-    """A floor holds for what a task gives: decisions or vectors; what is stricter stays."""
-    rules = tasks.find(task)
-    assert rules.least(Tolerance(-1.0, 0.0)) == wanted
-    assert rules.least(Tolerance(0.9, 0.8)) == Tolerance(0.9, 0.8)
-
-
-def test_bytes_of_one_character_all_stay_in_a_long_text() -> None:
-    """Tokens that share their offsets are told apart when windows are joined."""
-    from edgepack_runtime.tasks.token_classification import _join_tokens
-
-    def token(start: int, end: int, score: float) -> dict[str, Any]:
-        return {"start": start, "end": end, "score": score}
-
-    first = [token(0, 1, 0.5), token(1, 2, 0.6), token(1, 2, 0.7), token(1, 2, 0.8)]
-    second = [token(1, 2, 0.9), token(1, 2, 0.1), token(1, 2, 0.2), token(2, 3, 0.3)]
-    joined = [entity["score"] for entity in _join_tokens([first, second])]
-    assert joined == [0.5, 0.9, 0.7, 0.8, 0.3]
-
-
-def test_scores_of_single_numbers_are_compared_by_value() -> None:
-    """A regression or reranker output that moved is not called alike for its sign."""
-    import numpy as np
-
-    from edgepack_runtime.tasks.text_classification import compare
-
-    task = Task("text-classification", Text("t", 16, 0), labels=("score",))
-    wanted, got = [np.array([5.0])], [np.array([0.5])]
-    assert compare(task, wanted, wanted).cosine == 1.0
-    assert compare(task, wanted, got).cosine < 0.2
-
-
-def test_two_very_long_texts_of_a_pair_are_cut_in_time(path: Path) -> None:
-    """The windows of a pair of long texts do not multiply: a second is enough for 2 × 200 KB."""
-    answer = load(path)({"text": "turn on " * 25_000, "text_pair": "the lights " * 20_000})
-    assert answer["label"] in handmade.LABELS
-    short = load(path)({"text": "turn on " * 40, "text_pair": "the lights " * 40})
-    assert answer == short
 
 
 @pytest.mark.parametrize(

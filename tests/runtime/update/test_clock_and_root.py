@@ -101,3 +101,36 @@ def test_a_clock_ahead_within_a_long_stick_needs_a_word(
     device.store.forgive()
     with pytest.raises(NothingToDoError, match="installed already"):
         device.check()
+
+
+def test_time_that_was_seen_is_not_forgotten(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that falls back to 1970 does not make a channel fresh that ran out long ago."""
+    device = new_device(place)
+    take_update(device)
+    now = time.time()
+    monkeypatch.setattr("edgepack_runtime.update.trust.time.time", lambda: now + 5 * 86400)
+    publish(place, make_bundle(place, 2))
+    take_update(device)
+    stale = place / "stale"
+    shutil.copytree(place / "channel", stale)
+    monkeypatch.setattr("edgepack_runtime.update.trust.time.time", lambda: 0.0)
+    floors = dict(device.store.state.floors)
+    device.store.raise_floors({"time": int(now) + 8 * 86400})
+    publish(place, make_bundle(place, 3))
+    with pytest.raises(TrustError, match="expired"):
+        device.check()
+    assert device.store.state.floors["time"] > floors["time"] > now
+
+
+def test_a_clock_far_ahead_does_not_lock_the_device_out(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In 2099 all is expired; back in the present, updates go on."""
+    device = new_device(place)
+    take_update(device)
+    publish(place, make_bundle(place, 2))
+    with monkeypatch.context() as patch:
+        patch.setattr("edgepack_runtime.update.trust.time.time", lambda: 4.07e9)
+        with pytest.raises(TrustError, match="expired"):
+            device.check()
+    assert take_update(device)

@@ -6,125 +6,17 @@ then `edgepack-runtime update --check` takes it (0) or refuses it (5: not truste
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fleet import NAME, make_bundle, publish
-from securesystemslib.formats import encode_canonical
+from tufsim import LINK, REFUSED, ROLES, ROOTS, TAKEN, Sim, edit, expire, nothing, put, raw
 
-from edgepack.channel import keys, releases
-from edgepack_runtime.cli import main as runtime
+from edgepack.channel import keys
 from edgepack_runtime.store.store import Store
-
-Change = Callable[[dict[str, Any]], None]
-TAKEN, REFUSED, LINK = 0, 5, 1
-ROLES = ("timestamp", "snapshot", "targets")
-ROOTS = ("root-1", "root-2", "root-3")
-
-
-@dataclass
-class Sim:
-    """A channel, its keys, and a device that may have followed it already."""
-
-    place: Path
-
-    @property
-    def metadata(self) -> Path:
-        """The folder of the channel's metadata."""
-        return self.place / "channel/metadata"
-
-    def path(self, role: str) -> Path:
-        """Return the newest file of a role."""
-        if role == "timestamp":
-            return self.metadata / "timestamp.json"
-        found = self.metadata.glob(f"[0-9]*.{role}.json")
-        return max(found, key=lambda path: int(path.name.partition(".")[0]))
-
-    def read(self, role: str) -> dict[str, Any]:
-        """Return the newest metadata of a role."""
-        found: dict[str, Any] = json.loads(self.path(role).read_text())
-        return found
-
-    def write(self, role: str, value: dict[str, Any], name: str = "") -> None:
-        """Write metadata under the name of its version, or another."""
-        prefix = "" if role == "timestamp" else f"{value['signed']['version']}."
-        (self.metadata / (name or f"{prefix}{role}.json")).write_text(json.dumps(value))
-
-    def sign(self, value: dict[str, Any], signers: Sequence[str]) -> None:
-        """Sign anew with these keys alone."""
-        content = (encode_canonical(value["signed"]) or "").encode()
-        made = [keys.signer(self.place / "keys", name).sign(content) for name in signers]
-        value["signatures"] = [{"keyid": s.keyid, "sig": s.signature} for s in made]
-
-    def edit(self, role: str, change: Change, signers: Sequence[str] = ()) -> None:
-        """Change a role and sign it anew, and what names it, so that all of it fits together."""
-        value = self.read(role)
-        value["signed"]["version"] += 1
-        change(value["signed"])
-        self.sign(value, signers or (ROOTS if role == "root" else [role]))
-        self.write(role, value)
-        follows = {"targets": "snapshot", "snapshot": "timestamp"}
-        if role in follows:
-            version = value["signed"]["version"]
-            self.edit(follows[role], lambda s: s["meta"][f"{role}.json"].update(version=version))
-
-    def check(self) -> int:
-        """Let the device look; return the exit code of the command."""
-        return runtime(["update", "--check", "--store", str(self.place / "device"), "--channel",
-                        str(self.place / "channel"), "--name", NAME,
-                        "--root", str(self.place / "shipped.json")])  # fmt: skip
-
-
-@pytest.fixture
-def sim(place: Path, monkeypatch: pytest.MonkeyPatch) -> Sim:
-    """A channel with one release, and a device with its first root, which does not wait."""
-    monkeypatch.setattr("edgepack_runtime.update.download.time.sleep", lambda _: None)
-    shutil.copy(place / "channel/metadata/1.root.json", place / "shipped.json")
-    return Sim(place)
-
-
-def expire(signed: dict[str, Any]) -> None:
-    """It ran out yesterday."""
-    signed["expires"] = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def nothing(_: dict[str, Any]) -> None:
-    """Change nothing but the version."""
-
-
-def put(path: str, value: Any) -> Change:
-    """Set a field, by its names with dots between them."""
-
-    def change(signed: dict[str, Any]) -> None:
-        *parents, last = path.split("/")
-        for name in parents:
-            signed = signed[name]
-        signed[last] = value
-
-    return change
-
-
-def edit(role: str, change: Change, *signers: str) -> Callable[[Sim], None]:
-    """Return the scenario that edits one role."""
-    return lambda sim: sim.edit(role, change, signers)
-
-
-def raw(role: str, change: Callable[[bytes], bytes]) -> Callable[[Sim], None]:
-    """Return the scenario that changes the bytes of a file and signs nothing."""
-
-    def scenario(sim: Sim) -> None:
-        path = sim.path(role)
-        path.write_bytes(change(path.read_bytes()))
-
-    return scenario
 
 
 def twice(sim: Sim) -> None:
@@ -198,11 +90,6 @@ def counted_up(content: bytes) -> bytes:
 def key_twice(signed: dict[str, Any]) -> None:
     """Name the timestamp's key a second time."""
     signed["roles"]["timestamp"]["keyids"] *= 2
-
-
-def renamed(signed: dict[str, Any]) -> None:
-    """Give the release another name."""
-    signed["targets"]["other/any"] = signed["targets"].pop(NAME)
 
 
 def swap(sim: Sim) -> None:
@@ -316,73 +203,3 @@ def test_a_device_that_followed_before_does_too(sim: Sim, name: str) -> None:
     assert sim.check() == code
     floors = Store.at(sim.place / "device").state.floors
     assert floors["root"] >= 1
-
-
-def test_a_name_that_was_never_offered_is_a_wrong_one(sim: Sim) -> None:
-    """It may be mistyped, so the names that there are are said; one that was seen is only gone."""
-    shutil.copytree(sim.place / "channel", sim.place / "before")
-    sim.edit("targets", renamed)
-    assert sim.check() == 2
-    shutil.rmtree(sim.place / "channel")
-    shutil.move(sim.place / "before", sim.place / "channel")
-    shutil.rmtree(sim.place / "device")
-    assert sim.check() == TAKEN
-    sim.edit("targets", renamed)
-    assert sim.check() == 7
-
-
-@pytest.mark.parametrize("role", ROLES)
-def test_an_older_version_of_a_role_is_refused(sim: Sim, role: str) -> None:
-    """Rollback of one role, everything else being newer and rightly signed."""
-    old = copy.deepcopy(sim.read(role))
-    sim.edit(role, nothing)
-    sim.edit(role, nothing)
-    assert sim.check() == TAKEN
-    newest = sim.read(role)["signed"]["version"]
-    sim.edit(role, put("version", old["signed"]["version"]))
-    assert sim.read("timestamp")["signed"]["version"] > 0
-    if role != "timestamp":
-        for path in sim.metadata.glob(f"*.{role}.json"):
-            if int(path.name.partition(".")[0]) >= newest:
-                path.unlink()
-    assert sim.check() == REFUSED
-
-
-@pytest.mark.parametrize("role", ROLES)
-def test_a_fast_forward_is_undone_by_new_keys(sim: Sim, role: str) -> None:
-    """Who stole a key counts up to the end; when the key is replaced, the count starts anew."""
-    place = sim.place
-    shutil.copytree(place / "channel", place / "before")
-    sim.edit(role, put("version", 2**31 - 2))
-    assert sim.check() == TAKEN
-    shutil.rmtree(place / "channel")
-    shutil.copytree(place / "before", place / "channel")
-    assert sim.check() == REFUSED
-    releases.rotate("snapshot", place / "channel", place / "keys")
-    releases.rotate("timestamp", place / "channel", place / "keys")
-    if role == "targets":
-        releases.rotate("targets", place / "channel", place / "keys")
-    publish(place, make_bundle(place, 2))
-    assert sim.check() == TAKEN
-
-
-@pytest.mark.parametrize("name", ["root-1", "root-2", "root-3", *ROLES])
-def test_every_key_can_be_replaced(sim: Sim, name: str) -> None:
-    """A device that saw the old key and one that did not both follow."""
-    assert sim.check() == TAKEN
-    releases.rotate(name, sim.place / "channel", sim.place / "keys")
-    assert sim.check() == TAKEN
-    shutil.rmtree(sim.place / "device")
-    assert sim.check() == TAKEN
-
-
-@pytest.mark.parametrize("field", ["length", "hashes"])
-def test_a_target_that_is_not_what_was_signed_is_refused(sim: Sim, field: str) -> None:
-    """Its length and its hash bind the release."""
-    wrong = {"length": 10, "hashes": {"sha256": "0" * 64}}[field]
-    sim.edit("targets", lambda s: s["targets"][NAME].update({field: wrong}))
-    code = runtime(["update", "--store", str(sim.place / "device"), "--channel",
-                    str(sim.place / "channel"), "--name", NAME, "--root",
-                    str(sim.place / "shipped.json")])  # fmt: skip
-    assert code in (LINK, REFUSED)
-    assert not Store.at(sim.place / "device").state.active

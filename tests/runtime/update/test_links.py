@@ -1,129 +1,40 @@
-"""Bad links, sticks and mirrors: a download is delayed, and no more."""
+"""Bad links: a download is delayed, and no more."""
 
 from __future__ import annotations
 
-import shutil
-import socket
-import struct
-import time
-from base64 import b64encode
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import partial
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fleet import BIG, NAME, new_device, take_update
-from server import listening
+from faults import (
+    cut,
+    garbled,
+    longer,
+    once_on_weights,
+    portal,
+    raw,
+    reset,
+    says,
+    status,
+    whole_instead_of_range,
+    wrong_range,
+)
+from fleet import BIG, new_device, take_update
 
 from edgepack_runtime.bundle.manifest import CHUNK
-from edgepack_runtime.errors import (
-    InputError,
-    LinkError,
-    TrustError,
-)
 from edgepack_runtime.store.blobs import PARTS
 from edgepack_runtime.update.policy import Policy
-from edgepack_runtime.update.source import Folder, Http, Link, open_source
-from edgepack_runtime.update.updater import Updater
+from edgepack_runtime.update.source import Http, Link
 
 if TYPE_CHECKING:
-    from server import Handler, Server
-
-
-def _cut(at: int) -> Callable[[Handler, bytes, int], bool]:
-    def fault(handler: Handler, content: bytes, start: int) -> bool:
-        if len(content) < CHUNK:
-            return False
-        handler.reply(content[start : start + at], start, len(content),
-                      promise=len(content) - start)  # fmt: skip
-        handler.close_connection = True
-        return True
-
-    return fault
-
-
-def _status(code: int) -> Callable[[Handler, bytes, int], bool]:
-    def fault(handler: Handler, _: bytes, __: int) -> bool:
-        handler.send_response(code)
-        handler.send_header("Content-Length", "0")
-        handler.end_headers()
-        return True
-
-    return fault
-
-
-def _whole_instead_of_range(handler: Handler, content: bytes, start: int) -> bool:
-    if start:
-        handler.reply(content, 0, len(content))
-    return bool(start)
-
-
-def _wrong_range(handler: Handler, content: bytes, start: int) -> bool:
-    if start:
-        handler.reply(content[start - 1 :], start - 1, len(content))
-    return bool(start)
-
-
-def _portal(handler: Handler, content: bytes, start: int) -> bool:
-    handler.reply(b"<html>please log in</html>".ljust(len(content) - start), start, len(content))
-    return True
-
-
-def _garbled(handler: Handler, content: bytes, start: int) -> bool:
-    body = bytearray(content[start:])
-    body[len(body) // 2] ^= 1
-    handler.reply(bytes(body), start, len(content))
-    return True
-
-
-def _longer(handler: Handler, content: bytes, start: int) -> bool:
-    handler.reply(content[start:] + b"more", start, len(content) + 4)
-    return True
-
-
-def _says(content_range: str) -> Callable[[Handler, bytes, int], bool]:
-    """The right bytes, under a header that says something else; `$` stands for the start."""
-
-    def fault(handler: Handler, content: bytes, start: int) -> bool:
-        handler.send_response(206)
-        if content_range:
-            handler.send_header("Content-Range", content_range.replace("$", str(start)))
-        handler.send_header("Content-Length", str(len(content) - start))
-        handler.end_headers()
-        handler.body(content[start:])
-        return True
-
-    return fault
-
-
-def _reset(handler: Handler, _: bytes, __: int) -> bool:
-    """The connection is reset before a byte of an answer came."""
-    linger = struct.pack("ii", 1, 0)
-    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    handler.connection.close()
-    return True
-
-
-def _raw(answer: bytes) -> Callable[[Handler, bytes, int], bool]:
-    """Send bytes as they are, and hang up."""
-
-    def fault(handler: Handler, _: bytes, __: int) -> bool:
-        handler.wfile.write(answer)
-        handler.close_connection = True
-        return True
-
-    return fault
-
+    from server import Server
 
 LIES = [
     "", "bytes", "bytes ", "bytes */3145731", "bytes 0-3145730/3145731", "bytes 1-2/3",
     "bytes -$-9/9", "bytes 0x$-9/*", "items $-9/9", "bytes  $-9/9", "bytes=$-9/9", "bytes $",
     "bytes 99999999999999999999-9/9", "bytes $$-9/9", "\u00e9", "bytes $-1, $-2",
 ]  # fmt: skip
-
 CUTS = [
     0,
     1,
@@ -137,28 +48,27 @@ CUTS = [
     len(BIG) - 1,
     len(BIG),
 ]
-
 FAULTS: dict[str, Sequence[Any]] = {
-    **{f"cut after {at}": [_cut(at)] for at in CUTS},
-    **{f"cut twice after {at}": [_cut(at), _cut(at // 2 + 1)] for at in CUTS},
-    **{f"status {code}": [_status(code)] for code in (301, 302, 400, 404, 416, 429, 500, 502, 503)},
-    **{f"{code} after a cut": [_cut(CHUNK + 5), _status(code)] for code in (200, 206, 404, 500)},
-    "whole file for a range": [_cut(CHUNK + 5), _whole_instead_of_range],
-    "another range": [_cut(CHUNK + 5), _wrong_range],
-    "captive portal": [_portal], "portal after a cut": [_cut(2 * CHUNK), _portal],
-    "garbled": [_garbled], "garbled after a cut": [_cut(CHUNK), _garbled],
-    "longer": [_longer], "longer after a cut": [_cut(CHUNK), _longer],
-    **{f"says {lie!r}": [_cut(CHUNK + 5), _says(lie)] for lie in LIES},
-    "reset": [_reset], "reset after a cut": [_cut(CHUNK + 5), _reset],
-    "no header": [_raw(b"")], "half a header": [_raw(b"HTTP/1.1 200 OK\r\nContent-Le")],
-    "no HTTP": [_raw(b"SSH-2.0-OpenSSH_9.2\r\n")],
-    "negative length": [_raw(b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n")],
-    "endless header": [_raw(b"HTTP/1.1 200 OK\r\n" + b"X-More: 1\r\n" * 500)],
-    "no length": [_raw(b"HTTP/1.0 200 OK\r\n\r\nsome")],
-    "chunks that end": [_raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\nab")],
-    "gzip": [_raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope")],
-    "twenty drops": [_cut(200_000)] * 20, "everything at once": [
-        _cut(5), _status(503), _portal, _garbled, _cut(CHUNK), _longer, _whole_instead_of_range],
+    **{f"cut after {at}": [cut(at)] for at in CUTS},
+    **{f"cut twice after {at}": [cut(at), cut(at // 2 + 1)] for at in CUTS},
+    **{f"status {code}": [status(code)] for code in (301, 302, 400, 404, 416, 429, 500, 502, 503)},
+    **{f"{code} after a cut": [cut(CHUNK + 5), status(code)] for code in (200, 206, 404, 500)},
+    "whole file for a range": [cut(CHUNK + 5), whole_instead_of_range],
+    "another range": [cut(CHUNK + 5), wrong_range],
+    "captive portal": [portal], "portal after a cut": [cut(2 * CHUNK), portal],
+    "garbled": [garbled], "garbled after a cut": [cut(CHUNK), garbled],
+    "longer": [longer], "longer after a cut": [cut(CHUNK), longer],
+    **{f"says {lie!r}": [cut(CHUNK + 5), says(lie)] for lie in LIES},
+    "reset": [reset], "reset after a cut": [cut(CHUNK + 5), reset],
+    "no header": [raw(b"")], "half a header": [raw(b"HTTP/1.1 200 OK\r\nContent-Le")],
+    "no HTTP": [raw(b"SSH-2.0-OpenSSH_9.2\r\n")],
+    "negative length": [raw(b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n")],
+    "endless header": [raw(b"HTTP/1.1 200 OK\r\n" + b"X-More: 1\r\n" * 500)],
+    "no length": [raw(b"HTTP/1.0 200 OK\r\n\r\nsome")],
+    "chunks that end": [raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\nab")],
+    "gzip": [raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope")],
+    "twenty drops": [cut(200_000)] * 20, "everything at once": [
+        cut(5), status(503), portal, garbled, cut(CHUNK), longer, whole_instead_of_range],
 }  # fmt: skip
 
 
@@ -166,7 +76,7 @@ FAULTS: dict[str, Sequence[Any]] = {
 def test_a_bad_link_delays_and_no_more(place: Path, server: Server, fault: str) -> None:
     """The release arrives whole, and a drop wastes at most the chunk that it broke."""
     faults = FAULTS[fault]
-    server.faults = [_once_on_weights(list(faults))] * 200
+    server.faults = [once_on_weights(list(faults))] * 200
     device = new_device(place, Http(server.url, Link(timeout=5)), Policy(attempts=40, pause=0.0))
     assert take_update(device)
     wasted = server.sent - sum(p.stat().st_size for p in (place / "channel/blobs").iterdir())
@@ -179,152 +89,3 @@ def _lies(fault: str) -> int:
     return sum(fault.count(word) for word in ("portal", "garbled", "longer", "whole")) + 4 * (
         fault == "everything at once"
     )
-
-
-def _once_on_weights(faults: list[Any]) -> Any:
-    """Apply the faults in turn to the large file alone."""
-
-    def fault(handler: Handler, content: bytes, start: int) -> bool:
-        if len(content) < CHUNK or not faults:
-            return False
-        return bool(faults.pop(0)(handler, content, start))
-
-    return fault
-
-
-def test_a_download_goes_on_after_the_power_went(place: Path, server: Server) -> None:
-    """What came before the cut is hashed and kept; the next start asks for the rest only."""
-    device = new_device(place, Http(server.url, Link()))
-    server.faults = [_once_on_weights([_cut(2 * CHUNK + 9)])] * 20
-    with pytest.raises(LinkError):
-        device.install(device.check())
-    name = next(n for n in device.store.storage.names(PARTS))
-    part = place / "device" / PARTS / name
-    part.write_bytes(part.read_bytes()[: CHUNK + 3] + b"\0" * 40)  # as a cut may leave it
-    before = server.sent
-    again = new_device(place, Http(server.url, Link()))
-    assert take_update(again)
-    assert server.sent - before <= len(BIG) - CHUNK + 10_000
-
-
-def test_a_broken_download_goes_on_where_ranges_are_unknown(place: Path, server: Server) -> None:
-    """Python's own web server answers a range with the whole file: its beginning is dropped."""
-    device = new_device(place, Http(server.url, Link()))
-    server.faults = [_once_on_weights([_cut(2 * CHUNK + 9)])] * 20
-    with pytest.raises(LinkError):
-        device.install(device.check())
-    assert device.store.storage.names(PARTS)
-    asked: list[tuple[str, str]] = []
-
-    class Simple(SimpleHTTPRequestHandler):
-        def log_request(self, code: int | str = "-", _: object = None) -> None:
-            asked.append((self.headers.get("Range", ""), str(int(code))))
-
-    with listening(partial(Simple, directory=str(place / "channel"))) as url:
-        assert take_update(new_device(place, Http(url, Link())))
-    assert (f"bytes={2 * CHUNK}-", "200") in asked
-
-
-def test_a_mirror_takes_over(place: Path, server: Server) -> None:
-    """A mirror that does not answer cannot block one that does."""
-    dead = Http("http://127.0.0.1:9", Link(timeout=1))
-    device = new_device(place)
-    both = Updater(device.store, [dead, Http(server.url, Link())], device.root, NAME,
-                   Policy(attempts=4, pause=0.0))  # fmt: skip
-    assert take_update(both)
-
-
-def test_a_stale_mirror_does_not_block_the_others(place: Path) -> None:
-    """Metadata that is refused at one place is looked for at the next."""
-    shutil.copytree(place / "channel", place / "broken")
-    (place / "broken/metadata/timestamp.json").write_text("<html>log in</html>")
-    device = new_device(place)
-    both = Updater(device.store, [Folder(place / "broken"), Folder(place / "channel")],
-                   device.root, NAME, Policy(attempts=4, pause=0.0))  # fmt: skip
-    assert take_update(both)
-
-
-def test_a_server_that_trickles_is_given_up(place: Path, server: Server) -> None:
-    """Slow retrieval: fewer bytes a second than the least, for a whole window."""
-
-    def trickle(handler: Handler, content: bytes, _: int) -> bool:
-        if len(content) < CHUNK:
-            return False
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(content)))
-        handler.end_headers()
-        with suppress(OSError):  # the device hangs up
-            for i in range(600):
-                handler.wfile.write(content[i : i + 1])
-                handler.wfile.flush()
-                time.sleep(0.05)
-        return True
-
-    server.faults = [trickle] * 50
-    link = Link(timeout=5, least=1000, window=0.3)
-    device = new_device(place, Http(server.url, link))
-    start = time.monotonic()
-    with pytest.raises(LinkError, match="too few"):
-        device.install(device.check())
-    assert time.monotonic() - start < 20  # the server would go on for 30
-
-
-def test_a_resumed_part_is_not_counted_twice(place: Path, server: Server) -> None:
-    """Room for what is missing is enough; the release before the last gives way if it is not."""
-    device = new_device(place, Http(server.url, Link()))
-    server.faults = [_once_on_weights([_cut(2 * CHUNK + 9)])] * 20
-    with pytest.raises(LinkError):
-        device.install(device.check())
-    room = len(BIG) - 2 * CHUNK + (2 << 20)
-    again = new_device(place, Http(server.url, Link()))
-    object.__setattr__(again.store.storage, "free", lambda: room)
-    assert take_update(again)
-
-
-def test_altered_bytes_are_a_matter_of_trust(place: Path, server: Server) -> None:
-    """Where no try brings the right ones, it is said which file of which mirror is altered."""
-    weights = max((place / "channel/blobs").iterdir(), key=lambda path: path.stat().st_size)
-    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    for source in (Http(server.url, Link()), Folder(place / "channel")):
-        device = new_device(place, source, Policy(attempts=2, pause=0.0))
-        with pytest.raises(TrustError, match=f"{weights.name} of {source}: .* not what was signed"):
-            device.install(device.check())
-
-
-def test_a_password_reaches_the_server_and_no_log(
-    place: Path, server: Server, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is sent as HTTP has it, and neither in an error nor in what is logged."""
-    sent: list[str] = []
-
-    class Asking(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            sent.append(self.headers.get("Authorization", ""))
-            self.send_error(401)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    caplog.set_level("DEBUG")
-    with listening(Asking) as url:
-        address = url.replace("://", "://me:s%65cret@")
-        device = new_device(place, open_source(address), Policy(attempts=2, pause=0.0))
-        with pytest.raises(LinkError) as caught:
-            device.check()
-    assert set(sent) == {"Basic " + b64encode(b"me:secret").decode()}
-    for proxy in ("socks9://me:secret@nowhere", "me:secret@[nowhere"):
-        with pytest.raises(InputError, match="nowhere' is not usable") as unusable:
-            Http(server.url, Link(proxy=proxy))
-        assert "secret" not in str(unusable.value)
-    with pytest.raises(InputError) as nowhere:
-        open_source("ftp://me:secret@nowhere/channel")
-    said = "".join(map(str, (caught.value, nowhere.value, caplog.text)))
-    assert url in said
-    assert "cret" not in said
-    assert "me:s" not in said
-
-
-def test_a_place_that_is_no_channel_says_so(tmp_path: Path) -> None:
-    """Neither a folder nor an address."""
-    with pytest.raises(InputError, match="no channel at"):
-        open_source(str(tmp_path / "nowhere"))
