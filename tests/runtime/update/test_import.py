@@ -226,7 +226,7 @@ def test_an_export_says_when_it_runs_out(place: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [(["--name", "small"], "NAME/BOARD"), (["--patience", "0"], "above 0"),
-     (["--store", ""], "no folder"), (["--store", __file__], "no folder")],
+     (["--store", ""], "not a folder"), (["--store", __file__], "not a folder")],
 )  # fmt: skip
 def test_wrong_options_are_said(
     place: Path, capfd: pytest.CaptureFixture[str], options: list[str], said: str
