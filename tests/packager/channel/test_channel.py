@@ -202,7 +202,7 @@ def test_a_stick_carries_a_channel(place: Path, monkeypatch: pytest.MonkeyPatch)
         stick.check()
     with pytest.raises(InputError, match="is not empty"):
         carry.export(place / "channel", place / "stick", own, 90)
-    with pytest.raises(InputError, match="a day or more"):
+    with pytest.raises(InputError, match="at least one day"):
         carry.export(place / "channel", place / "other", own, 0)
 
 

@@ -173,7 +173,7 @@ def test_what_cannot_be_exported_is_said(place: Path) -> None:
     for parcel, words in (
         (carry.Parcel("small/other"), "no release 'small/other'"),
         (carry.Parcel(NAME, light=True), "no deltas"),
-        (carry.Parcel(NAME, days=0), "a day or more"),
+        (carry.Parcel(NAME, days=0), "at least one day"),
     ):
         with pytest.raises(InputError, match=words):
             carry.export_file(parcel, place / "channel", place / "x.epk", place / "keys")
