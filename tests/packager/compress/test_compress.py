@@ -116,8 +116,8 @@ def test_pruning_keeps_what_matters(model: Get, train: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (prune.Settings(TASK, layers=9), "prune.layers = 9 keeps more than the 2"),
-        (prune.Settings(TASK, heads=3), "prune.heads = 3 keeps more than the 2"),
+        (prune.Settings(TASK, layers=9), "prune.layers = 9 is more than the model's 2"),
+        (prune.Settings(TASK, heads=3), "prune.heads = 3 is more than the model's 2"),
     ],
 )
 def test_pruning_more_than_there_is_is_refused(
@@ -273,7 +273,7 @@ def test_one_class_only_is_refused(model: Get, tmp_path: Path) -> None:
     """There is nothing to learn from one label."""
     data = tmp_path / "one.tsv"
     data.write_text("text\tlabel\nhello\ta\nyou\ta\n")
-    with pytest.raises(InputError, match="one class only: a"):
+    with pytest.raises(InputError, match="only one class: a"):
         finetune.finetune(
             finetune.Settings(TASK), {"model": model("bert-intent"), "data": data}, tmp_path
         )
