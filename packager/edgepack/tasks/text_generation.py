@@ -16,11 +16,11 @@ _WINDOW = 1024
 def perplexity(folder: Path, data: str) -> Quality:
     """Measure the model in `folder` on the texts of `data`, read as one text.
 
-    Windows overlap by half, and only tokens with half a window before them are counted (those
-    of the first window aside), as https://huggingface.co/docs/transformers/perplexity has it.
+    Windows overlap by half, and except in the first window, only tokens with half a window before
+    them are counted, as described in https://huggingface.co/docs/transformers/perplexity.
 
     Raises:
-        InputError: no causal language model, or a text of a single token.
+        InputError: it is not a causal language model, or the text has only one token.
 
     """
     import torch
@@ -35,7 +35,7 @@ def perplexity(folder: Path, data: str) -> Quality:
     text = "\n".join(example.text for example in examples)
     tokens = tokenizer(text, return_tensors="pt", verbose=False)["input_ids"]
     if tokens.shape[1] < 2:
-        raise InputError(f"{data} holds a single token; perplexity needs a next one")
+        raise InputError(f"{data} has only one token; perplexity needs a next one")
     with torch.inference_mode():
         total, count = _loss(model, tokens)
     figures = {"perplexity": math.exp(total / count), "bits_per_token": total / count / math.log(2)}
@@ -43,7 +43,7 @@ def perplexity(folder: Path, data: str) -> Quality:
 
 
 def _loss(model: Any, tokens: Any) -> tuple[float, int]:
-    """Return the summed loss in nats, and of how many tokens."""
+    """Return the summed loss in nats, and the number of tokens."""
     from torch.nn import functional
 
     size = min(_WINDOW, int(getattr(model.config, "max_position_embeddings", _WINDOW)))
