@@ -174,7 +174,7 @@ def test_a_training_of_several_processes_fails_with_their_family(
 def test_a_full_disk_is_the_hosts(tmp_path: Path) -> None:
     """The stage cache says so, and how much room is left."""
     stage = _stage(OSError(errno.ENOSPC, "No space left on device"))
-    with pytest.raises(HostError, match=r"the disk is full: .* finished stages are kept"):
+    with pytest.raises(HostError, match=r"the disk is full: .* finished stages are not lost"):
         run_stage(stage, {}, StageCache(tmp_path), tmp_path / "log")
 
 

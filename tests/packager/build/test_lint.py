@@ -106,7 +106,7 @@ def test_what_misleads_is_one_line(
             FINETUNE,
             [("a", "x"), ("b", "x")],
             [],
-            r"train.tsv: one class only, x; finetune needs two",
+            r"train.tsv: only one class, x; finetune needs two",
         ),
         (FINETUNE, [("a", ""), ("b", "")], [], r"train.tsv: no labels, but finetune needs them"),
     ],
