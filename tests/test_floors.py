@@ -19,9 +19,9 @@ FLOORS = {
         "compress", "model", "tasks", "data", "stages", "host", "__init__",
     ),
     "edgepack_runtime": (
-        "__main__", "cli", "update", "doctor", "tune", "model", "tasks", "inputs", "fit", "device",
-        "engines", "store", "bundle", "process", "paths", "words", "numeric", "gc_pause", "errors",
-        "__init__",
+        "__main__", "cli", "update", "doctor", "tune", "model", "tasks", "generation", "inputs",
+        "fit", "device", "engines", "store", "bundle", "process", "paths", "words", "numeric",
+        "gc_pause", "errors", "__init__",
     ),
 }  # fmt: skip
 ROOTS = {

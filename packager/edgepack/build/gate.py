@@ -30,7 +30,7 @@ def lost(made: Made) -> dict[str, float]:
     if limit is None or base is None:
         return {}
     drops = {
-        variant.spec.name: (base.value - variant.quality.value) * 100
+        variant.spec.name: base.lost(variant.quality)
         for variant in made.variants
         if variant.quality
     }
@@ -47,7 +47,7 @@ def unlike(made: Made) -> dict[str, float]:
     for variant in made.variants:
         like = variant.assessment["agreement"]
         if final and variant.quality:
-            like = max(like, 1.0 - (final.value - variant.quality.value))
+            like = max(like, 1.0 - final.lost(variant.quality) / 100)
         if like < LEAST_LIKENESS:
             found[variant.spec.name] = like
     return found
@@ -67,7 +67,7 @@ def repairable(made: Made) -> bool:
     limit = made.plan.recipe.budget.quality_drop
     if limit is None or first is None or last is None:
         return True
-    return (first.value - last.value) * 100 <= limit + _ROUNDING
+    return first.lost(last) <= limit + _ROUNDING
 
 
 def next_repair(
@@ -99,7 +99,7 @@ def lost_message(made: Made, drops: Mapping[str, float]) -> str:
     if not repairable(made):
         tried = f"; the {made.forms[-1].name} model lost it before quantization"
     return (
-        f"quality.{quality.main} fell {drop:.1f} points "
+        f"quality.{quality.main} {quality.said(drop)} "
         f"(limit {plan.recipe.budget.quality_drop:g}) on {quality.rows} rows; "
         f"{scheme}, variant {name} for {plan.target.name}{tried}. Train longer or remove less of "
         "the model, leave the variant out (build.variants), or raise budget.quality_drop"

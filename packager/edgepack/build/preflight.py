@@ -38,12 +38,12 @@ def refuse(recipe: Recipe, model: ModelInfo, targets: Iterable[Target]) -> None:
 
 def left_out(model: ModelInfo, variants: Iterable[VariantSpec]) -> dict[str, str]:
     """Return {variant: why} for the variants that no exporter can make for this model."""
-    reasons = {v.name: _why_not(v.engine, model) for v in variants}
+    reasons = {v.name: _why_not(v.engine, model, v) for v in variants}
     return {name: reason for name, reason in reasons.items() if reason}
 
 
-def _why_not(engine: str, model: ModelInfo) -> str:
-    return find_exporter(engine).why_not(model.model_type, model.task)
+def _why_not(engine: str, model: ModelInfo, spec: VariantSpec | None = None) -> str:
+    return find_exporter(engine).why_not(model.model_type, model.task, spec)
 
 
 def check_model(recipe: Recipe, targets: Sequence[Target], *, offline: bool) -> dict[str, Any]:

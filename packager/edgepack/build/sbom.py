@@ -114,13 +114,19 @@ def _inputs(task: Task) -> Iterator[dict[str, str]]:
         yield {"format": f"text, up to {task.text.max_length} tokens"}
 
 
+def _output(task: Task) -> str:
+    if task.writing:
+        return "text"
+    return f"{len(task.labels)} labels" if task.labels else "vectors"
+
+
 def _card(manifest: Manifest) -> dict[str, Any]:
     task = manifest.task
     return {
         "modelParameters": {
             "task": task.name,
             "inputs": list(_inputs(task)),
-            "outputs": [{"format": f"{len(task.labels)} labels" if task.labels else "vectors"}],
+            "outputs": [{"format": _output(task)}],
         },
         "quantitativeAnalysis": {
             "performanceMetrics": [

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from edgepack.data.rows import Columns
     from edgepack.tasks import Quality
 
-GENERATION = "text-generation"
-
 
 @click.command()
 @click.argument("model")
@@ -92,13 +90,9 @@ def evaluate_source(model: str, data: str, columns: Columns, asked: Asked) -> tu
         opened = load(path, variant=asked.variant or None, threads=asked.threads)
         examples = read_examples(data, opened.task.name, columns)
         return f"{model}, {opened.variant.name}", measure(opened, examples)
-    from edgepack.model.fetch import fetch, find_folder
+    from edgepack.model.fetch import fetch
     from edgepack.model.torch_model import open_torch
 
-    if asked.task == GENERATION:
-        from edgepack.tasks.text_generation import perplexity
-
-        return f"{model}, PyTorch", perplexity(find_folder(model, offline=asked.offline), data)
     found = fetch(model, task=asked.task, offline=asked.offline)
     if found.base is not None:
         raise InputError(f"{model} is an adapter; build it, then evaluate the bundle")

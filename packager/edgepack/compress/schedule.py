@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-_VISITS = {False: 100_000, True: 400_000}  # rows read in all: by a fine-tuning, by a student
+# Rows read in all, by a fine-tuning and by a student.  A teacher that read 100,000 rows of CLINC150
+# was no better for it and surer of itself, and its student lost 1.2 points instead of 1.0.
+_VISITS = {False: 60_000, True: 400_000}
 _FEWEST, _MOST = 3, 40  # epochs
 _RATE, _WIDTH = 2e-4, 384  # a learning rate that suits encoders of this width
 _RATES = (1e-5, 1e-3)

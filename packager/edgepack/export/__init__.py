@@ -36,8 +36,8 @@ class Exporter(Protocol):
     REFERENCE: str
     """The engine whose float32 graph its variants are compared with."""
 
-    def why_not(self, model_type: str, task: str) -> str:
-        """Say why a family has no form for this engine; empty if it has one."""
+    def why_not(self, model_type: str, task: str, spec: VariantSpec | None = None) -> str:
+        """Say why a family has no form for this engine, or for a variant; empty if it has one."""
 
     def export_stage(self, model: Source | Stage, task: str) -> Stage:
         """Return the stage that makes the float32 form."""

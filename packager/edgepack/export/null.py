@@ -37,7 +37,7 @@ class NoSettings:
     """A variant has no settings: all variants are the same."""
 
 
-def why_not(model_type: str, task: str) -> str:  # noqa: ARG001 (the Exporter protocol)
+def why_not(model_type: str, task: str, spec: VariantSpec | None = None) -> str:  # noqa: ARG001 (the Exporter protocol)
     """Return "": any model has such a form."""
     return ""
 

@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgepack.export import Choice, graph, known, sensitivity
+from edgepack.export import Choice, decoder, graph, known, sensitivity
 from edgepack.export import onnx_quantize as quantize
 from edgepack.export.families import register_families
 from edgepack.export.folding import decide_branches, fold_products
 from edgepack.export.previous_scales import keep_scales
 from edgepack.export.search import quantize_best
-from edgepack.export.traits import copy_traits, probe_padding, sees_padding
+from edgepack.export.traits import copy_traits, probe_padding, sees_padding, write_traits
 from edgepack.recipe.target import VariantSpec
 from edgepack.stages.cache import Source, Stage
 from edgepack.tasks import find
@@ -38,10 +38,11 @@ _TOOLS = ("edgepack", "onnx", "onnxruntime", "nncf")
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """task: as Optimum names it."""
+    """task: as Optimum names it; decodes: whether the graph writes token by token."""
 
     task: str
     opset: int = OPSET
+    decodes: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,16 @@ class VariantSettings:
     previous: str = ""
 
 
-def why_not(model_type: str, task: str) -> str:
-    """Say why a family has no form for this engine; empty if it has one."""
+def why_not(model_type: str, task: str, spec: VariantSpec | None = None) -> str:
+    """Say why a family has no form for this engine, or for a variant; empty if it has one."""
+    if find(task).DECODES:
+        return decoder.why_not(model_type, spec)
     return known.why_not_onnx(model_type, task)
 
 
 def export_stage(model: Source | Stage, task: str) -> Stage:
     """Return the stage that exports the float32 graph."""
-    settings = ExportSettings(find(task).OPTIMUM)
+    settings = ExportSettings(find(task).OPTIMUM, decodes=find(task).DECODES)
     return Stage("export to ONNX", export, settings, {"model": model}, _EXPORT_TOOLS)
 
 
@@ -111,6 +114,10 @@ def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> N
         InputError: Optimum knows no ONNX form of this architecture.
 
     """
+    if settings.decodes:
+        decoder.export(inputs["model"], out)
+        write_traits(out, sees_padding=False)
+        return
     from optimum.exporters.onnx import main_export
 
     register_families()
@@ -185,6 +192,8 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
     copy_traits(inputs["export"], out)
     if settings.precision == "float32":
         graph.save(graph.load(source), final)
+    elif decoder.is_decoder(model := graph.load(source)):
+        graph.save(decoder.to_int8(model), final)
     elif settings.precision == "float16":
         graph.save(quantize.to_float16(graph.load(source)), final)
     elif settings.scheme == "dynamic-reduced":

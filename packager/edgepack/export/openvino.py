@@ -51,8 +51,10 @@ class VariantSettings:
     """The variant of the previous release whose scales are retained; empty for none."""
 
 
-def why_not(model_type: str, task: str) -> str:
-    """Say why a family has no form for this engine; empty if it has one."""
+def why_not(model_type: str, task: str, spec: VariantSpec | None = None) -> str:  # noqa: ARG001 (the Exporter protocol)
+    """Say why a family has no form for this engine, or for a variant; empty if it has one."""
+    if find(task).DECODES:
+        return "text generation is built for ONNX Runtime on CPUs so far"
     return known.why_not_openvino(model_type, task)
 
 

@@ -45,7 +45,12 @@ def probe_padding(model: Path, run: Run, out: Path) -> None:
         far = any(_differs(run, ids, config.get("pad_token_id")) for ids in texts)
     except RuntimeError as exc:
         raise InputError(f"the exported graph does not run: {str(exc).splitlines()[0]}") from exc
-    (out / FILE).write_bytes(canonical_json({"sees_padding": far}))
+    write_traits(out, sees_padding=far)
+
+
+def write_traits(out: Path, *, sees_padding: bool) -> None:
+    """Write what is known without a probe."""
+    (out / FILE).write_bytes(canonical_json({"sees_padding": sees_padding}))
 
 
 def _differs(run: Run, ids: Any, pad: int | None) -> bool:

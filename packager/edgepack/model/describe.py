@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgepack.model import writing
+from edgepack.tasks import find
 from edgepack_runtime import tasks
 from edgepack_runtime.bundle.manifest import Task, Text, canonical_json
 from edgepack_runtime.errors import InputError
@@ -61,6 +63,9 @@ def describe(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
         problem_type=getattr(config, "problem_type", None) or "",
         pooling=pooling[0],
         normalize=pooling[1],
+        writing=writing.facts(folder, tokenizer, text.max_length)
+        if find(settings.task).DECODES
+        else None,
     )
     (out / "tokenizer.json").write_text(backend.to_str())
     (out / "config.json").write_bytes((folder / "config.json").read_bytes())

@@ -187,10 +187,11 @@ def _detect(folder: Path, config: dict[str, Any]) -> str:
         if facts.MARK and (folder / facts.MARK).exists():
             return task
     heads = {head: task for task, facts in every().items() for head in facts.ARCHITECTURES}
+    heads = dict(sorted(heads.items(), key=lambda item: -len(item[0])))  # the most exact first
     architectures = config.get("architectures") or []
     for name in architectures:
         for head, task in heads.items():
-            if str(name).endswith(head) and not str(name).endswith("LMHeadModel"):
+            if str(name).endswith(head):
                 return task
     raise InputError(
         f"cannot tell the task of {folder.name} from its architectures {architectures}; "

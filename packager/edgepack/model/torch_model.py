@@ -55,6 +55,66 @@ class TorchSession(Stateless):
         return {"output": output[0].float().cpu().numpy()}
 
 
+class TorchDecoder:
+    """An eager causal language model as a `Session` of the runtime."""
+
+    inputs = ("input_ids", "rows")
+    outputs = ("logits",)
+    provider = "torch"
+    placement: Mapping[str, int] = {}
+
+    def __init__(self, model: Any) -> None:
+        self.model = model.eval()
+
+    def width(self, rows: int, tokens: int) -> int:  # noqa: ARG002 (the Session protocol)
+        """Return `tokens`."""
+        return tokens
+
+    def compile_all(self) -> None:
+        """Nothing is compiled here."""
+
+    def begin(self, capacity: int) -> TorchState:
+        """Open a state."""
+        return TorchState(self.model, capacity)
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run on a text from its beginning."""
+        return self.begin(feeds["input_ids"].shape[1]).run(feeds)
+
+
+class TorchState:
+    """The keys and values of one call, in torch."""
+
+    def __init__(self, model: Any, capacity: int) -> None:
+        from transformers import DynamicCache
+
+        self._model = model
+        self._capacity = capacity
+        self._cache: Any = DynamicCache()
+        self.length = 0
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run on the positions that follow, and hold them too."""
+        import torch
+
+        ids = torch.from_numpy(feeds["input_ids"])
+        if self.length + ids.shape[1] > self._capacity:
+            raise InputError(f"the state holds {self._capacity} positions")
+        with torch.inference_mode():
+            found = self._model(ids, past_key_values=self._cache, use_cache=True)
+        self.length += ids.shape[1]
+        return {"logits": found.logits[0][torch.from_numpy(feeds["rows"])].float().numpy()}
+
+    def truncate(self, length: int) -> None:
+        """Forget the positions from `length` on."""
+        self.length = min(self.length, length)
+        self._cache.crop(self.length)
+
+    def close(self) -> None:
+        """Free the memory."""
+        self._cache = None
+
+
 def load_torch(folder: Path, task: str, **overrides: Any) -> Any:
     """Load a model folder in float32 with the head of `task`.
 
@@ -89,4 +149,5 @@ def wrap_torch(model: Any, folder: Path, task: str, max_length: int = 0) -> Mode
         name="torch", engine="torch", provider="torch", precision="float32", scheme="none",
         graphs=(), requires=Requires(), tolerance=Tolerance(1.0, 1.0),
     )  # fmt: skip
-    return Model(spec, variant, {"model": TorchSession(model)}, inputs)
+    session = TorchDecoder(model) if find(task).DECODES else TorchSession(model)
+    return Model(spec, variant, {"model": session}, inputs)

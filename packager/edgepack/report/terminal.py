@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgepack.build.build import Built
 from edgepack.build.measure import BASELINE
 from edgepack.build.plan import Plan
+from edgepack_runtime import tasks
 from edgepack_runtime.bundle.manifest import Variant
 from edgepack_runtime.device import measured
 
@@ -49,7 +50,8 @@ def table(item: Built) -> Table:
     manifest = item.bundle.manifest
     cells = _cells(item)
     title = f"{manifest.name} {manifest.version} for {manifest.target}"
-    captions = ["milliseconds, text to result, by tokens × rows"] if cells else []
+    unit = tasks.find(manifest.task.name).CELL_UNIT
+    captions = [f"milliseconds, text to result, by {unit}"] if cells else []
     if manifest.provenance.get("compared_on", "given") == "generated":
         captions.append("agreement with the float model on generated texts; yours say more")
     shown = Table(title=title, caption="\n".join(captions), title_style="bold", box=SIMPLE_HEAD,
@@ -81,21 +83,24 @@ def stages_table(item: Built) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    task = item.bundle.manifest.task
+    rules = tasks.find(task.name)
     shown = Table(
         title=f"{item.bundle.manifest.name}: step by step",
         title_style="bold",
-        caption="one text of 16 tokens, one thread; T/T0 in one run",
+        caption=f"ms: {rules.CELLS[0]} {rules.CELL_UNIT}, one thread; T/T0 in one run",
         box=SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
     shown.add_column("stage", no_wrap=True)
-    for name in ("quality", "MB", "M parameters", "ms", "T/T0"):
+    quality = (1, "") if task.writing else (100, "%")  # a perplexity is no share
+    for name in ("perplexity" if task.writing else "quality", "MB", "M parameters", "ms", "T/T0"):
         shown.add_column(name, justify="right", no_wrap=True)
     for row in item.stages:
         shown.add_row(
             row["stage"],
-            _shown(row["quality"], 100, "%"),
+            _shown(row["quality"], *quality),
             _megabytes(row["size"]),
             _shown(row["parameters"], 1e-6, ""),
             _shown(row["latency_ms"], 1, ""),

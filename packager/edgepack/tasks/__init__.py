@@ -36,6 +36,8 @@ class Task(Protocol):
     """Ending of the name of an architecture with a trained head; empty if it needs none."""
     ADAPTER: str
     """PEFT's name for it; empty if it has none."""
+    DECODES: bool
+    """Whether its graph writes token by token."""
     MARK: str
     """A file that only models for this task have; empty for none."""
 
@@ -54,8 +56,8 @@ def every() -> dict[str, Task]:
 
 
 def optimum_tasks() -> list[str]:
-    """Return the tasks that this project exports, by Optimum's names."""
-    return sorted({task.OPTIMUM for task in every().values()})
+    """Return the tasks whose graphs Optimum makes, by its names."""
+    return sorted({task.OPTIMUM for task in every().values() if not task.DECODES})
 
 
 def evaluate(model: Model, examples: Sequence[Example], *, batch_size: int = 1) -> Quality:

@@ -29,6 +29,16 @@ class Quality:
         """Return the main figure."""
         return self.figures[self.main]
 
+    def lost(self, other: Quality) -> float:
+        """Return how much worse another is: points of a share, percent of a perplexity."""
+        if self.main == "perplexity":
+            return (other.value / self.value - 1.0) * 100
+        return (self.value - other.value) * 100
+
+    def said(self, lost: float) -> str:
+        """Say what `lost` found, for people."""
+        return f"rose {lost:.1f} %" if self.main == "perplexity" else f"fell {lost:.1f} points"
+
     @property
     def name(self) -> str:
         """Return the name of the main figure, for people."""

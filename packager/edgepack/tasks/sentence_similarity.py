@@ -11,4 +11,5 @@ AUTO_CLASS = "AutoModel"
 ARCHITECTURES: tuple[str, ...] = ()
 HEAD = ""
 ADAPTER = ""
+DECODES = False
 MARK = "modules.json"

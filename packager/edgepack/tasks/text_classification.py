@@ -19,6 +19,7 @@ AUTO_CLASS = "AutoModelForSequenceClassification"
 ARCHITECTURES: tuple[str, ...] = ("ForSequenceClassification",)
 HEAD = "ForSequenceClassification"
 ADAPTER = "SEQ_CLS"
+DECODES = False
 MARK = ""
 _THRESHOLD = 0.5
 

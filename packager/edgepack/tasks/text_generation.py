@@ -1,59 +1,77 @@
-"""Perplexity of a causal language model on a text: how surprised it is by each next token."""
+"""Text generation, measured by how surprised a model is by each next token of a text."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from edgepack.data.rows import read_examples
+from edgepack.data.rows import Example
 from edgepack.tasks._quality import Quality
 from edgepack_runtime.errors import InputError
+from edgepack_runtime.generation.loop import all_logits
 
+if TYPE_CHECKING:
+    from edgepack_runtime.model.model import Model
+    from edgepack_runtime.numeric import Array
+
+OPTIMUM = "text-generation"
+AUTO_CLASS = "AutoModelForCausalLM"
+ARCHITECTURES: tuple[str, ...] = ("ForCausalLM", "LMHeadModel")
+HEAD = ""
+ADAPTER = "CAUSAL_LM"
+DECODES = True
+MARK = ""
 _WINDOW = 1024
 
 
-def perplexity(folder: Path, data: str) -> Quality:
-    """Measure the model in `folder` on the texts of `data`, read as one text.
+def evaluate(model: Model, examples: Sequence[Example], batch_size: int) -> Quality:  # noqa: ARG001 (a text runs alone)
+    """Measure the perplexity of the texts, read as one, and how often the next token is right.
 
     Windows overlap by half, and except in the first window, only tokens with half a window before
     them are counted, as described in https://huggingface.co/docs/transformers/perplexity.
 
     Raises:
-        InputError: it is not a causal language model, or the text has only one token.
+        InputError: the text has only one token.
 
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    try:
-        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (ValueError, KeyError, OSError) as exc:
-        raise InputError(f"{folder}: not a causal language model: {exc}") from exc
-    examples = read_examples(data, "", labelled=False)
-    text = "\n".join(example.text for example in examples)
-    tokens = tokenizer(text, return_tensors="pt", verbose=False)["input_ids"]
-    if tokens.shape[1] < 2:
-        raise InputError(f"{data} has only one token; perplexity needs a next one")
-    with torch.inference_mode():
-        total, count = _loss(model, tokens)
-    figures = {"perplexity": math.exp(total / count), "bits_per_token": total / count / math.log(2)}
+    ids = model.encoder.ids("\n".join(example.text for example in examples))
+    if len(ids) < 2:
+        raise InputError("the evaluation data has only one token; perplexity needs a next one")
+    total, hits, count = _score(model, ids)
+    figures = {
+        "perplexity": math.exp(total / count),
+        "bits_per_token": total / count / math.log(2),
+        "next_token_accuracy": hits / count,
+    }
     return Quality("perplexity", figures, len(examples))
 
 
-def _loss(model: Any, tokens: Any) -> tuple[float, int]:
-    """Return the summed loss in nats, and the number of tokens."""
-    from torch.nn import functional
+def _score(model: Model, ids: Sequence[int]) -> tuple[float, int, int]:
+    """Return the summed loss in nats, how many tokens were right, and how many were counted."""
+    import numpy as np
 
-    size = min(_WINDOW, int(getattr(model.config, "max_position_embeddings", _WINDOW)))
-    total, count, done = 0.0, 0, 1
-    for start in range(0, tokens.shape[1] - 1, max(1, size // 2)):
-        window = tokens[:, start : start + size]
-        logits = model(window).logits[0, :-1]
-        fresh = start + window.shape[1] - done
-        loss = functional.cross_entropy(logits[-fresh:], window[0, -fresh:], reduction="sum")
-        total, count, done = total + float(loss), count + fresh, done + fresh
-        if done >= tokens.shape[1]:
+    size = min(_WINDOW, model.task.writing.context if model.task.writing else _WINDOW)
+    total, hits, count, done = 0.0, 0, 0, 1
+    for start in range(0, len(ids) - 1, max(1, size // 2)):
+        window = ids[start : start + size]
+        fresh = start + len(window) - done
+        logits = _logits(model, window[:-1])[-fresh:].astype(np.float64)
+        wanted = np.array(window[-fresh:])
+        top = logits.max(axis=1)
+        sums = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top
+        total += float((sums - logits[np.arange(fresh), wanted]).sum())
+        hits += int((logits.argmax(axis=1) == wanted).sum())
+        count, done = count + fresh, done + fresh
+        if done >= len(ids):
             break
-    return total, count
+    return total, hits, count
+
+
+def _logits(model: Model, ids: Sequence[int]) -> Array:
+    """Return the logits [tokens, vocabulary] of a text."""
+    state = model.begin("model", len(ids))
+    try:
+        return all_logits(state, ids)
+    finally:
+        state.close()

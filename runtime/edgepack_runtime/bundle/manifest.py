@@ -121,11 +121,27 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Writing:
+    """How a language model writes: the facts that its tokenizer and graphs do not hold."""
+
+    context: int
+    """Positions that prompt and answer share."""
+    eos: tuple[int, ...]
+    """Tokens that end an answer."""
+    template: str = ""
+    """The chat template, Jinja2; empty if it has none."""
+    tokens: Mapping[str, str] = field(default_factory=dict)
+    """Special tokens that the template names, as `bos_token`."""
+    declared: Mapping[str, Any] = field(default_factory=dict)
+    """Its own settings, from `generation_config.json`."""
+
+
+@dataclass(frozen=True)
 class Task:
     """What the model answers, to which kinds of input, and with which words.
 
     text: None for a model that takes none.  pooling is the sentence-transformers mode (`mean`,
-    `cls`, `max`), empty for none.
+    `cls`, `max`), empty for none.  writing: of a model that writes.
     """
 
     name: str
@@ -134,6 +150,7 @@ class Task:
     problem_type: str = ""
     pooling: str = ""
     normalize: bool = False
+    writing: Writing | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime import __version__
-from edgepack_runtime.cli import run
+from edgepack_runtime.cli import chat, inspect, run
 from edgepack_runtime.errors import DeviceError, EdgepackError, InputError, NothingToDoError
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     for name, action, text in (
         ("run", _run, "answer texts (arguments, or one per line of standard input)"),
+        ("chat", _chat, "talk with a language model"),
         ("inspect", _inspect, "show what a bundle says about itself"),
         ("verify", _verify, "check every file against the manifest, and a kit's wheels"),
         ("selftest", _selftest, "verify every file and run the golden inputs"),
@@ -79,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
             "bundle", nargs="?" if name == "doctor" else None, help="folder, .epk or store"
         )
         command.add_argument("--json", action="store_true", help="print JSON")
-        if name in ("run", "selftest"):
+        if name in ("run", "chat", "selftest"):
             _load_options(command)
         if name == "verify":
             command.add_argument("--wheels", help="folder of the wheels that came with the bundle")
@@ -91,6 +92,8 @@ def _parser() -> argparse.ArgumentParser:
             )
         if name == "run":
             run.add_arguments(command)
+        if name == "chat":
+            chat.add_arguments(command)
     from edgepack_runtime.cli import store, update
 
     on_store = store.Commands(commands, _report)
@@ -129,30 +132,12 @@ def _run(args: argparse.Namespace) -> None:
     run.run(args, lambda: _load(args)[1], _print, _complain)
 
 
-def _inspect(args: argparse.Namespace) -> None:
-    from edgepack_runtime.bundle.manifest import encode
-    from edgepack_runtime.store.find import open_bundle
+def _chat(args: argparse.Namespace) -> None:
+    chat.chat(args, lambda: _load(args)[1], _complain)
 
-    bundle = open_bundle(args.bundle)
-    manifest = bundle.manifest
-    if args.json:
-        _print(
-            json.dumps({"digest": bundle.digest, **encode(manifest)}, ensure_ascii=False, indent=1)
-        )
-        return
-    _print(f"{manifest.name} {manifest.version} (release {manifest.release}) for {manifest.target}")
-    _print(f"digest   {bundle.digest}")
-    task = manifest.task
-    most = f", up to {task.text.max_length} tokens" if task.text else ""
-    _print(f"task     {task.name}, {len(task.labels)} labels{most}")
-    for variant in manifest.variants:
-        size = sum(manifest.file(path).size for path in variant.files)
-        agreement = variant.measured.get("agreement")
-        shown = "" if agreement is None else f", agreement with float {agreement:.2%}"
-        _print(
-            f"variant  {variant.name}: {variant.engine}/{variant.provider}, "
-            f"{variant.precision}, {size / 1e6:.1f} MB{shown}"
-        )
+
+def _inspect(args: argparse.Namespace) -> None:
+    inspect.inspect(args, _print)
 
 
 def _verify(args: argparse.Namespace) -> None:

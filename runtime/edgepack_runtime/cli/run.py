@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, load: Callable[[], Model], show: Print, compla
         InputError: an option or an input is wrong.
 
     """
-    options: dict[str, Any] = dict(map(_option, args.option))
+    options: dict[str, Any] = dict(map(option, args.option))
     model = load()
     model.options(**options)
     wrong = total = 0
@@ -93,7 +93,8 @@ def _decoded(raw: str | bytes, *, as_json: bool) -> Any:
         raise InputError("not JSON that this runtime reads: it is nested too deeply") from exc
 
 
-def _option(item: str) -> tuple[str, object]:
+def option(item: str) -> tuple[str, object]:
+    """Read NAME=VALUE, the value as JSON if it is such, else as a text."""
     name, sign, value = item.partition("=")
     if not sign:
         raise InputError(f"--option takes NAME=VALUE, not {item!r}")

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import onnxruntime as ort  # noqa: TID253 (only imported when a bundle needs it)
 
 from edgepack_runtime.bundle.manifest import Variant
-from edgepack_runtime.engines import Stateless, only
+from edgepack_runtime.engines import State, Stateless, only
 from edgepack_runtime.engines import _kept as kept
 from edgepack_runtime.engines import _placement as placement
 from edgepack_runtime.engines._onnx_graph import check_alone
+from edgepack_runtime.engines._ort_state import OrtState, is_held
 from edgepack_runtime.errors import DeviceError, TrustError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ _PROVIDER_OPTIONS = {
 _log = logging.getLogger(__name__)
 
 
-class OrtSession(Stateless):
+class OrtSession:
     """One `onnxruntime.InferenceSession`.
 
     Attributes:
@@ -57,8 +58,10 @@ class OrtSession(Stateless):
         self._session = session
         self.placement = dict(placed)
         self._dtypes = {item.name: _dtype(item.type) for item in session.get_inputs()}
-        self.inputs = tuple(self._dtypes)
-        self.outputs = tuple(item.name for item in session.get_outputs())
+        self._stateful = any(is_held(name) for name in self._dtypes)
+        self.inputs = tuple(name for name in self._dtypes if not is_held(name))
+        names = [item.name for item in session.get_outputs()]
+        self.outputs = tuple(name for name in names if not is_held(name))
         self.provider = str(session.get_providers()[0])
 
     def width(self, rows: int, tokens: int) -> int:  # noqa: ARG002 (the Session protocol)
@@ -67,6 +70,12 @@ class OrtSession(Stateless):
 
     def compile_all(self) -> None:
         """Do nothing: TensorRT's engine covers every shape that the runtime sends."""
+
+    def begin(self, capacity: int) -> State:
+        """Open a state of the graph's keys and values, if it has such."""
+        if not self._stateful:
+            return Stateless().begin(capacity)
+        return OrtState(self._session, capacity, "cpu")
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run on arrays by name, cast to the types that the graph takes."""

@@ -80,6 +80,14 @@ class TextEncoder:
             encoding = self.tokenizer.encode(first, second)
         return Tokens((encoding, *encoding.overflowing))
 
+    def ids(self, text: object, *, special: bool = True) -> list[int]:
+        """Return all tokens of a text, however long it is; `special`: with those around it."""
+        checked = _string(text)
+        with self._lock:
+            self.tokenizer.no_truncation()
+            self._truncation = (-1, 0)
+            return list(self.tokenizer.encode(checked, add_special_tokens=special).ids)
+
     def encode_words(self, words: Sequence[object], *, stride: int = 0) -> Tokens:
         """Tokenize a text that is already split into words; otherwise the same as `encode`."""
         checked = [_string(word) for word in words]

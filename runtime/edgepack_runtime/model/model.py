@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime import tasks
 from edgepack_runtime.bundle.manifest import Task, Tolerance, Variant
-from edgepack_runtime.engines import Session
+from edgepack_runtime.engines import Session, State
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.inputs import Inputs
 from edgepack_runtime.inputs.calls import read_options
@@ -130,6 +130,10 @@ class Model:
         There are no inputs if the model cannot take them.
         """
         return self._rules.cell(self._opened(), name, samples)
+
+    def begin(self, graph: str, capacity: int) -> State:
+        """Open a state of a graph, for what no call of the task does; the caller closes it."""
+        return self._opened().graph(graph).begin(capacity)
 
     def close(self) -> None:
         """Free the graphs and their memory; running calls finish, later ones are refused."""

@@ -36,6 +36,8 @@ class Task(Protocol):
     """Whether each token has an answer of its own."""
     CELLS: tuple[str, ...]
     """The names of what is timed; budgets of latency and energy refer to the first."""
+    CELL_UNIT: str
+    """What the numbers in those names count."""
 
     def check(self, opened: Opened) -> None:
         """Check that the graphs take what this task makes; a `DeviceError` if they do not."""

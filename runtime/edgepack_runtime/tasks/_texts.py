@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 GRAPH = "model"
 _SIZES = {"16×1": (16, 1), "32×1": (32, 1), "128×1": (128, 1), "16×8": (16, 8)}  # tokens × rows
 CELLS = tuple(_SIZES)
+CELL_UNIT = "tokens × rows"
 _log = logging.getLogger(__name__)
 
 

@@ -12,11 +12,12 @@ from typing import Any
 from edgepack_runtime.inputs.calls import Cutting, listed
 from edgepack_runtime.numeric import pool, unit
 from edgepack_runtime.tasks._opened import Opened
-from edgepack_runtime.tasks._texts import CELLS, Call, cell, check, read_first
+from edgepack_runtime.tasks._texts import CELL_UNIT, CELLS, Call, cell, check, read_first
 from edgepack_runtime.tasks._vectors import compare, least, outputs
 
 __all__ = [
-    "CELLS", "DECIDES", "PER_TOKEN", "Options", "answer", "cell", "check", "compare", "embed",
+    "CELLS", "CELL_UNIT", "DECIDES", "PER_TOKEN", "Options",
+    "answer", "cell", "check", "compare", "embed",
     "least", "outputs",
 ]  # fmt: skip
 

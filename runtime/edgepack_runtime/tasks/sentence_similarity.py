@@ -14,12 +14,13 @@ from edgepack_runtime.inputs.calls import Cutting, listed
 from edgepack_runtime.inputs.text import TextEncoder, Tokens
 from edgepack_runtime.numeric import cosine
 from edgepack_runtime.tasks._opened import Opened
-from edgepack_runtime.tasks._texts import CELLS, Call, cell, check, read_first
+from edgepack_runtime.tasks._texts import CELL_UNIT, CELLS, Call, cell, check, read_first
 from edgepack_runtime.tasks._vectors import compare, least, outputs
 from edgepack_runtime.tasks.feature_extraction import embed
 
 __all__ = [
-    "CELLS", "DECIDES", "PER_TOKEN", "Options", "answer", "cell", "check", "compare", "least",
+    "CELLS", "CELL_UNIT", "DECIDES", "PER_TOKEN", "Options",
+    "answer", "cell", "check", "compare", "least",
     "outputs",
 ]  # fmt: skip
 

@@ -17,13 +17,14 @@ from edgepack_runtime.inputs.text import TextEncoder, Tokens
 from edgepack_runtime.numeric import softmax
 from edgepack_runtime.tasks._labels import compare, least, outputs
 from edgepack_runtime.tasks._opened import Opened
-from edgepack_runtime.tasks._texts import CELLS, Call, cell, check, read_whole
+from edgepack_runtime.tasks._texts import CELL_UNIT, CELLS, Call, cell, check, read_whole
 
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 
 __all__ = [
-    "CELLS", "DECIDES", "PER_TOKEN", "Options", "answer", "cell", "check", "compare", "least",
+    "CELLS", "CELL_UNIT", "DECIDES", "PER_TOKEN", "Options",
+    "answer", "cell", "check", "compare", "least",
     "outputs",
 ]  # fmt: skip
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from edgepack.build import preflight
 from edgepack.build.build import build, plans
 from edgepack.cli import main
 from edgepack.export import known, tensorrt
@@ -162,7 +161,7 @@ def test_a_variant_that_cannot_be_made_sinks_no_build(
 
 def test_only_what_was_asked_for_is_left_out(model: Get, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that has no form of a family costs its own variants, in float32 too."""
-    monkeypatch.setattr(preflight, "why_not_openvino", lambda *_: "no such form")
+    monkeypatch.setattr("edgepack.export.openvino.why_not", lambda *_: "no such form")
     source, target = str(model("bert-intent")), find_target("cpu-x86-64")
     for precision, lacking in (("target", "openvino-int8"), ("float32", "openvino-float32")):
         (plan,) = plans(Recipe(source=source, precision=precision), [target])

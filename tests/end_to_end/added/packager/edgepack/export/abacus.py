@@ -20,7 +20,7 @@ class NoSettings:
     """There are none."""
 
 
-def why_not(model_type: str, task: str) -> str:
+def why_not(model_type: str, task: str, spec: VariantSpec | None = None) -> str:  # noqa: ARG001 (the Exporter protocol)
     """Refuse all that is not counted."""
     return "" if task == "echo-length" else f"an abacus does no {task} of {model_type}"
 

@@ -16,6 +16,7 @@ AUTO_CLASS = "AutoModel"
 ARCHITECTURES: tuple[str, ...] = ()
 HEAD = ""
 ADAPTER = ""
+DECODES = False
 MARK = ""
 
 

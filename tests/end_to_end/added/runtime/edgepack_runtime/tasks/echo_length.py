@@ -13,6 +13,7 @@ from edgepack_runtime.tasks._opened import Opened
 DECIDES = False
 PER_TOKEN = False
 CELLS = ("one",)
+CELL_UNIT = "texts"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,416 @@
+"""The ONNX graph of a decoder, written from its weights in ONNX Runtime's own operators.
+
+Optimum's export concatenates the cache for every token, and nothing fuses it into attention that
+writes in place.  So the graph is written here: GroupQueryAttention with rotary positions inside,
+one product for queries, keys and values, one for gate and up, and logits for the rows that are
+wanted alone.
+
+Inputs: `input_ids` int64 [1, tokens]; `rows` int64 [k], the positions among them whose logits are
+wanted; `past_key_values.N.key|value` [1, heads, capacity, width], which is `present.N.key|value`
+too; `seqlens_k` int32 [1] and `total_sequence_length` int32.  Output: `logits` [k, vocabulary].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgepack.recipe.target import VariantSpec
+from edgepack_runtime.errors import InputError
+
+OPSET = 18
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+_CPU = "CPUExecutionProvider"
+_MULTIPLE = 16  # what the width of a head has to be for attention with rotary positions
+_MICROSOFT = "com.microsoft"
+_BLOCK = 32  # weights that share a scale
+_INT8_COMPUTE = 4  # `accuracy_level`: without it each call makes all weights float
+
+
+def why_not(model_type: str, spec: VariantSpec | None = None) -> str:
+    """Say why a family has no decoder graph, or none for a variant; empty if it has one."""
+    if model_type not in FAMILIES:
+        name = model_type or "a model without a type"
+        return f"text generation is built for {', '.join(FAMILIES)} so far, not for {name}"
+    if spec and (spec.provider != _CPU or spec.precision not in ("float32", "int8")):
+        return (
+            "text generation is built for CPUs in float32 and int8 so far, not for "
+            f"{spec.provider} in {spec.precision}"
+        )
+    return ""
+
+
+def export(folder: Path, out: Path) -> None:
+    """Write the float32 graph of a causal language model as `model.onnx`.
+
+    Raises:
+        InputError: it has traits that the graph does not.
+
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from edgepack.export import graph
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True
+        ).eval()
+    except (ValueError, KeyError, OSError) as exc:
+        raise InputError(f"{folder}: transformers cannot load this model: {exc}") from exc
+    with torch.no_grad():
+        graph.save(write(model), out / "model.onnx")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a decoder."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    width: int
+    """Of a head, as trained."""
+    padded: int
+    """Of a head, as the operator needs it."""
+    context: int
+    """Positions."""
+    epsilon: float
+    """Of its norms."""
+
+
+def shape_of(config: Any) -> Shape:
+    """Read the sizes from a config of transformers.
+
+    Raises:
+        InputError: it slides a window or has another activation, which the graph does not know.
+
+    """
+    sliding = getattr(config, "layer_types", None) or []
+    if "sliding_attention" in sliding or (
+        getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+        and config.model_type == "mistral"
+    ):  # fmt: skip
+        raise InputError(f"{config.model_type} with sliding windows is not built yet")
+    if config.hidden_act != "silu":
+        raise InputError(f"the activation {config.hidden_act!r} is not built yet")
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return Shape(
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        width=width,
+        padded=-(-width // _MULTIPLE) * _MULTIPLE,
+        context=config.max_position_embeddings,
+        epsilon=config.rms_norm_eps,
+    )
+
+
+def write(model: Any) -> Any:
+    """Return the `ModelProto` of a model of transformers."""
+    shape = shape_of(model.config)
+    made = _Graph(shape)
+    _rotary(made, model)
+    base = model.model
+    made.weight("embedding", base.embed_tokens.weight)
+    hidden = made.node("Gather", ["embedding", "input_ids"], name="embed")
+    added = ""
+    for number, layer in enumerate(base.layers):
+        hidden, added = _layer(made, f"layers.{number}", layer, (hidden, added))
+    normed, _ = _norm(made, "norm", base.norm, (hidden, added))
+    wanted = made.node("Gather", [normed, "rows"], axis=1, name="wanted")
+    rows = made.node("Squeeze", [wanted, made.ints("first", [0])])
+    _head(made, model, rows)
+    return made.finish(model.config.vocab_size)
+
+
+@dataclass
+class _Graph:
+    """A graph that grows."""
+
+    shape: Shape
+    nodes: list[Any] = field(default_factory=list)
+    weights: dict[str, Any] = field(default_factory=dict)
+
+    def node(self, kind: str, inputs: Sequence[str], *, name: str = "", **how: Any) -> str:
+        """Add a node with one output; return that."""
+        return self.nodes_of(kind, inputs, [name or f"{kind}_{len(self.nodes)}"], **how)[0]
+
+    def nodes_of(
+        self, kind: str, inputs: Sequence[str], outputs: Sequence[str], **how: Any
+    ) -> Sequence[str]:
+        """Add a node; return its outputs."""
+        from onnx import helper
+
+        domain = how.pop("domain", "")
+        label = next(name for name in outputs if name)
+        self.nodes.append(helper.make_node(kind, inputs, outputs, label, domain=domain, **how))
+        return outputs
+
+    def weight(self, name: str, value: Any) -> str:
+        """Add a weight, a tensor of torch or an array."""
+        import numpy as np
+        from onnx import numpy_helper
+
+        array = value.detach().numpy() if hasattr(value, "detach") else value
+        self.weights[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        return name
+
+    def ints(self, name: str, values: Sequence[int]) -> str:
+        """Add a constant of whole numbers."""
+        import numpy as np
+
+        return self.weight(name, np.array(values, dtype=np.int64))
+
+    def finish(self, vocabulary: int) -> Any:
+        """Return the model."""
+        from onnx import TensorProto, helper
+
+        kind, shape = TensorProto.FLOAT, self.shape
+        inputs = [
+            helper.make_tensor_value_info("input_ids", TensorProto.INT64, [1, "tokens"]),
+            helper.make_tensor_value_info("rows", TensorProto.INT64, ["k"]),
+            helper.make_tensor_value_info("seqlens_k", TensorProto.INT32, [1]),
+            helper.make_tensor_value_info("total_sequence_length", TensorProto.INT32, []),
+        ]
+        outputs = [helper.make_tensor_value_info("logits", kind, ["k", vocabulary])]
+        held = [1, shape.kv_heads, "capacity", shape.padded]
+        for number in range(shape.layers):
+            for part in ("key", "value"):
+                names = (f"past_key_values.{number}.{part}", f"present.{number}.{part}")
+                inputs.append(helper.make_tensor_value_info(names[0], kind, held))
+                outputs.append(helper.make_tensor_value_info(names[1], kind, held))
+        made = helper.make_graph(
+            self.nodes, "decoder", inputs, outputs, list(self.weights.values())
+        )
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(_MICROSOFT, 1)]
+        return helper.make_model(made, opset_imports=opsets)
+
+
+def _rotary(made: _Graph, model: Any) -> None:
+    """Add the cosines and sines of all positions, [context, padded width ÷ 2]."""
+    import numpy as np
+
+    shape = made.shape
+    kind = (getattr(model.config, "rope_scaling", None) or {}).get("rope_type", "default")
+    if kind not in ("default", "linear", "llama3", "yarn"):
+        raise InputError(f"rotary positions of the kind {kind!r} are not built yet")
+    rotary = model.model.rotary_emb
+    angles = np.outer(np.arange(shape.context), rotary.inv_freq.numpy().astype(np.float64))
+    scale = float(getattr(rotary, "attention_scaling", 1.0))
+    fill = [(0, 0), (0, (shape.padded - shape.width) // 2)]
+    cos, sin = np.cos(angles) * scale, np.sin(angles) * scale
+    made.weight("cos", np.pad(cos, fill, constant_values=1.0).astype(np.float32))
+    made.weight("sin", np.pad(sin, fill).astype(np.float32))
+
+
+def _layer(made: _Graph, name: str, layer: Any, state: tuple[str, str]) -> tuple[str, str]:
+    """Add one layer; `state` is the residual and what is to be added to it; so is the result."""
+    normed, hidden = _norm(made, f"{name}.input_norm", layer.input_layernorm, state)
+    attended = _attention(made, f"{name}.self_attn", layer.self_attn, normed)
+    normed, hidden = _norm(
+        made, f"{name}.post_norm", layer.post_attention_layernorm, (hidden, attended)
+    )
+    return hidden, _feed_forward(made, f"{name}.mlp", layer.mlp, normed)
+
+
+def _norm(made: _Graph, name: str, norm: Any, state: tuple[str, str]) -> tuple[str, str]:
+    """Add what is to be added, and normalize; return the normalized and the sum."""
+    hidden, added = state
+    weight = made.weight(f"{name}.weight", norm.weight)
+    how: dict[str, Any] = {"epsilon": made.shape.epsilon}
+    if not added:
+        found = made.node(
+            "SimplifiedLayerNormalization", [hidden, weight], name=name, axis=-1, **how
+        )
+        return found, hidden
+    outputs = [name, "", "", f"{name}.sum"]
+    how["domain"] = _MICROSOFT
+    made.nodes_of("SkipSimplifiedLayerNormalization", [hidden, added, weight], outputs, **how)
+    return name, outputs[3]
+
+
+def _attention(made: _Graph, name: str, attention: Any, normed: str) -> str:
+    shape = made.shape
+    parts = [
+        _heads(projection, count, shape)
+        for projection, count in (
+            (attention.q_proj, shape.heads),
+            (attention.k_proj, shape.kv_heads),
+            (attention.v_proj, shape.kv_heads),
+        )
+    ]
+    norms = [getattr(attention, key, None) for key in ("q_norm", "k_norm")]
+    if norms[0] is None:
+        queries = [_product(made, f"{name}.qkv_proj", parts, normed), "", ""]
+    else:
+        labels = ("q_proj", "k_proj", "v_proj")
+        queries = [
+            _product(made, f"{name}.{key}", [p], normed)
+            for key, p in zip(labels, parts, strict=True)
+        ]
+        for at, (key, count) in enumerate((("q", shape.heads), ("k", shape.kv_heads))):
+            queries[at] = _head_norm(made, f"{name}.{key}_norm", norms[at], (queries[at], count))
+    past, present = (
+        [f"{side}.{name.split('.')[1]}.{part}" for part in ("key", "value")]
+        for side in ("past_key_values", "present")
+    )
+    inputs = [*queries, *past, "seqlens_k", "total_sequence_length", "cos", "sin"]
+    made.nodes_of(
+        "GroupQueryAttention", inputs, [name, *present], domain=_MICROSOFT, do_rotary=1,
+        num_heads=shape.heads, kv_num_heads=shape.kv_heads, scale=float(attention.scaling),
+    )  # fmt: skip
+    return _product(made, f"{name}.o_proj", [_from_heads(attention.o_proj, shape)], name)
+
+
+def _head_norm(made: _Graph, name: str, norm: Any, given: tuple[str, int]) -> str:
+    """Normalize each head of queries or keys [1, tokens, heads × width]."""
+    value, count = given
+    width = made.shape.width
+    if made.shape.padded != width:
+        raise InputError(f"heads of {width} with norms of their own are not built yet")
+    split = made.node("Reshape", [value, made.ints(f"{name}.split", [0, 0, count, width])])
+    weight = made.weight(f"{name}.weight", norm.weight)
+    normed = made.node(
+        "SimplifiedLayerNormalization", [split, weight], name=name, axis=-1,
+        epsilon=made.shape.epsilon,
+    )  # fmt: skip
+    return made.node("Reshape", [normed, made.ints(f"{name}.join", [0, 0, count * width])])
+
+
+def _feed_forward(made: _Graph, name: str, mlp: Any, normed: str) -> str:
+    both = [(mlp.gate_proj.weight, mlp.gate_proj.bias), (mlp.up_proj.weight, mlp.up_proj.bias)]
+    joined = _product(made, f"{name}.gate_up_proj", [_plain(*pair) for pair in both], normed)
+    gate, up = made.nodes_of(
+        "Split", [joined], [f"{name}.gate", f"{name}.up"], axis=-1, num_outputs=2
+    )
+    opened = made.node("Mul", [gate, made.node("Sigmoid", [gate])])
+    return _product(
+        made, f"{name}.down_proj", [_plain(mlp.down_proj.weight, mlp.down_proj.bias)],
+        made.node("Mul", [opened, up]),
+    )  # fmt: skip
+
+
+def _head(made: _Graph, model: Any, rows: str) -> None:
+    """Add the logits; a head that is tied to the embedding reads its table."""
+    head = model.lm_head
+    if head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr():
+        made.nodes_of("Gemm", [rows, "embedding"], ["logits"], transB=1)
+        return
+    weight = made.weight("lm_head.weight", head.weight.t())
+    made.nodes_of("MatMul", [rows, weight], ["logits"])
+
+
+Part = tuple[Any, Any]
+
+
+def _plain(weight: Any, bias: Any) -> Part:
+    return weight.detach().numpy(), None if bias is None else bias.detach().numpy()
+
+
+def _heads(projection: Any, count: int, shape: Shape) -> Part:
+    """Return weight and bias whose heads are as wide as the operator needs them.
+
+    A head's halves, which are turned together, stay the first parts of the wider halves.
+    """
+    weight, bias = _plain(projection.weight, projection.bias)
+    if shape.padded == shape.width:
+        return weight, bias
+    wide = _widen(weight.reshape(count, shape.width, -1), shape).reshape(-1, weight.shape[1])
+    if bias is None:
+        return wide, None
+    return wide, _widen(bias.reshape(count, shape.width, 1), shape).reshape(-1)
+
+
+def _from_heads(projection: Any, shape: Shape) -> Part:
+    """Return the output product, which reads the wider heads."""
+    weight, bias = _plain(projection.weight, projection.bias)
+    if shape.padded == shape.width:
+        return weight, bias
+    turned = weight.T.reshape(shape.heads, shape.width, -1)
+    return _widen(turned, shape).reshape(-1, weight.shape[0]).T, bias
+
+
+def _widen(heads: Any, shape: Shape) -> Any:
+    """Put zeros after each half of [heads, width, …]."""
+    import numpy as np
+
+    half, wide = shape.width // 2, shape.padded // 2
+    halves = heads.reshape(heads.shape[0], 2, half, heads.shape[2])
+    return np.pad(halves, [(0, 0), (0, 0), (0, wide - half), (0, 0)]).reshape(
+        heads.shape[0], shape.padded, heads.shape[2]
+    )
+
+
+def _product(made: _Graph, name: str, parts: Sequence[Part], value: str) -> str:
+    """Multiply by several weights [out, in] at once, and add their biases."""
+    import numpy as np
+
+    weight = made.weight(f"{name}.weight", np.concatenate([w for w, _ in parts]).T)
+    found = made.node("MatMul", [value, weight], name=name)
+    if all(bias is None for _, bias in parts):
+        return found
+    biases = [np.zeros(len(w), np.float32) if b is None else b for w, b in parts]
+    return made.node("Add", [found, made.weight(f"{name}.bias", np.concatenate(biases))])
+
+
+def is_decoder(model: Any) -> bool:
+    """Tell whether a graph was written here."""
+    return any(node.op_type == "GroupQueryAttention" for node in model.graph.node)
+
+
+def to_int8(model: Any) -> Any:
+    """Return a decoder whose weights are int8, in blocks that share a scale.
+
+    Products are computed in int8 with activations scaled block by block, so an answer does not
+    depend on how its prompt is cut.  The embedding is int8 row by row.
+    """
+    from onnx import numpy_helper
+
+    from edgepack.export import embeddings
+
+    _untie(model)
+    weights = {t.name: t for t in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "MatMul" and node.input[1] in weights:
+            name = node.input[1]
+            model.graph.initializer.remove(weights[name])
+            _quantize(model, node, numpy_helper.to_array(weights[name]))
+    return embeddings.to_int8(model)
+
+
+def _quantize(model: Any, node: Any, weight: Any) -> None:
+    """Turn a product by a weight [in, out] into one by blocks of int8, symmetric around 128."""
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    size, count = weight.shape
+    blocks = -(-size // _BLOCK)
+    padded = np.pad(weight.T, [(0, 0), (0, blocks * _BLOCK - size)]).reshape(count, blocks, _BLOCK)
+    scale = np.maximum(np.abs(padded).max(axis=2), 1e-12).astype(np.float32) / 127
+    rounded = np.rint(padded / scale[..., None]).astype(np.int16) + 128
+    name = node.input[1]
+    for key, array in (("int8", rounded.astype(np.uint8)), ("scale", scale.reshape(-1))):
+        model.graph.initializer.append(numpy_helper.from_array(array, f"{name}_{key}"))
+    how = {"K": size, "N": count, "bits": 8, "block_size": _BLOCK, "accuracy_level": _INT8_COMPUTE}
+    node.op_type, node.domain = "MatMulNBits", _MICROSOFT
+    node.input[1] = f"{name}_int8"
+    node.input.append(f"{name}_scale")
+    node.attribute.extend(helper.make_attribute(key, value) for key, value in how.items())
+
+
+def _untie(model: Any) -> None:
+    """Give a head that reads the embedding's table a weight of its own, which can be quantized."""
+    from onnx import numpy_helper
+
+    heads = [n for n in model.graph.node if n.op_type == "Gemm" and n.output[0] == "logits"]
+    tables: Mapping[str, Any] = {t.name: t for t in model.graph.initializer}
+    for node in heads:
+        weight = numpy_helper.to_array(tables[node.input[1]]).T.copy()
+        model.graph.initializer.append(numpy_helper.from_array(weight, "lm_head.weight"))
+        node.op_type, node.input[1] = "MatMul", "lm_head.weight"
+        del node.attribute[:]

@@ -1,0 +1,98 @@
+"""`edgepack-runtime chat`: a dialogue in the terminal, written as it comes.
+
+`/reset` begins a new dialogue, `/exit` or the end of the input leaves.  The answers go to standard
+output, how fast they came to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from edgepack_runtime.cli.run import option
+from edgepack_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from edgepack_runtime.model.model import Model
+
+Say = Callable[[str], None]
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add what `chat` takes beside the bundle and how to load it."""
+    command.add_argument("--system", default="", help="the first message: what the model is to be")
+    command.add_argument(
+        "-o",
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the task, for instance temperature=0.7",
+    )
+
+
+def chat(args: argparse.Namespace, load: Callable[[], Model], complain: Say) -> None:
+    """Answer line by line until the input ends.
+
+    Args:
+        args: as parsed.
+        load: opens the model; wrong arguments are refused before.
+        complain: prints what is wrong with a message, and how fast an answer was.
+
+    Raises:
+        InputError: an option is wrong, or the bundle is not of a model that chats.
+
+    """
+    options: dict[str, Any] = dict(map(option, args.option))
+    model = load()
+    if model.task.writing is None:
+        raise InputError(f"this bundle answers {model.task.name}, which is not a dialogue; use run")
+    model.options(**options)
+    first = [{"role": "system", "content": args.system}] if args.system else []
+    dialogue = list(first)
+    for line in _lines():
+        if line == "/exit":
+            return
+        if line == "/reset":
+            dialogue = list(first)
+            continue
+        dialogue.append({"role": "user", "content": line})
+        try:
+            answer = _write(model(dialogue, stream=True, **options), complain)
+        except InputError as exc:
+            complain(f"error: {exc}; /reset begins a new dialogue")
+            dialogue.pop()
+            continue
+        dialogue.append({"role": "assistant", "content": answer})
+
+
+def _lines() -> Iterator[str]:
+    """Yield what a person says, line by line, without empty ones."""
+    asks = sys.stdin.isatty()
+    while True:
+        try:
+            line = input("> " if asks else "")
+        except EOFError:
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def _write(pieces: Iterable[str], complain: Say) -> str:
+    """Print the pieces as they come; return them joined."""
+    start = time.monotonic()
+    first, text = 0.0, []
+    for piece in pieces:
+        first = first or time.monotonic() - start
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+        text.append(piece)
+    took = time.monotonic() - start
+    sys.stdout.write("\n")
+    complain(
+        f"[first piece after {first:.2f} s, {len(text) / max(took, 1e-6):.1f} pieces a second]"
+    )
+    return "".join(text)

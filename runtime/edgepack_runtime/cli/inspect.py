@@ -1,0 +1,34 @@
+"""`edgepack-runtime inspect`: what a bundle says of itself."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+
+
+def inspect(args: argparse.Namespace, show: Callable[[str], None]) -> None:
+    """Show a bundle, for people or as JSON."""
+    from edgepack_runtime.bundle.manifest import encode
+    from edgepack_runtime.store.find import open_bundle
+
+    bundle = open_bundle(args.bundle)
+    manifest = bundle.manifest
+    if args.json:
+        show(
+            json.dumps({"digest": bundle.digest, **encode(manifest)}, ensure_ascii=False, indent=1)
+        )
+        return
+    show(f"{manifest.name} {manifest.version} (release {manifest.release}) for {manifest.target}")
+    show(f"digest   {bundle.digest}")
+    task = manifest.task
+    most = f", up to {task.text.max_length} tokens" if task.text else ""
+    show(f"task     {task.name}, {len(task.labels)} labels{most}")
+    for variant in manifest.variants:
+        size = sum(manifest.file(path).size for path in variant.files)
+        agreement = variant.measured.get("agreement")
+        shown = "" if agreement is None else f", agreement with float {agreement:.2%}"
+        show(
+            f"variant  {variant.name}: {variant.engine}/{variant.provider}, "
+            f"{variant.precision}, {size / 1e6:.1f} MB{shown}"
+        )

@@ -1,0 +1,155 @@
+"""From the logits of one position to its token, in the order that transformers 4.57 has.
+
+Source of the order and of each rule: `GenerationMixin._get_logits_processor` and
+`generation/logits_process.py`.  Presence and frequency penalties are OpenAI's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from edgepack_runtime.generation.settings import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgepack_runtime.numeric import Array
+
+
+class Chooser:
+    """Picks the next token of one text."""
+
+    def __init__(self, settings: Settings, prompt: Sequence[int], eos: Sequence[int]) -> None:
+        import numpy as np
+
+        self._settings = settings
+        self._eos = list(eos)
+        self._ids = list(prompt)
+        self._written: Counter[int] = Counter()
+        self._rng = np.random.default_rng(settings.seed)
+
+    def choose(self, logits: Array) -> int:
+        """Return the token for the logits [vocabulary] of the next position, and remember it."""
+        scores = self.processed(logits)
+        token = draw(scores, self._rng) if self._settings.do_sample else int(scores.argmax())
+        self._ids.append(token)
+        self._written[token] += 1
+        return token
+
+    def processed(self, logits: Array) -> Array:
+        """Return the scores that a token is picked by."""
+        import numpy as np
+
+        settings = self._settings
+        scores = np.array(logits, dtype=np.float32)
+        if settings.repetition_penalty != 1.0:
+            penalize_repeated(scores, self._ids, settings.repetition_penalty)
+        if settings.presence_penalty or settings.frequency_penalty:
+            for token, count in self._written.items():
+                scores[token] -= settings.presence_penalty + count * settings.frequency_penalty
+        if settings.no_repeat_ngram_size:
+            scores[banned(self._ids, settings.no_repeat_ngram_size)] = -np.inf
+        if self._written.total() < settings.min_new_tokens:
+            scores[self._eos] = -np.inf
+        return warped(scores, settings) if settings.do_sample else scores
+
+
+def warped(scores: Array, settings: Settings) -> Array:
+    """Return the scores of the tokens that may be drawn; those of others are minus infinity."""
+    if settings.temperature != 1.0:
+        scores = scores / settings.temperature
+    if settings.top_k:
+        scores = top_k(scores, settings.top_k)
+    if settings.top_p < 1.0:
+        scores = top_p(scores, settings.top_p)
+    if settings.min_p:
+        scores = min_p(scores, settings.min_p)
+    if settings.typical_p < 1.0:
+        scores = typical(scores, settings.typical_p)
+    return scores
+
+
+def penalize_repeated(scores: Array, ids: Sequence[int], penalty: float) -> None:
+    """Make tokens that were there less likely, in place."""
+    import numpy as np
+
+    seen = np.unique(np.asarray(ids, dtype=np.int64))
+    picked = scores[seen]
+    scores[seen] = np.where(picked < 0, picked * penalty, picked / penalty)
+
+
+def banned(ids: Sequence[int], size: int) -> list[int]:
+    """Return the tokens that would make a run of `size` tokens come twice."""
+    if len(ids) + 1 < size:
+        return []
+    last = tuple(ids[len(ids) - size + 1 :])
+    runs = zip(*(ids[start:] for start in range(size)), strict=False)
+    return [run[-1] for run in runs if run[:-1] == last]
+
+
+def top_k(scores: Array, count: int) -> Array:
+    """Leave the `count` best; ties with the last of them stay."""
+    import numpy as np
+
+    if count >= scores.size:
+        return scores
+    least = np.partition(scores, -count)[-count]
+    return np.where(scores < least, -np.inf, scores)
+
+
+def top_p(scores: Array, share: float) -> Array:
+    """Leave the best that hold `share` of the probability, at least one."""
+    import numpy as np
+
+    order = np.argsort(scores, kind="stable")
+    total = _softmax(scores[order]).cumsum()
+    out = order[total <= 1.0 - share]
+    scores = scores.copy()
+    scores[out[out != order[-1]]] = -np.inf
+    return scores
+
+
+def min_p(scores: Array, share: float) -> Array:
+    """Leave those at least `share` as probable as the best."""
+    import numpy as np
+
+    chances = _softmax(scores)
+    return np.where(chances < share * chances.max(), -np.inf, scores)
+
+
+def typical(scores: Array, mass: float) -> Array:
+    """Leave the tokens whose surprise is nearest to the expected one, up to `mass`.
+
+    Source: Meister et al. 2022, arXiv 2202.00666.
+    """
+    import numpy as np
+
+    chances = _softmax(scores)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        surprise = -np.log(chances)
+        distance = np.abs(surprise - np.nansum(surprise * chances))
+    order = np.argsort(distance, kind="stable")
+    last = min(int((_softmax(scores[order]).cumsum() < mass).sum()), scores.size - 1)
+    out = distance > distance[order[last]]
+    out[order[0]] = False
+    return np.where(out, -np.inf, scores)
+
+
+def draw(scores: Array, rng: np.random.Generator) -> int:
+    """Draw a token by the softmax of its scores."""
+    import numpy as np
+
+    allowed = np.flatnonzero(np.isfinite(scores))
+    total = _softmax(scores[allowed].astype(np.float64)).cumsum()
+    at = int(np.searchsorted(total, rng.random() * total[-1], side="right"))
+    return int(allowed[min(at, len(allowed) - 1)])
+
+
+def _softmax(scores: Array) -> Array:
+    import numpy as np
+
+    exps = np.exp(scores - scores.max())
+    chances: Array = exps / exps.sum()
+    return chances

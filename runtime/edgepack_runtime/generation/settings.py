@@ -1,0 +1,123 @@
+"""How a text is written: what a call asks for, joined with what the model declares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from edgepack_runtime.errors import InputError
+
+MAX_NEW_TOKENS = 256
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
+Number = float | int | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a call may say; None leaves it to the model's own `generation_config.json`."""
+
+    max_new_tokens: int | None = None
+    """Tokens to write at most; 256 where the model says nothing."""
+    min_new_tokens: int | None = None
+    """Tokens to write before the text may end."""
+    do_sample: bool | None = None
+    """Draw each token by its probability, not the most probable one."""
+    temperature: Number = None
+    """Divides the logits before a draw; above 1 is more varied."""
+    top_k: int | None = None
+    """Draw among this many best tokens; 0 for all."""
+    top_p: Number = None
+    """Draw among the best tokens that hold this share of the probability."""
+    min_p: Number = None
+    """Draw among tokens at least this share as probable as the best one."""
+    typical_p: Number = None
+    """Draw among the most typical tokens that hold this share of the probability."""
+    repetition_penalty: Number = None
+    """Divides the logits of tokens that were there, the prompt's too; 1 changes nothing."""
+    presence_penalty: Number = None
+    """Is subtracted from the logits of tokens that were written."""
+    frequency_penalty: Number = None
+    """Is subtracted from them once for each time that they were written."""
+    no_repeat_ngram_size: int | None = None
+    """No run of this many tokens comes twice; 0 allows it."""
+    stop: str | list[str] | None = None
+    """Texts that end the answer; they are not part of it."""
+    seed: int | None = None
+    """Makes the draws the same every time."""
+    max_time: Number = None
+    """Seconds after which the answer ends where it is."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is done, with nothing left open; the fields mean what those of `Asked` do."""
+
+    max_new_tokens: int = MAX_NEW_TOKENS
+    min_new_tokens: int = 0
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 50
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    no_repeat_ngram_size: int = 0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    max_time: float = 0.0
+
+    def __post_init__(self) -> None:
+        _least("max_new_tokens", self.max_new_tokens, 1)
+        for name in ("min_new_tokens", "top_k", "no_repeat_ngram_size", "max_time"):
+            _least(name, getattr(self, name), 0)
+        for name in ("temperature", "repetition_penalty"):
+            if not getattr(self, name) > 0:
+                raise InputError(
+                    f"{name} must be above 0, not {getattr(self, name):g}"
+                    + ("; for the most probable token pass do_sample=False" * (name[0] == "t"))
+                )
+        for name in ("top_p", "typical_p"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(f"{name} must be above 0 and at most 1, not {getattr(self, name)}")
+        if not 0 <= self.min_p <= 1:
+            raise InputError(f"min_p must be from 0 to 1, not {self.min_p}")
+        if self.min_new_tokens > self.max_new_tokens:
+            raise InputError(
+                f"min_new_tokens ({self.min_new_tokens}) is above max_new_tokens "
+                f"({self.max_new_tokens})"
+            )
+
+
+def settle(asked: Asked, declared: Mapping[str, Any]) -> Settings:
+    """Join what a call asks for with what a model declares.
+
+    Raises:
+        InputError: a value means nothing, or two contradict each other.
+
+    """
+    given = {f.name: getattr(asked, f.name) for f in fields(Asked)}
+    given = {name: value for name, value in given.items() if value is not None}
+    sampling = [name for name in _SAMPLING if name in given]
+    if sampling and given.get("do_sample") is False:
+        raise InputError(
+            f"{sampling[0]} is for draws, and do_sample=False takes the most probable token; "
+            "leave one of them out"
+        )
+    if sampling:
+        given["do_sample"] = True
+    known = {f.name for f in fields(Settings)}
+    values = {name: v for name, v in declared.items() if name in known and v is not None}
+    values |= given
+    stop = values.get("stop", ())
+    values["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+    if not all(isinstance(text, str) and text for text in values["stop"]):
+        raise InputError("stop must be a text or a list of texts, none of them empty")
+    return Settings(**values)
+
+
+def _least(name: str, value: float, least: int) -> None:
+    if value < least:
+        raise InputError(f"{name} must be at least {least}, not {value}")
