@@ -133,7 +133,7 @@ def _leakage(train: Sequence[Example], evaluation: Sequence[Example], source: st
     if seen:
         count = f"{len(seen)} of {len(evaluation)} rows"
         where = f"{source}, line {seen[0]}"
-        yield f"{where}: also in the training data, like {count}; quality looks too good"
+        yield f"{where}: also in the training data ({count}); quality looks too good"
 
 
 def _not_judged(known: Sequence[str], evaluation: Sequence[Example], source: str) -> Iterator[str]:

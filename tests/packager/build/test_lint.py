@@ -66,7 +66,7 @@ def test_good_data_is_passed_in_silence(found: Callable[..., list[str]]) -> None
         ([*GOOD, ("one", "7")], [],
          "train.tsv: labels are names and numbers (7); each one is a class"),
         (GOOD, [("new", "lights"), GOOD[1], ("b", "booking"), ("c", "other")],
-         f"evaluation.tsv, line 3: {LEAKED}, as 1 of 4 rows; quality looks too good"),
+         f"evaluation.tsv, line 3: {LEAKED} (1 of 4 rows); quality looks too good"),
         (GOOD, [("new", "lights"), ("b", "booking"), ("c", "other")],
          "evaluation.tsv: no row for 1 of 4 classes (weather); quality says nothing about them"),
     ],
