@@ -201,7 +201,7 @@ class UrlSite(Site):
                     "unlike any channel: check that this server hosts one"
                 )
             if self._signed(name).get("version") != version:  # a server that answers everything
-                raise InputError(f"{self._url}/{METADATA}/{name} has a different version")
+                raise InputError(f"{self._url}/{METADATA}/{name} is of a different version")
             version += 1
         return version - 1
 

@@ -397,7 +397,7 @@ def _planned(folder: Path, model: Path, text: str) -> None:
         ("[prune]\nlayers = 7\n", "prune.layers = 7 is more than the model's 2"),
         ("[prune]\nfeed_forward = 9999\n", "prune.feed_forward = 9999 is more than the model's"),
         ("[prune]\nheads = 0\n", "prune.heads: must be at least 1, not 0"),
-        ("[prune]\n", "prune: keeps everything"),
+        ("[prune]\n", "prune: removes nothing"),
         ("[prune]\nlayers = 1\n[distill]\nlayers = 2\n", "distill.layers is 2; the model has 1"),
         ('evaluation = "other.tsv"\n[finetune]\n', "labels that the model does not know: 'lamps'"),
         ('evaluation = "numbers.tsv"\n[finetune]\n', "labels that the model does not know: '0'"),
