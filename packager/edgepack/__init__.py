@@ -4,5 +4,5 @@ import sys
 
 __version__ = "0.1.0"
 
-# NNCF and OpenVINO send usage data to their makers, unless this package of theirs is missing.
+# NNCF and OpenVINO send usage data to their makers, unless this package is missing.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

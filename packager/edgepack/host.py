@@ -9,12 +9,12 @@ import re
 from edgepack_runtime.errors import EdgepackError, HostError, LinkError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# As torch, CUDA, ONNX Runtime and C++ say it, in errors of any kind.
+# The wording of torch, CUDA, ONNX Runtime and C++, in errors of any kind.
 _NO_MEMORY = re.compile(r"out of memory|(not enough|allocate) memory|bad[_ ]alloc", re.IGNORECASE)
 
 
 def lacks_extra(what: str, extra: str) -> HostError:
-    """Return the error of a package that is missing, with the extra of edgepack that brings it."""
+    """Return the error for a missing package, naming the extra of edgepack that installs it."""
     return HostError(f"{what} needs the extra `{extra}`: pip install 'edgepack[{extra}]'")
 
 
@@ -29,13 +29,15 @@ def lacks_disk(exc: BaseException) -> bool:
 
 
 def not_fetched(what: str, exc: OSError) -> EdgepackError:
-    """Return the error of a download that broke off: the disk is full, or the network failed."""
+    """Return the error for a failed download: the disk is full, or the network failed."""
     reason = str(exc).partition("\n")[0]
     if lacks_disk(exc):
-        return HostError(f"{what}: {reason}. Free some room; what came is kept")
-    return LinkError(f"{what}: {reason}. Try again; a local copy works without network")
+        return HostError(
+            f"{what}: {reason}. Free some space; the download resumes where it stopped"
+        )
+    return LinkError(f"{what}: {reason}. Try again; a local copy works without a network")
 
 
 def hub_is_off() -> bool:
-    """Tell whether the user forbade to ask the hub, as its own library reads that."""
+    """Tell whether the user forbade access to the hub, by the rule of the hub's own library."""
     return os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")

@@ -1,14 +1,14 @@
-"""The errors of both distributions, in families by what the caller does next.
+"""The errors of both distributions, grouped by what the caller does next.
 
-Every message says what is wrong, where, and the remedy.  `exit_code` is what the
-command lines return; the table is part of the public contract (docs/exit-codes.md).
+Every message says what is wrong, where, and the remedy.  The command lines return `exit_code`; the
+table of exit codes is part of the public contract (docs/exit-codes.md).
 """
 
 from __future__ import annotations
 
 
 class EdgepackError(Exception):
-    """The root of every error that edgepack raises on purpose."""
+    """The base class of every error that edgepack raises on purpose."""
 
     exit_code = 1
 
@@ -20,11 +20,11 @@ class InputError(EdgepackError):
 
 
 class LinkError(EdgepackError):
-    """A download failed.  What was taken and checked so far is kept; trying again goes on."""
+    """A download failed.  What was checked so far is not lost; another attempt resumes there."""
 
 
 class BudgetError(EdgepackError):
-    """The build was refused: a quality, size or latency limit is broken."""
+    """The build was refused: it exceeds a limit on quality, size or latency."""
 
     exit_code = 3
 
@@ -42,7 +42,7 @@ class TrustError(EdgepackError):
 
 
 class SelfTestError(EdgepackError):
-    """The bundle runs, but its golden outputs do not come out."""
+    """The bundle runs, but its outputs differ from the recorded golden outputs."""
 
     exit_code = 6
 
@@ -54,6 +54,6 @@ class NothingToDoError(EdgepackError):
 
 
 class HostError(EdgepackError):
-    """What the work needs is not here: a package, memory, disk; the input may be right."""
+    """The host lacks what the work needs: a package, memory, disk; the input may be right."""
 
     exit_code = 8

@@ -1,4 +1,4 @@
-"""Does a bundle fit a device?  Asked of its manifest, before a download and before a load."""
+"""Whether a bundle fits a device, by its manifest: before a download and before a load."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from edgepack_runtime.paths import free_bytes
 
 
 def engine_installed(engine: str) -> bool:
-    """Tell whether the engine's Python package is there, without importing that.
+    """Tell whether the engine's Python package is installed, without importing it.
 
-    The package is called as the engine is.  An engine that needs none imports by itself.
+    The package has the name of the engine.  An engine without a package can simply be imported.
     """
     if find_spec(engine) is not None:
         return True
@@ -29,7 +29,7 @@ def engine_installed(engine: str) -> bool:
 
 @cache
 def providers(engine: str) -> tuple[str, ...]:
-    """List what an installed engine can run on: execution providers, or OpenVINO's devices."""
+    """List the providers of an installed engine: execution providers, or OpenVINO's devices."""
     return engines.find(engine).providers()
 
 
@@ -37,7 +37,7 @@ def why_not(variant: Variant, device: Device) -> str:
     """Say why `variant` cannot run on `device`; an empty string means that it can."""
     if lacking := unmet(variant.requires, device):
         return "; ".join(lacking)
-    if variant.engine not in engines.known():  # and its name never reaches the import system
+    if variant.engine not in engines.known():  # so its name never reaches the import system
         return f"unknown engine {variant.engine!r}; this runtime has {', '.join(engines.known())}"
     if not engine_installed(variant.engine):
         return (
@@ -50,19 +50,19 @@ def _lacks_provider(variant: Variant) -> str:
     try:
         found = providers(variant.engine)
     except (ImportError, AttributeError, RuntimeError, OSError) as exc:
-        return f"{variant.engine} is installed and does not import: {exc}"
+        return f"{variant.engine} is installed but does not import: {exc}"
     if variant.provider not in found:
         return f"the installed {variant.engine} has no {variant.provider}"
     return ""
 
 
 def misfits(manifest: Manifest, device: Device, *, folder: Path | None = None) -> list[str]:
-    """List what keeps a whole bundle from a device; empty if one variant at least may run.
+    """List why a whole bundle does not fit a device; empty if at least one variant may run.
 
     Args:
-        manifest: of a bundle that may not be here yet.
-        device: where it should go.
-        folder: where it will be stored, to ask for room; None if it is there already.
+        manifest: the manifest of a bundle that may not be here yet.
+        device: the device it should run on.
+        folder: where it will be stored, to check the room; None if it is there already.
 
     """
     found = _of_all(manifest, device)
@@ -76,12 +76,12 @@ def misfits(manifest: Manifest, device: Device, *, folder: Path | None = None) -
 
 
 def why_not_each(manifest: Manifest, device: Device, *, captured: bool = False) -> dict[str, str]:
-    """Say of each variant why `device` cannot run it; an empty string for one that it can.
+    """Say for each variant why `device` cannot run it; an empty string if it can.
 
     Args:
-        manifest: of the bundle.
+        manifest: the manifest of the bundle.
         device: where the variants should run.
-        captured: it is a file tree, of which this machine's engines say nothing.
+        captured: the device is a file tree, so this machine's engines do not matter.
 
     """
     whole = "; ".join(_of_all(manifest, device))
@@ -92,7 +92,7 @@ def why_not_each(manifest: Manifest, device: Device, *, captured: bool = False) 
 
 
 def _of_all(manifest: Manifest, device: Device) -> list[str]:
-    """List what keeps every variant of a bundle from a device."""
+    """List why no variant of a bundle fits a device."""
     other = [] if manifest.arch in (device.arch, "any") else [manifest.arch]
     return [
         *(f"needs {arch}, this is {device.arch}" for arch in other),
@@ -101,7 +101,7 @@ def _of_all(manifest: Manifest, device: Device) -> list[str]:
 
 
 def unmet(requires: Requires, device: Device) -> list[str]:
-    """List the demands that `device` does not meet, each in words."""
+    """List the requirements that `device` does not meet, in words."""
     found = []
     if requires.isa_any and not device.isa & set(requires.isa_any):
         found.append(f"needs a CPU with {' or '.join(requires.isa_any)}")
@@ -117,7 +117,7 @@ def unmet(requires: Requires, device: Device) -> list[str]:
 
 
 def older(version: str, than: str) -> bool:
-    """Tell whether a version of numbers and dots is below another."""
+    """Tell whether one version, of numbers and dots, is below another."""
     return _numbers(version) < _numbers(than)
 
 

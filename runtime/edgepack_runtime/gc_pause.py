@@ -9,9 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Suspend collection: what imports and engines make stays, so looking through it is lost time.
+    """Suspend collection: objects created while loading live for the whole process.
 
-    It is a twentieth of a cold start.  If two threads load, the first to end turns it on again.
+    Scanning them is wasted work, a twentieth of a cold start.  If two threads load, the first to
+    finish turns collection on again.
     """
     if not gc.isenabled():
         yield

@@ -1,4 +1,4 @@
-"""The few array functions that answers need, in float32 as the models give them."""
+"""The few array functions that answers need, in float32 like the outputs of the models."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def sigmoid(x: Array) -> Array:
 
 
 def cosine(a: Array, b: Array) -> float:
-    """Cosine similarity of two arrays taken as flat vectors; 1.0 for two zero vectors."""
+    """Cosine similarity of two arrays as flat vectors; 1.0 for two zero vectors."""
     import numpy as np
 
     a64, b64 = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()

@@ -1,4 +1,4 @@
-"""Where a device keeps what it learned, and how files are read, mapped and written there."""
+"""Where a device stores what it learned, and how files are read, mapped and written there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 def cache_folder() -> Path:
     """Return `$EDGEPACK_CACHE`, or `edgepack` below `$XDG_CACHE_HOME` or `~/.cache`.
 
-    A user without a home, as containers have, gets a folder that cannot be made: nothing is kept.
+    A user without a home, as in some containers, gets a folder that cannot be made: nothing is
+    cached.
     """
     if override := os.environ.get("EDGEPACK_CACHE"):
         return Path(override)
@@ -23,9 +24,10 @@ def cache_folder() -> Path:
 
 
 def of_its_own() -> dict[str, Any]:
-    """Return what `subprocess` needs to run this package in a process of its own.
+    """Return the options for `subprocess` to run this package in a separate process.
 
-    Python looks for modules in the current folder first, which may be anybody's: a stick, say.
+    Python looks for modules in the current folder first, and that folder may belong to anyone: a
+    stick, for example.
     """
     home = Path(__file__).absolute().parents[1]
     env = {**os.environ, "EDGEPACK_CACHE": str(cache_folder().absolute())}
@@ -33,7 +35,7 @@ def of_its_own() -> dict[str, Any]:
 
 
 def free_bytes(folder: Path) -> int:
-    """Return how much room there is where a folder is, or will be made."""
+    """Return the free bytes where a folder is, or will be made."""
     import shutil
 
     found = (folder, *folder.absolute().parents)
@@ -49,7 +51,7 @@ def read_text(path: Path) -> str:
 
 
 def map_file(path: Path) -> memoryview:
-    """Map a file copy-on-write: read lazily, and writable for engines that insist on it.
+    """Map a file copy-on-write: it is read lazily, and writable for engines that need that.
 
     Raises:
         OSError: it cannot be read.
@@ -62,9 +64,9 @@ def map_file(path: Path) -> memoryview:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file in one step, and its folder if need be.
+    """Write a file in one step; make its folder if needed.
 
-    After a power cut it may be there and hollow: readers check what they find.
+    After a power cut it may exist without its content: readers check what they read.
 
     Raises:
         OSError: the disk is full or read-only.

@@ -1,4 +1,4 @@
-"""Run a program that may hang or leave children behind, and end all of it when its time is over."""
+"""Run a program that may hang or leave children behind, and stop all of it after a time limit."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def run_whole(command: Sequence[str], seconds: float, **options: Any) -> CompletedProcess[str]:
-    """Run a command in a process group of its own; its time over, the whole group is killed.
+    """Run a command in its own process group; kill the whole group after `seconds`.
 
-    What a shell started goes on when the shell alone is killed, and could still do what was called
-    off.  The same if this process is interrupted meanwhile.
+    If only the shell were killed, the programs it started would go on, and could still do what was
+    called off.  The group is also killed if this process is interrupted meanwhile.
 
     Raises:
         subprocess.TimeoutExpired: it did not end in time.

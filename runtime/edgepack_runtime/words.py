@@ -1,4 +1,4 @@
-"""Words of error messages that several modules say."""
+"""Phrases of error messages that several modules use."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _MOST = 3
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """Return which of the known names was meant by an unknown one; if none is near, all of them.
+    """Suggest the known names that an unknown one may mean; if none is close, list all of them.
 
-    Those that it begins are near, the shortest first, else the one that is spelled most alike.
+    Names that start with the word are close, the shortest first; else the most similar spelling.
     """
     from difflib import get_close_matches
 

@@ -196,7 +196,7 @@ def test_a_seed_makes_draws_the_same(made: Made) -> None:
 @pytest.mark.parametrize(
     ("inputs", "options", "message"),
     [
-        ("x" * 4000, {}, "the prompt has .* tokens, and this bundle has room for 512"),
+        ("x" * 4000, {}, "the prompt has .* tokens, but this bundle has room for 512"),
         (PROMPTS[0], {"temperature": -1.0}, "temperature must be above 0"),
         (PROMPTS[0], {"temperature": 0.5, "do_sample": False}, "leave one of them out"),
         (PROMPTS[0], {"top_p": 1.5}, "top_p must be above 0 and at most 1"),

@@ -174,7 +174,7 @@ def test_a_training_of_several_processes_fails_with_their_family(
 def test_a_full_disk_is_the_hosts(tmp_path: Path) -> None:
     """The stage cache says so, and how much room is left."""
     stage = _stage(OSError(errno.ENOSPC, "No space left on device"))
-    with pytest.raises(HostError, match=r"the disk is full: .* finished stages are kept"):
+    with pytest.raises(HostError, match=r"the disk is full: .* finished stages are not lost"):
         run_stage(stage, {}, StageCache(tmp_path), tmp_path / "log")
 
 
@@ -183,7 +183,7 @@ def test_a_full_disk_is_the_hosts(tmp_path: Path) -> None:
     [
         (ConnectionError("Couldn't reach the hub"), LinkError, "Try again"),
         (OSError("timed out\nsecond line"), LinkError, "timed out. Try again"),
-        (OSError(errno.ENOSPC, "No space left on device"), HostError, "Free some room"),
+        (OSError(errno.ENOSPC, "No space left on device"), HostError, "Free some space"),
         (FileNotFoundError("no such data set"), InputError, "A local file works"),
         (ValueError("unknown split 'tran'"), InputError, "unknown split 'tran'"),
     ],
@@ -236,5 +236,5 @@ def test_what_the_hub_may_not_be_asked_for_is_a_wrong_input(
         lambda: find_folder("nobody/nothing-at-all"),
         lambda: list(formats.read_hub("datasets:nobody/nothing-at-all")),
     ):
-        with pytest.raises(InputError, match="works without network"):
+        with pytest.raises(InputError, match="works without a network"):
             call()

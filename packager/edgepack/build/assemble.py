@@ -1,4 +1,4 @@
-"""Put a bundle together from what the stages made: its files, and what it says of itself."""
+"""Put a bundle together from what the stages made: its files and its manifest."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ from edgepack.export import find
 from edgepack.model.opened import are_generated, read_task
 from edgepack_runtime.bundle.manifest import FORMAT, Graph, Manifest, Task, Tolerance, Variant
 
-_LIKENESS = ("agreement", "cosine", "least_cosine")  # to the float model
-# What loading takes at the least: the weights twice, while an engine packs them, and the engine.
+_LIKENESS = ("agreement", "cosine", "least_cosine")  # with the float model
+# The minimum that loading takes: the weights twice, while an engine packs them, and the engine.
 _COPIES = 2
 _ENGINE_BYTES = 40 << 20
 
 
 def content_of(made: Made) -> Content:
-    """Return the files of a bundle, by the names that they have in it."""
+    """Return the files of a bundle, by their names in it."""
     common = {name: made.tokenizer / name for name in ("tokenizer.json", "config.json")}
     files = {**common, "golden.json": made.golden / "golden.json"}
-    for variant in made.variants:  # with the common files, so that Optimum opens it as it is
+    for (
+        variant
+    ) in made.variants:  # with the common files, so that Optimum can open the folder as it is
         for name, path in {**variant.files, **common}.items():
             files[f"{variant.spec.name}/{name}"] = path
     return Content(files)
 
 
 def manifest_of(made: Made, content: Content) -> Manifest:
-    """Return what a bundle says of itself."""
+    """Return the manifest of a bundle."""
     plan, task = made.plan, read_task(made.tokenizer)
     kept = {variant.spec.name: list(variant.kept) for variant in plan.variants if variant.kept}
     return Manifest(
@@ -84,7 +86,7 @@ def _graphs(variant: MadeVariant) -> Iterator[Graph]:
 
 
 def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """Join options, tables inside them too; the target's win."""
+    """Merge options, including the tables inside them; the target's options win."""
     tables = {
         key: {**value, **theirs[key]}
         for key, value in ours.items()

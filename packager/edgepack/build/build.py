@@ -3,9 +3,9 @@
     fetch → [adapt → fine-tune → trim vocabulary → prune → distil] → describe → texts → export
     → optimise and quantize → golden → compare → gate → pack → measure
 
-Every stage is looked up in the stage cache first.  So a build that was interrupted goes
-on where it was, and two targets share every stage up to where they differ.  Stages that do
-not wait for each other run side by side (`workers.py`).
+Every stage is looked up in the stage cache first.  So an interrupted build continues where it
+stopped, and two targets share every stage up to where they differ.  Stages that do not wait for
+each other run side by side (`workers.py`).
 """
 
 from __future__ import annotations
@@ -42,18 +42,19 @@ Latencies = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Built:
-    """A bundle that stands on disk.
-
-    latency_ms: {variant: {"tokens×rows": ms}} for what this host can run, with the float
-        model as `float32`; empty if it can run none.
-    stages: the staged table as JSON values (`stage_table.Row`), empty for a plain conversion.
-    """
+    """A finished bundle on disk."""
 
     path: Path
+    """Where it is."""
     bundle: Bundle
+    """The opened bundle."""
     baseline_bytes: int
+    """Size of the float graph."""
     latency_ms: Latencies
+    """{variant: {"tokens×rows": ms}} for the variants that this host can run, with the float model
+    as `float32`; empty if it can run none."""
     stages: list[dict[str, Any]]
+    """The table by stage as JSON values (`stage_table.Row`); empty for a plain conversion."""
 
 
 def plans(
@@ -63,9 +64,9 @@ def plans(
     offline: bool = False,
     kits: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[Plan]:
-    """Find the model and plan a bundle for each target; `kits`: wheels by target, see `kit.py`.
+    """Find the model and plan a bundle for each target; `kits` are wheels by target, see `kit.py`.
 
-    The data is examined here: what is wrong with it is an error, what misleads is logged.
+    The data is checked here: faults are errors, and misleading data is logged as a warning.
     """
     model = fetch_model(recipe, offline=offline)
     refuse(recipe, model, targets)
@@ -92,14 +93,14 @@ def build(
         planned: what to build.
         out: the folder for the bundles.
         view: shows the stages as they run.
-        jobs: how many stages may run at a time; 0 for what pays and fits in memory.
+        jobs: how many stages may run at a time; 0 for as many as help and fit in memory.
         strict: a variant that cannot be made is an error.
 
     Raises:
-        BudgetError: a bundle broke its budget, and repair did not help.
-        EdgepackError: of the family that says what to do.  If a stage failed or a budget is
-            broken, `out` holds what it held; if writing failed, every bundle in it is whole,
-            the old one or the new.
+        BudgetError: a bundle exceeds its budget, and repair did not help.
+        EdgepackError: anything else; its family says what to do.  If a stage failed or a budget is
+            exceeded, `out` is unchanged.  If writing failed, every bundle in it is whole, either
+            the old one or the new one.
 
     """
     _check_writable(out)
@@ -107,13 +108,13 @@ def build(
         refuse_foreign(bundle_path(plan, out))
     cache = StageCache()
     sweep(cache.root)
-    sweep(out, "edgepack")  # nothing else of the user's folder
+    sweep(out, "edgepack")  # and nothing else in the user's folder
     jobs = jobs or max((fitting_jobs(plan.model.source.path) for plan in planned), default=1)
     with Workers(cache, view, jobs) as workers:
         made = [_gated(plan, workers, strict=strict) for plan in planned]
     for line in dict.fromkeys(line for item in made for line in item.remarks):
         _logger.warning("%s", line)
-    with work_folder(out) as work:  # where no bundle looks finished
+    with work_folder(out) as work:  # here a bundle does not look finished
         built = [
             _unchanged(item, bundle_path(item.plan, out)) or _candidate(item, work, view)
             for item in made
@@ -122,10 +123,10 @@ def build(
 
 
 def _gated(plan: Plan, workers: Workers, *, strict: bool) -> Made:
-    """Run the stages; while a variant lost too much, free its most sensitive layers and repeat.
+    """Run the stages; while a variant loses too much, leave more layers in float and repeat.
 
-    Where that does not help, a variant beyond the budget ends the build, and one that merely
-    answers unlike the float model is left out.
+    If that does not help, a variant beyond the budget ends the build, and one that only differs too
+    much from the float model is left out.
     """
     folders: Folders = {}
     plan = _run(plan, workers, folders, strict=strict)
@@ -146,7 +147,7 @@ def _gated(plan: Plan, workers: Workers, *, strict: bool) -> Made:
 
 
 def _run(plan: Plan, workers: Workers, folders: Folders, *, strict: bool) -> Plan:
-    """Run the stages of a plan; return it without the variants that cannot be made."""
+    """Run the stages of a plan; return the plan without variants that cannot be made."""
     if strict and plan.left_out:
         _without(plan, plan.left_out, strict=True)
     optional = () if strict else plan.optional()
@@ -161,7 +162,7 @@ def _run(plan: Plan, workers: Workers, folders: Folders, *, strict: bool) -> Pla
 
 
 def _without(plan: Plan, reasons: Mapping[str, str], *, strict: bool) -> Plan:
-    """Leave variants out of a plan; an `InputError` if that was forbidden."""
+    """Leave variants out of a plan; an `InputError` if `strict`."""
     if strict:
         told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise InputError(f"{plan.target.name}: {told}; leave it out with --variant")
@@ -171,7 +172,7 @@ def _without(plan: Plan, reasons: Mapping[str, str], *, strict: bool) -> Plan:
 def _repair(
     made: Made, workers: Workers, folders: Folders, drops: Mapping[str, float]
 ) -> dict[str, tuple[str, ...]]:
-    """Return the layers that variants should have in float next; empty if nothing can help."""
+    """Return the layers to leave in float next, by variant; empty if nothing can help."""
     plan = made.plan
     if plan.sensitivity is None or not gate.repairable(made):
         return {}
@@ -183,10 +184,10 @@ def _repair(
 
 
 def _refuse(plan: Plan, message: str, table: list[dict[str, Any]]) -> NoReturn:
-    """Raise a `BudgetError`; the table by stage is kept where it outlives the build."""
+    """Raise a `BudgetError`; write the table by stage where it outlives the build."""
     path = cache_folder() / "reports" / f"{plan.model.name}-{plan.target.name}.json"
     write_whole(path, json.dumps(table, indent=1).encode())
-    raise BudgetError(f"budget broken: {message}; report: {path}")
+    raise BudgetError(f"over budget: {message}; report: {path}")
 
 
 def _check_costs(
@@ -197,7 +198,7 @@ def _check_costs(
 
 
 def _candidate(made: Made, out: Path, view: progress.View) -> Built:
-    """Pack a bundle in `out`, measure it, and hold it to its budget."""
+    """Pack a bundle in `out`, measure it, and check its budget."""
     plan, content = made.plan, content_of(made)
     manifest = manifest_of(made, content)
     content = Content({**content.files, **sbom.documents(plan, manifest)})
@@ -214,7 +215,7 @@ def _candidate(made: Made, out: Path, view: progress.View) -> Built:
 
 
 def _unchanged(made: Made, path: Path) -> Built | None:
-    """Return the bundle at `path` if it is this plan's and whole."""
+    """Return the bundle at `path` if it belongs to this plan and is whole."""
     plan = made.plan
     try:
         found = Bundle.open(path)
@@ -246,7 +247,7 @@ def bundle_path(plan: Plan, out: Path) -> Path:
 
 
 def _check_writable(out: Path) -> None:
-    """Fail before the work, not after it."""
+    """Check that the folder can be written to, before the work and not after it."""
     probe = out / ".edgepack-write-test"
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The torch half of a plan: the stages from the model as it came to the one that is exported."""
+"""The torch half of a plan: the stages from the original model to the one that is exported."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ class Form:
 
 
 def make_forms(recipe: Recipe, info: ModelInfo, data: Mapping[str, Needed]) -> tuple[Form, ...]:
-    """Return the forms of the model in order; the first is what quality is compared with.
+    """Return the forms of the model in order; quality is compared with the first.
 
-    A fine-tuning or an adapter makes the teacher: what came before has no quality to keep.
+    If there is a fine-tuning or an adapter, its result is the teacher: the model before it has no
+    quality worth comparing with.
 
     Raises:
-        InputError: what a stage would refuse after an hour of training.
+        InputError: a stage would refuse its input, perhaps after an hour of training.
 
     """
     columns = recipe.data.columns
@@ -79,8 +80,8 @@ def _teacher(recipe: Recipe, info: ModelInfo, data: Mapping[str, Needed]) -> Nee
     if recipe.compression.finetune:
         if not tasks.find(info.task).DECIDES:
             raise InputError(
-                f"finetune: the task is {info.task}; it is for text- and token-classification. "
-                "Set model.task"
+                f"finetune: the task is {info.task}, but finetune is for text- and "
+                "token-classification. Set model.task"
             )
         settings = replace(recipe.compression.finetune, task=info.task)
         model = Stage(
@@ -101,7 +102,7 @@ def _student(
     models: tuple[Needed, Needed],
     data: Mapping[str, Needed],
 ) -> Stage:
-    """Return the stage that distils; `models` are the teacher and what the student starts from."""
+    """Return the stage that distils; `models` are the teacher and the student's starting point."""
     teacher, start = models
     settings = replace(wanted, task=info.task)
     more = augment.Settings(info.task, recipe.compression.augment, recipe.data.columns)

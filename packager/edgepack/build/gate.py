@@ -1,8 +1,8 @@
-"""The gate: a bundle that broke its budget is not published.
+"""The gate: a bundle that exceeds its budget is not published.
 
-Quality is that of each variant on the evaluation data, through the runtime, against the
-teacher.  A variant that lost too much is repaired before the build is refused: its most
-sensitive layers stay in float, twice as many with every attempt.
+Quality is measured for each variant on the evaluation data, through the runtime, against the
+teacher.  A variant that lost too much is repaired before the build is refused: its most sensitive
+layers are left in float, twice as many with every attempt.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from edgepack_runtime import tasks
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.tune.memory import peak_memory
 
-LEAST_LIKENESS = 0.8  # agreement with the float model below which a variant is left out
-_HALF = 2  # repair frees at most one layer in so many
+LEAST_LIKENESS = 0.8  # below this agreement with the float model, a variant is left out
+_HALF = 2  # repair leaves at most one layer in this many in float
 _ROUNDING = 1e-6
 _log = logging.getLogger(__name__)
 
 
 def lost(made: Made) -> dict[str, float]:
-    """Return {variant: points below the teacher} of the variants beyond the budget."""
+    """Return {variant: points below the teacher} for the variants beyond the budget."""
     limit, base = made.plan.recipe.budget.quality_drop, made.forms[0].quality
     if limit is None or base is None:
         return {}
@@ -38,9 +38,9 @@ def lost(made: Made) -> dict[str, float]:
 
 
 def unlike(made: Made) -> dict[str, float]:
-    """Return {variant: share of the float model's answers} of those that are too far from it.
+    """Return {variant: agreement} for the variants that are too far from the float model.
 
-    Evaluation data says it best; without them it is the agreement on the texts to compare with.
+    Evaluation data shows this best; without it, the agreement on the comparison texts counts.
     """
     final = made.forms[-1].quality
     found = {}
@@ -56,13 +56,13 @@ def unlike(made: Made) -> dict[str, float]:
 def unlike_message(likeness: float) -> str:
     """Say why a variant is left out."""
     return (
-        f"agrees with the float model in {likeness:.1%} of its answers only (least "
+        f"agrees with the float model in only {likeness:.1%} of its answers (minimum "
         f"{LEAST_LIKENESS:.0%})"
     )
 
 
 def repairable(made: Made) -> bool:
-    """Tell whether int8 is to blame: the float model that was quantized is within the budget."""
+    """Tell whether int8 caused the loss: the float model before quantization is within budget."""
     first, last = made.forms[0].quality, made.forms[-1].quality
     limit = made.plan.recipe.budget.quality_drop
     if limit is None or first is None or last is None:
@@ -73,9 +73,10 @@ def repairable(made: Made) -> bool:
 def next_repair(
     plan: Plan, ranking: Sequence[str], drops: Mapping[str, float]
 ) -> dict[str, tuple[str, ...]]:
-    """Return the layers to keep in float for each variant; those that need none as they are.
+    """Return the layers to leave in float, by variant; variants without a loss do not change.
 
-    Empty when nothing more can be freed: only int8 variants can, and at most half the layers.
+    Empty if no more layers can be left in float: that is possible only for int8 variants, and for
+    at most half of the layers.
     """
     kept = {v.spec.name: v.kept for v in plan.variants if v.kept}
     changed = False
@@ -88,11 +89,11 @@ def next_repair(
 
 
 def lost_message(made: Made, drops: Mapping[str, float]) -> str:
-    """Say how the worst variant broke the budget of quality, and the remedy."""
+    """Say how far the worst variant is beyond the quality budget, and the remedy."""
     name, drop = max(drops.items(), key=lambda item: item[1])
     variant = next(v for v in made.variants if v.spec.name == name)
     plan, kept, quality = made.plan, variant.plan.kept, variant.quality
-    assert quality  # noqa: S101 (else nothing was lost)
+    assert quality  # noqa: S101 (without it nothing was lost)
     scheme = f"{variant.spec.precision} {variant.spec.scheme}".removesuffix(" none")
     tried = f", {len(kept)} layers left in float" if kept else ""
     if not repairable(made):
@@ -100,7 +101,7 @@ def lost_message(made: Made, drops: Mapping[str, float]) -> str:
     return (
         f"quality.{quality.main} {quality.said(drop)} "
         f"(limit {plan.recipe.budget.quality_drop:g}) on {quality.rows} rows; "
-        f"{scheme}, variant {name} for {plan.target.name}{tried}. Train longer or keep more of "
+        f"{scheme}, variant {name} for {plan.target.name}{tried}. Train longer or remove less of "
         "the model, leave the variant out (build.variants), or raise budget.quality_drop"
     )
 
@@ -108,12 +109,12 @@ def lost_message(made: Made, drops: Mapping[str, float]) -> str:
 def costs_message(
     budget: Budget, bundle: Bundle, latency: Mapping[str, Mapping[str, float]]
 ) -> str:
-    """Say if a bundle is too large, too slow here, or takes too much memory; else nothing.
+    """Say if a bundle is too large, too slow here, or takes too much memory; else return "".
 
     Args:
         budget: the limits.
-        bundle: not yet published.
-        latency: `measure`'s figures of what runs on this host, empty if nothing does.
+        bundle: the bundle, not yet published.
+        latency: the figures from `measure` for what runs on this host; empty if nothing does.
 
     """
     sizes = {file.sha256: file.size for file in bundle.manifest.files}

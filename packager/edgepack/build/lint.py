@@ -1,7 +1,7 @@
-"""What is wrong with a recipe's data, told within seconds: before a model is trained or exported.
+"""Report faults in a recipe's data within seconds, before a model is trained or exported.
 
-What cannot work is an error.  What works and misleads is a warning: repeated rows, texts with two
-labels, evaluation rows that are also in the training data, rare classes.
+Data that cannot work is an error.  Data that works but misleads is a warning: repeated rows, texts
+with two labels, evaluation rows that are also in the training data, rare classes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Key = tuple[str, str | None]
 
 
 def lint(recipe: Recipe, model: ModelInfo) -> list[str]:
-    """Read all data of a recipe; return its warnings, a line each.
+    """Read all data of a recipe; return its warnings, one line each.
 
     Raises:
         InputError: a file cannot be read, lacks a column, or has labels that cannot be used.
@@ -55,7 +55,7 @@ def lint(recipe: Recipe, model: ModelInfo) -> list[str]:
 
 
 def _known_labels(recipe: Recipe, model: ModelInfo, train: Sequence[Example]) -> tuple[str, ...]:
-    """Return the labels of the model that will be evaluated; none if it has no classes."""
+    """Return the labels of the model to be evaluated; none if it has no classes."""
     steps, source = recipe.compression, recipe.data.train
     if not tasks.find(model.task).DECIDES:
         return ()
@@ -68,16 +68,16 @@ def _known_labels(recipe: Recipe, model: ModelInfo, train: Sequence[Example]) ->
 
 
 def _learned(train: Sequence[Example], source: str) -> tuple[str, ...]:
-    """Return the labels that fine-tuning learns; none for scores."""
+    """Return the labels that fine-tuning will learn; none for scores."""
     if all(example.label is None and not example.tags for example in train):
         raise InputError(
-            f"{source}: no labels, which finetune needs; name their column: data.label"
+            f"{source}: no labels, but finetune needs them; name their column: data.label"
         )
     if isinstance(train[0].label, float):
         return ()
     names = sorted({name for example in train for name in labels_of(example)})
     if len(names) < 2:
-        raise InputError(f"{source}: one class only, {', '.join(names)}; finetune needs two")
+        raise InputError(f"{source}: only one class, {', '.join(names)}; finetune needs two")
     return tuple(names)
 
 
@@ -89,7 +89,7 @@ def _declared(folder: Path) -> tuple[str, ...]:
 
 
 def _rows(examples: Sequence[Example], source: str) -> Iterator[str]:
-    """Warn of repeated rows and of texts with two labels."""
+    """Warn about repeated rows and texts with two labels."""
     first: dict[Key, Example] = {}
     repeated: list[int] = []
     torn: dict[Key, tuple[Example, Example]] = {}
@@ -102,16 +102,16 @@ def _rows(examples: Sequence[Example], source: str) -> Iterator[str]:
         else:
             torn.setdefault(_key(example), (before, example))
     if repeated:
-        count = f"{len(repeated)} of {len(examples)} rows repeat one"
-        yield f"{source}, line {repeated[0]}: this row is there before; {count}"
+        count = f"{len(repeated)} of {len(examples)} rows are repeated"
+        yield f"{source}, line {repeated[0]}: this row was there before; {count}"
     if torn:
         one, other = next(iter(torn.values()))
         count = f"{len(torn)} texts have two labels"
-        yield f"{source}, line {other.line}: another label than at line {one.line}; {count}"
+        yield f"{source}, line {other.line}: a different label from line {one.line}; {count}"
 
 
 def _classes(examples: Sequence[Example], source: str) -> Iterator[str]:
-    """Warn of classes that are rare beside others, and of numbers among names."""
+    """Warn about classes that are much rarer than others, and about numbers among names."""
     if any(example.tags or isinstance(example.label, float) for example in examples):
         return
     counts = Counter(name for example in examples for name in labels_of(example)).most_common()
@@ -120,39 +120,39 @@ def _classes(examples: Sequence[Example], source: str) -> Iterator[str]:
     (most, many), (least, few) = counts[0], counts[-1]
     if many > _IMBALANCE * few:
         rows = f"{many} rows are {most!r}, {few} {least!r}"
-        yield f"{source}: {rows}; what is so rare may not be learned"
+        yield f"{source}: {rows}; a class this rare may not be learned"
     numbers = [name for name, _ in counts if name.isdigit()]
     if numbers and len(numbers) < len(counts):
-        yield f"{source}: labels are names and numbers ({_some(numbers)}); each is a class"
+        yield f"{source}: labels are names and numbers ({_some(numbers)}); each one is a class"
 
 
 def _leakage(train: Sequence[Example], evaluation: Sequence[Example], source: str) -> Iterator[str]:
-    """Warn of texts that the model is judged by and has learned from."""
+    """Warn about texts that are in both the training data and the evaluation data."""
     learned = {_key(example) for example in train}
     seen = [example.line for example in evaluation if _key(example) in learned]
     if seen:
         count = f"{len(seen)} of {len(evaluation)} rows"
         where = f"{source}, line {seen[0]}"
-        yield f"{where}: also in the training data, as {count}; quality looks too good"
+        yield f"{where}: also in the training data ({count}); quality looks too good"
 
 
 def _not_judged(known: Sequence[str], evaluation: Sequence[Example], source: str) -> Iterator[str]:
-    """Warn of classes that nothing judges."""
+    """Warn about classes without an evaluation row."""
     judged = {name for example in evaluation for name in labels_of(example)}
     if missing := [name for name in known if name not in judged]:
         count = f"{len(missing)} of {len(known)} classes ({_some(missing)})"
-        yield f"{source}: no row for {count}; quality says nothing of them"
+        yield f"{source}: no row for {count}; quality says nothing about them"
 
 
 def _calibration(recipe: Recipe, train: Sequence[Example]) -> Iterator[str]:
-    """Warn of fewer texts than `calibration.samples`."""
+    """Warn if there are fewer texts than `calibration.samples`."""
     count, source = len(train), recipe.data.train
     if recipe.calibration is not None:
         source, columns = str(recipe.calibration), recipe.calibration_columns
         count = len(read_examples(source, "", columns, labelled=False))
     if source and count < recipe.samples:
         wanted = f"calibration.samples asks for {recipe.samples}"
-        yield f"{source}: {count} texts, {wanted}; all of them calibrate"
+        yield f"{source}: {count} texts, but {wanted}; all of them are used"
 
 
 def _key(example: Example) -> Key:

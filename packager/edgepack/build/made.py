@@ -1,4 +1,4 @@
-"""What the stages of a plan made: the one place that knows in which folder what lies."""
+"""What the stages of a plan made: the one place that knows which folder holds what."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class MadeForm:
     name: str
     """As in the plan: teacher, trimmed, pruned, distilled."""
     folder: Path
-    """What transformers loads."""
+    """A folder that transformers can load."""
     quality: Quality | None
-    """On the evaluation data; None without them."""
+    """Its quality on the evaluation data; None without evaluation data."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class MadeVariant:
     """One variant, made and judged."""
 
     plan: VariantPlan
-    """What was asked for."""
+    """What was planned."""
     folder: Path
-    """Where the files of its engine lie."""
+    """The files of its engine."""
     assessment: Mapping[str, Any]
-    """How near its answers are to the float model's."""
+    """How close its answers are to the float model's."""
     quality: Quality | None
-    """On the evaluation data; None without them."""
+    """Its quality on the evaluation data; None without evaluation data."""
 
     @property
     def spec(self) -> VariantSpec:
@@ -49,30 +49,30 @@ class MadeVariant:
 
     @property
     def graphs(self) -> dict[str, tuple[str, ...]]:
-        """Return {graph: its files}, by path relative to the folder."""
+        """Return {graph: its files}, as paths relative to the folder."""
         return find(self.spec.engine).graphs(self.folder)
 
     @property
     def files(self) -> dict[str, Path]:
-        """Return the files of its graphs by that path."""
+        """Return the files of its graphs by these relative paths."""
         return {path: self.folder / path for paths in self.graphs.values() for path in paths}
 
     @property
     def size(self) -> int:
-        """Count the bytes of its files."""
+        """Return the total size of its files in bytes."""
         return sum(path.stat().st_size for path in self.files.values())
 
 
 @dataclass(frozen=True)
 class Made:
-    """All that a bundle is put together from."""
+    """Everything that a bundle is put together from."""
 
     plan: Plan
-    """What was asked for, without the variants that could not be made."""
+    """What was planned, without the variants that could not be made."""
     tokenizer: Path
     """The folder of tokenizer, config and task."""
     texts: Path
-    """The folder of the texts that variants are compared on."""
+    """The folder of the texts on which variants are compared."""
     export: Path
     """The folder of the float graph."""
     golden: Path
@@ -82,11 +82,11 @@ class Made:
     variants: tuple[MadeVariant, ...]
     """Best first, as in the plan."""
     remarks: tuple[str, ...]
-    """What deserves a word of the trainings."""
+    """Remarks of the trainings."""
 
     @property
     def export_size(self) -> int:
-        """Count the bytes of the float graph."""
+        """Return the size of the float graph in bytes."""
         graphs = find(self.plan.reference).graphs(self.export).values()
         paths = {path for files in graphs for path in files}
         return sum((self.export / path).stat().st_size for path in paths)
@@ -122,7 +122,7 @@ def _variant(variant: VariantPlan, folders: Mapping[str, Path]) -> MadeVariant:
 
 
 def _remarks(plan: Plan, folders: Mapping[str, Path]) -> Iterator[str]:
-    """Yield what a training left to say: too short, worse than a linear probe."""
+    """Yield the remarks of trainings: too short, worse than a linear probe."""
     for stage in plan.stages():
         record = read_record(folders[stage.key]) if stage.resumes else None
         for remark in (record or {}).get("remarks", ()):

@@ -1,4 +1,4 @@
-"""Measure a bundle's variants on the build host, beside the float model they came from."""
+"""Measure a bundle's variants on the build host, next to the float model they were made from."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from edgepack_runtime.tune import latency
 
 BASELINE = "float32"
 _log = logging.getLogger(__name__)
-_SECONDS = 0.15  # a model and cell; a device that wants it finer runs `edgepack-runtime tune`
+_SECONDS = (
+    0.15  # for each model and cell; on a device, `edgepack-runtime tune` measures more precisely
+)
 
 
 def measure(bundle: Bundle, made: Made) -> dict[str, dict[str, float]]:
-    """Return {variant: {cell: ms}} and keep it, so that `load` picks by it here.
+    """Return {variant: {cell: ms}} and store it, so that `load` uses it on this machine.
 
-    What was measured on this machine before is returned as it was.  Empty if the bundle is
-    for another kind of machine.
+    An earlier measurement on this machine is returned as it is.  The result is empty if the bundle
+    is for another kind of machine.
     """
     device = probe()
     if known := measured.load(bundle.digest, device).latency_ms:
@@ -43,5 +45,5 @@ def measure(bundle: Bundle, made: Made) -> dict[str, dict[str, float]]:
     try:
         measured.save(bundle.digest, device, measured.Record(found))
     except OSError as exc:
-        _log.warning("the measurement is not kept: %s", exc)
+        _log.warning("the measurement cannot be stored: %s", exc)
     return found

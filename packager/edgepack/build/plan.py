@@ -1,4 +1,4 @@
-"""Recipe × target with nothing left to decide: which stages make which variants."""
+"""A recipe for a target with nothing left to decide: which stages make which variants."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from edgepack_runtime.errors import InputError
 
 @dataclass(frozen=True)
 class VariantPlan:
-    """One variant: what the target asked for, the stage that makes it, those that judge it.
-
-    kept: layers that the gate's repair left in float; quality: None without evaluation data.
-    """
+    """The stages of one variant."""
 
     spec: VariantSpec
+    """What the target asked for."""
     make: Stage
+    """The stage that makes it."""
     assess: Stage
+    """The stage that compares it with the float model."""
     quality: Stage | None = None
+    """The stage that judges it on the evaluation data; None without evaluation data."""
     kept: tuple[str, ...] = ()
+    """Layers that the gate's repair left in float."""
 
     def stages(self) -> list[Stage]:
         """Return its last stages."""
@@ -36,33 +38,39 @@ class VariantPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages of one bundle.  Its key is the build's identity.
-
-    reference: the engine of `export`, the float32 graphs that variants are compared with.
-    forms: the torch model after each step, the teacher first; qualities: the stages that judge
-    them, by form. sensitivity: the stage that ranks layers by what int8 costs them, None where
-    there are none.
-    kit: {wheel: sha256} of what is carried to the device beside the bundle.
-    left_out: {variant: why it cannot be made}.
-    """
+    """The stages of one bundle.  Its key is the build's identity."""
 
     recipe: Recipe
+    """What was asked for."""
     model: ModelInfo
+    """The model that was fetched."""
     target: Target
+    """The device to build for."""
     tokenizer: Stage
+    """Reads tokenizer, config and task."""
     texts: Stage
+    """Collects the texts on which variants are compared."""
     export: Stage
+    """Exports the float32 graphs that variants are compared with."""
     golden: Stage
+    """Records their outputs."""
     variants: tuple[VariantPlan, ...]
+    """The variants, best first."""
     reference: str
+    """The engine of `export`."""
     sensitivity: Stage | None
+    """Ranks layers by what int8 costs them; None if the engine has no such stage."""
     forms: tuple[Form, ...]
+    """The torch model after each step, the teacher first."""
     qualities: Mapping[str, Stage] = field(default_factory=dict)
+    """The stages that judge the forms, by form."""
     kit: Mapping[str, str] = field(default_factory=dict)
+    """{wheel: sha256} of what is carried to the device with the bundle."""
     left_out: Mapping[str, str] = field(default_factory=dict)
+    """{variant: why it cannot be made}."""
 
     def stages(self) -> Iterator[Stage]:
-        """Yield every stage, each after those that it needs."""
+        """Yield every stage, each after the stages it needs."""
         seen: set[str] = set()
         yield from self._common(seen)
         for variant in self.variants:
@@ -70,17 +78,17 @@ class Plan:
                 yield from _with_inputs(last, seen)
 
     def optional(self) -> set[str]:
-        """Return the keys of the stages without which a bundle still has other variants."""
+        """Return the keys of the stages that can fail without losing every variant."""
         return {stage.key for stage in self.stages()} - {s.key for s in self._common(set())}
 
     def _common(self, seen: set[str]) -> Iterator[Stage]:
-        """Yield the stages that every variant is compared with."""
+        """Yield the stages that all variants need."""
         first = (self.tokenizer, self.texts, self.export, self.golden)
         for stage in (*first, *self.qualities.values()):
             yield from _with_inputs(stage, seen)
 
     def without(self, reasons: Mapping[str, str]) -> Plan:
-        """Return the plan without some variants, by name, each with the reason.
+        """Return the plan without some variants; `reasons` gives the reason for each by name.
 
         Raises:
             InputError: no variant is left.
@@ -100,7 +108,7 @@ class Plan:
 
     @property
     def staged(self) -> bool:
-        """Tell whether there is more to tell of than a plain conversion."""
+        """Tell whether there is more to report than a plain conversion."""
         return len(self.forms) > 1 or bool(self.qualities) or self.recipe.budget != Budget()
 
     @property

@@ -31,14 +31,14 @@ def make_plan(
     """Resolve a recipe for one target.
 
     Args:
-        recipe: what is wanted.
-        model: what was fetched for it.
+        recipe: what was asked for.
+        model: the model that was fetched.
         target: the device.
         kept: layers to leave in float, by variant.
         kit: {wheel: sha256} of the wheels that are packed with the bundle.
 
     Raises:
-        InputError: the target asks for something that no exporter makes.
+        InputError: the target asks for something that no exporter can make.
 
     """
     _check_names(recipe, model)
@@ -71,8 +71,8 @@ def _check_names(recipe: Recipe, model: ModelInfo) -> None:
     for what, value in (("name", model.name), ("version", recipe.version)):
         if not safe_name(value):
             raise InputError(
-                f"{what} {value!r} is not usable: letters, digits, '.', '_' and '-', "
-                "at most 128 of them"
+                f"{what} {value!r} is not usable: it may have letters, digits, '.', '_' and '-', "
+                "at most 128 characters"
             )
 
 
@@ -153,7 +153,7 @@ def _texts(recipe: Recipe, task: str, tokenizer: Stage, train: Needed | None) ->
 
 @dataclass(frozen=True)
 class _Maker:
-    """Makes the plan of one variant from what all of them share."""
+    """Makes the plan of one variant from the shared stages."""
 
     recipe: Recipe
     info: ModelInfo
@@ -180,7 +180,7 @@ class _Maker:
         return VariantPlan(spec, make, assess, self._quality(spec, make), kept)
 
     def _previous(self, spec: VariantSpec) -> dict[str, Needed]:
-        """Return the bundle whose scales a variant keeps, if the recipe names one that has it."""
+        """Return the bundle whose scales a variant retains, if the recipe names one with it."""
         bundle = self.recipe.previous
         if bundle is None or spec.precision != "int8" or not names_variant(bundle, spec.name):
             return {}
@@ -199,7 +199,7 @@ class _Maker:
 
 
 def _wanted(recipe: Recipe, target: Target) -> list[VariantSpec]:
-    """Return the target's variants, or its engines in float32."""
+    """Return the target's variants, or one in float32 for each of its engines and accelerators."""
     if recipe.precision == "target":
         return _named(recipe, target)
     wanted: dict[str, VariantSpec] = {}
@@ -224,7 +224,7 @@ def _wanted(recipe: Recipe, target: Target) -> list[VariantSpec]:
 
 
 def _named(recipe: Recipe, target: Target) -> list[VariantSpec]:
-    """Return the variants that the recipe names, all if it names none of this target."""
+    """Return the variants that the recipe names; all if it names none of this target's."""
     own = {spec.name for spec in target.variants}
     if foreign := sorted(set(recipe.variants) - own):  # another target of the build may have it
         foreign = sorted(

@@ -1,4 +1,4 @@
-"""What cannot work is said within seconds, from small files alone, before anything is exported."""
+"""Report what cannot work within seconds, from small files alone, before anything is exported."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _TOKENIZERS = (
     "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "tokenizer.model",
     "sentencepiece.bpe.model", "spm.model", "source.spm",
 )  # fmt: skip
-_MOST_HEADER = 100 << 20  # bytes, as safetensors itself has it
+_MOST_HEADER = 100 << 20  # bytes; safetensors' own limit
 
 
 def refuse(recipe: Recipe, model: ModelInfo, targets: Iterable[Target]) -> None:
-    """Refuse a model of which no bundle can be made for any of these targets.
+    """Refuse a model if no bundle can be made from it for any of these targets.
 
     Raises:
         InputError: every reason, with the remedy.
@@ -37,7 +37,7 @@ def refuse(recipe: Recipe, model: ModelInfo, targets: Iterable[Target]) -> None:
 
 
 def left_out(model: ModelInfo, variants: Iterable[VariantSpec]) -> dict[str, str]:
-    """Return {variant: why} of those that no exporter makes for this model."""
+    """Return {variant: why} for the variants that no exporter can make for this model."""
     reasons = {v.name: _why_not(v.engine, model, v) for v in variants}
     return {name: reason for name, reason in reasons.items() if reason}
 
@@ -47,12 +47,12 @@ def _why_not(engine: str, model: ModelInfo, spec: VariantSpec | None = None) -> 
 
 
 def check_model(recipe: Recipe, targets: Sequence[Target], *, offline: bool) -> dict[str, Any]:
-    """Return what would be built of a model, as JSON values.
+    """Return what would be built from a model, as JSON values.
 
-    `targets` holds for each target {variant: why it cannot be made, empty if it can}.
+    `targets` holds {variant: why it cannot be made, empty if it can} for each target.
 
     Raises:
-        InputError: no bundle can be made of it.
+        InputError: no bundle can be made from it.
 
     """
     model = fetch_model(recipe, offline=offline)
@@ -75,7 +75,7 @@ def _reasons(recipe: Recipe, model: ModelInfo, references: Iterable[str]) -> Ite
     family = known_families().get(model.model_type)
     if "auto_map" in config and family is None:
         yield (
-            "it brings code of its own (auto_map), which edgepack does not run; use a model of an "
+            "it needs its own code (auto_map), which edgepack does not run; use a model of an "
             "architecture that transformers has"
         )
         return
@@ -84,7 +84,7 @@ def _reasons(recipe: Recipe, model: ModelInfo, references: Iterable[str]) -> Ite
             yield f"{reason}; docs/families.md lists what builds"
     files = (model.source.path, folder)
     if not any((place / name).is_file() for name in _TOKENIZERS for place in files):
-        yield "it holds no tokenizer (tokenizer.json); save the model's tokenizer beside it"
+        yield "it has no tokenizer (tokenizer.json); save the model's tokenizer next to it"
     elif family and not family.fast and not any((p / "tokenizer.json").is_file() for p in files):
         yield "its tokenizer has no fast form (tokenizer.json), which the device needs"
     if model.base is None and recipe.compression.finetune is None:
@@ -94,18 +94,18 @@ def _reasons(recipe: Recipe, model: ModelInfo, references: Iterable[str]) -> Ite
 
 
 def _untrained(model: ModelInfo, config: dict[str, Any]) -> Iterator[str]:
-    """Say that a classifier has no trained head: it would answer at random, and look well."""
+    """Report a classifier without a trained head: it would answer at random and look fine."""
     head = find(model.task).HEAD
     names = [str(name) for name in config.get("architectures") or []]
     if head and names and not any(name.endswith(head) for name in names):
         yield (
-            f"it has no head that was trained for {model.task} (it is a {', '.join(names)}); "
+            f"it has no head trained for {model.task} (it is a {', '.join(names)}); "
             "fine-tune it first ([finetune] in a recipe), or name another --task"
         )
 
 
 def _damaged(path: Path) -> Iterator[str]:
-    """Say that a safetensors file is not what its header promises."""
+    """Report a safetensors file that does not match its header."""
     try:
         with path.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))

@@ -1,8 +1,8 @@
 """What a bundle is made of and how, for people and their tools: CycloneDX and SLSA.
 
-Both documents are JSON inside the bundle, the same bytes for the same plan: no clock, no host.  A
-device reads neither.  CycloneDX's own Python library has no model card, so the document is written
-here and checked against the schema by the tests.
+Both documents are JSON inside the bundle.  They have the same bytes for the same plan: they contain
+no time and no host.  A device reads neither.  CycloneDX's own Python library has no model card, so
+the document is written here, and the tests check it against the schema.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _CARD_LICENCE = re.compile(r"^license:\s*([\w.+-]+)\s*$", re.MULTILINE)
 
 
 def documents(plan: Plan, manifest: Manifest) -> dict[str, bytes]:
-    """Return {name: content} of what is added to a bundle's files.
+    """Return {name: content} of the documents to add to a bundle's files.
 
     Args:
         plan: what was built.
-        manifest: of the bundle, its files without these documents.
+        manifest: the bundle's manifest, whose files do not include these documents.
 
     """
     found = {
@@ -151,7 +151,7 @@ def _figures(variant: Variant) -> dict[str, float]:
 
 
 def _source(plan: Plan) -> dict[str, Any]:
-    """Describe the model that it was made of, without the paths of this host."""
+    """Describe the model that the bundle was made from, without paths of this host."""
     given, digest = plan.recipe.source, plan.model.source.key
     found: dict[str, Any] = {
         "type": "machine-learning-model",
@@ -182,7 +182,7 @@ def _hashed(name: str, sha256: str) -> dict[str, Any]:
 
 
 def _wheels(manifest: Manifest) -> list[dict[str, Any]]:
-    """Describe what a kit carries beside the bundle."""
+    """Describe the wheels that a kit carries next to the bundle."""
     found = []
     for wheel, digest in sorted(manifest.kit.items()):
         name, release = wheel.split("-")[:2] if wheel.count("-") > 1 else (wheel, "")
@@ -212,13 +212,13 @@ def _purl(name: str, release: str) -> str:
 
 
 def _tools(plan: Plan) -> Mapping[str, str]:
-    """Return the versions of what made the bundle, by distribution."""
+    """Return the versions of the tools that made the bundle, by distribution."""
     names = {tool for stage in plan.stages() for tool in stage.tools}
     return {name: version_of(name) for name in sorted(names)}
 
 
 def _licence_text(folder: Path) -> bytes:
-    """Return the licence that lies beside the model; empty if there is none of sane size."""
+    """Return the licence file next to the model; empty if there is none of a sane size."""
     for name in _LICENCES:
         path = folder / name
         if path.is_file() and path.stat().st_size <= _MOST_LICENCE:
@@ -227,7 +227,7 @@ def _licence_text(folder: Path) -> bytes:
 
 
 def _card_licence(folder: Path) -> str:
-    """Return the licence that a model card of the hub names in its front matter."""
+    """Return the licence named in the front matter of the hub's model card."""
     card = folder / "README.md"
     try:
         head = card.read_text(errors="replace").split("---")

@@ -1,4 +1,4 @@
-"""The table of a build by stage: what every step gained and cost, measured in one run."""
+"""The table by stage of a build: what every step gained and cost, measured in one run."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ _SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Row:
-    """One form of the model.
-
-    size: bytes of its weights; parameters: how many numbers the torch model of it has.
-    quality: the task's figure, None without evaluation data; latency_ms: median of the
-    task's first cell, one thread, None where this host cannot run it; ratio: to the first row.
-    """
+    """One form of the model."""
 
     stage: str
+    """The step that made it."""
     quality: float | None
+    """The task's figure; None without evaluation data."""
     size: int
+    """Bytes of its weights."""
     parameters: int
+    """The number of parameters of its torch model."""
     latency_ms: float | None
+    """The median of the task's first cell, on one thread; None if this host cannot run it."""
     ratio: float | None
+    """Its latency divided by that of the first row."""
 
 
 def measure_forms(made: Made, manifest: Manifest) -> list[dict[str, Any]]:
@@ -44,7 +45,7 @@ def measure_forms(made: Made, manifest: Manifest) -> list[dict[str, Any]]:
 
     Args:
         made: what the stages made.
-        manifest: of the bundle to be.
+        manifest: the manifest of the bundle.
 
     """
     import torch
@@ -60,7 +61,7 @@ def measure_forms(made: Made, manifest: Manifest) -> list[dict[str, Any]]:
         times = latency.measure(models, texts, cells=(cell,), seconds=_SECONDS)
     finally:
         torch.set_num_threads(threads)
-    first = next(iter(times.values())).get(cell)  # none if the model is too small for it
+    first = next(iter(times.values())).get(cell)  # None if the model is too small for it
     found = []
     for name, (quality, size, count) in _facts(made).items():
         ms = times.get(name, {}).get(cell)

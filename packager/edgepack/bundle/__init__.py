@@ -1,1 +1,1 @@
-"""Bundles on the build host: written, signed, compared, carried."""
+"""Bundles on the build host: write, sign, compare and carry them."""

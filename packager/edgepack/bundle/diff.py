@@ -10,7 +10,7 @@ from edgepack_runtime.bundle.manifest import encode
 
 
 def compare(old: Bundle, new: Bundle) -> dict[str, Any]:
-    """Return the changed lines, and how many bytes of blobs are new and shared."""
+    """Return the changed lines, and how many bytes of blobs are new and how many are shared."""
     before = {entry.path: entry for entry in old.manifest.files}
     after = {entry.path: entry for entry in new.manifest.files}
     lines = list(_fields(_described(old), _described(new), ""))

@@ -1,8 +1,8 @@
-"""A kit: a bundle with all that its device must install, for a place without a network.
+"""A kit: a bundle with everything its device must install, for use without a network.
 
-The wheels are those of the target's Python, architecture and glibc; the bundle's manifest pins
-their digests.  On the device one script makes a virtual environment, checks the digests,
-installs, and runs the self-test: no compiler, no network, no torch.
+The wheels are for the target's Python, architecture and glibc; the bundle's manifest pins their
+digests.  On the device, one script makes a virtual environment, checks the digests, installs, and
+runs the self-test.  It needs no compiler, no network and no torch.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from edgepack_runtime.bundle.manifest import canonical_json, is_version
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.paths import cache_folder
 
-_PIP = "pip==25.3"  # a Debian without python3-venv has none; it runs from its wheel
+_PIP = "pip==25.3"  # a Debian without python3-venv has no pip; this one runs from its wheel
 _OLDEST = 17  # manylinux_2_17, which is manylinux2014
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _INSTALL = Template("""\
 #!/bin/sh
 # Install $name into a virtual environment, without a network or a compiler.
-#   sh install.sh [FOLDER]        FOLDER: where to, /opt/edgepack if left out
-# It finds damage, and wheels that were swapped.  Who can replace this script can replace all of
-# the kit: nobody has signed it, so carry it by a way that you trust.
-# PYTHON names the interpreter, python$python if left out.
+#   sh install.sh [FOLDER]        FOLDER: where to install; default /opt/edgepack
+# It detects damage and swapped wheels.  But whoever can replace this script can replace the whole
+# kit: the kit is not signed, so carry it by a way that you trust.
+# PYTHON names the interpreter; default python$python.
 set -eu
 here=$$(CDPATH= cd -- "$$(dirname "$$0")" && pwd)
 into=$${1:-/opt/edgepack}
@@ -44,7 +44,7 @@ command -v "$$python" >/dev/null || {
     echo "error: no $$python here; this kit is for Python $python" >&2
     exit 4
 }
-# These two check and install the rest, so nothing runs out of them that differs.
+# These two check and install the rest, so they are checked before anything in them runs.
 printf '%s\n' "$runtime_digest  $$here/wheels/$runtime" "$pip_digest  $$here/wheels/$pip" |
     sha256sum -c - >/dev/null || {
     echo "error: a wheel of this kit was altered or is damaged; copy the kit again" >&2
@@ -67,26 +67,28 @@ echo "installed: $$into/bin/edgepack-runtime run $$into/bundles/$bundle"
 
 @dataclass(frozen=True)
 class Wheels:
-    """The wheels of a kit in one folder; digests: {file name: sha256}."""
+    """The wheels of a kit."""
 
     folder: Path
+    """The folder that holds them."""
     digests: dict[str, str]
+    """{file name: sha256}."""
 
 
 def with_python(target: Target, version: str) -> Target:
-    """Return a target whose kit is for another Python, as `3.12`."""
+    """Return a target whose kit is for another Python, such as `3.12`."""
     return replace(target, kit=replace(target.kit, python=version or target.kit.python))
 
 
 def collect(target: Target, extra: Path | None = None) -> Wheels:
-    """Gather the wheels of a target's device, from the cache if they were gathered before.
+    """Collect the wheels for a target's device, from the cache if they were collected before.
 
     Args:
-        target: its `kit` says which.
-        extra: a folder with wheels that the index lacks, such as an own build of an engine.
+        target: its `kit` names the wheels.
+        extra: a folder with wheels that the index lacks, such as your own build of an engine.
 
     Raises:
-        InputError: a wheel cannot be had, or the target has no kit.
+        InputError: a wheel is not available, or the target has no kit.
 
     """
     kit = target.kit
@@ -112,7 +114,7 @@ def collect(target: Target, extra: Path | None = None) -> Wheels:
 
 
 def write_kit(target: Target, wheels: Wheels, bundle: Path) -> Path:
-    """Write the folder that is carried to the device, beside the bundle; return it."""
+    """Write the folder to carry to the device, next to the bundle; return it."""
     folder = bundle.with_name(f"{bundle.stem}-kit")
     work = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(work, ignore_errors=True)
@@ -140,7 +142,7 @@ def write_kit(target: Target, wheels: Wheels, bundle: Path) -> Path:
 
 
 def runtime_wheel() -> tuple[str, bytes]:
-    """Return the name and the bytes of the runtime's own wheel, made from what is installed."""
+    """Return the name and the bytes of the runtime's own wheel, made from the installed files."""
     from io import BytesIO
 
     source = Path(edgepack_runtime.__file__).parent
@@ -182,13 +184,13 @@ def _requirements(wheels: Wheels) -> Iterator[str]:
 
 
 def _product(package: str) -> str:
-    """Return what a package is a build of: there are several of ONNX Runtime."""
+    """Return the product that a package is a build of: ONNX Runtime has several builds."""
     name = package.lower().replace("_", "-")
     return "onnxruntime" if name.startswith("onnxruntime") else name
 
 
 def _download(target: Target, given: Collection[str], folder: Path) -> None:
-    """Let pip choose the wheels for another machine than this one, less those that are given."""
+    """Let pip download the wheels for another machine, except those that are given."""
     kit = target.kit
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest",
                str(folder), "--only-binary=:all:", "--disable-pip-version-check",
@@ -211,14 +213,14 @@ def _download(target: Target, given: Collection[str], folder: Path) -> None:
             raise InputError(
                 f"no wheel {package} for Python {kit.python}, {target.arch}, glibc {kit.glibc}: "
                 f"{(said or ['pip failed'])[-1].removeprefix('ERROR: ')}; {where}, "
-                "put it in a folder, and name that with --wheels"
+                "put it in a folder, and name that folder with --wheels"
             )
 
 
 def platforms(arch: str, glibc: str) -> list[str]:
-    """Return the platform tags of wheels that a glibc can load, newest first."""
+    """Return the platform tags of wheels that work with a glibc, newest first."""
     if not is_version(glibc) or "." not in glibc:
-        raise InputError(f"kit.glibc must be a version as 2.36, not {glibc!r}")
+        raise InputError(f"kit.glibc must be a version such as 2.36, not {glibc!r}")
     newest = int(glibc.split(".")[1])
     return [
         *(f"manylinux_2_{minor}_{arch}" for minor in range(newest, _OLDEST - 1, -1)),

@@ -1,4 +1,4 @@
-"""Write a bundle: an OCI image layout, in a folder or one tar, the same bytes every time."""
+"""Write a bundle: an OCI image layout, in a folder or one tar, always with the same bytes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from edgepack_runtime.bundle import bundle as oci
 from edgepack_runtime.bundle.manifest import CHUNK, File, Manifest, canonical_json, encode
 from edgepack_runtime.errors import EdgepackError, InputError
 
-Member = bytes | Path  # what an archive holds: bytes, or the file that has them
+Member = bytes | Path  # content of an archive: bytes, or the file that holds them
 _WEIGHTS = (".onnx", ".bin", ".xml")
 
 
 @dataclass(frozen=True)
 class Content:
-    """The files of a bundle by path; equal ones become one blob."""
+    """The files of a bundle by path; equal files become one blob."""
 
     files: Mapping[str, Member]
 
@@ -40,19 +40,19 @@ def write_bundle(
     layout: str,
     report: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """Write a bundle to `path` whole or not at all; return its digest.
+    """Write a bundle to `path`, whole or not at all; return its digest.
 
     Args:
         manifest: its `files` are the entries of `content`.
-        content: where the bytes are.
+        content: the files.
         path: the `.epk` file or folder to make; an older one is replaced.
         layout: `epk` or `folder`.
-        report: what was measured on this host.  It stands beside the manifest, not in it, so
-            that the same plan gives the same digest wherever it was built.
+        report: what was measured on this host.  It is stored next to the manifest, not in it, so
+            that the same plan gives the same digest wherever it is built.
 
     Raises:
         EdgepackError: the disk is full or `path` cannot be written.
-        InputError: `path` is a folder that is no bundle.
+        InputError: `path` is a folder that is not a bundle.
 
     """
     refuse_foreign(path)
@@ -67,7 +67,7 @@ def write_bundle(
 
 @contextmanager
 def _in_place_of(path: Path) -> Iterator[Path]:
-    """Give a path to write to; what is there in the end takes the place of `path`, or nothing."""
+    """Yield a path to write to; at the end, its content replaces `path` in one step."""
     work = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield work
@@ -136,7 +136,7 @@ def _layer(entry: File) -> dict[str, Any]:
 
 
 def _model_config(manifest: Manifest) -> dict[str, Any]:
-    """Join what any ModelPack reader understands with our own manifest."""
+    """Combine what any ModelPack reader understands with our own manifest."""
     first = manifest.variants[0]
     return {
         "descriptor": {"name": manifest.name, "version": manifest.version},
@@ -161,7 +161,7 @@ def _entry(name: str, member: Member) -> File:
 
 
 def write_archive(members: Mapping[str, Member], path: Path) -> None:
-    """Write a tar whole or not at all, the same bytes for the same members.
+    """Write a tar, whole or not at all, with the same bytes for the same members.
 
     Raises:
         EdgepackError: the disk is full or `path` cannot be written.
@@ -201,10 +201,10 @@ def _write_folder(members: Mapping[str, Member], path: Path) -> None:
 
 
 def unpack_bundle(bundle: oci.Bundle, folder: Path) -> list[str]:
-    """Write the files of a bundle under their names; return these.
+    """Write the files of a bundle under their names; return the names.
 
     Raises:
-        InputError: the folder holds something.
+        InputError: the folder is not empty.
         TrustError: a file is missing or altered.
 
     """
@@ -218,9 +218,11 @@ def unpack_bundle(bundle: oci.Bundle, folder: Path) -> list[str]:
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raise an `InputError` if `path` is a folder of somebody else's."""
+    """Raise an `InputError` if `path` is a folder but not a bundle."""
     if path.is_dir() and not (path / "oci-layout").is_file():
-        raise InputError(f"{path} is a folder, and no bundle: it is left alone; choose another -o")
+        raise InputError(
+            f"{path} is a folder, but not a bundle, so it is left alone; choose another -o"
+        )
 
 
 def replace_bundle(work: Path, path: Path) -> None:

@@ -1,8 +1,9 @@
 """An OpenSSF model signature inside a bundle, for people and tools that verify models.
 
-It covers every file, and the manifest by a copy among the files, which `verify` compares.  It says
-who made these and that they are whole; it says nothing of freshness, and a device does not read it:
-releases are trusted by their channel.  The extra `signing` brings the library.
+It covers every file, and also the manifest, by a copy among the files that `verify` compares.  It
+shows who made the files and that they are whole.  It does not show how recent they are, and a
+device does not read it: releases are trusted through their channel.  The extra `signing` installs
+the library.
 """
 
 from __future__ import annotations
@@ -20,22 +21,21 @@ from edgepack_runtime.bundle.manifest import canonical_json, encode
 from edgepack_runtime.errors import InputError, TrustError
 
 NAME = "model.sig"
-MANIFEST = "manifest.json"  # a file of the bundle: the manifest as it was signed
+MANIFEST = "manifest.json"  # a file of the bundle: the signed manifest
 
 
 def sign(bundle: Bundle, key: Path, out: Path) -> str:
     """Write a bundle with a signature over its files; return the new digest.
 
-    The signature is made anew each time, so the digest is another one each time: sign what you
-    publish, once.
+    Every signature is different, so the digest is different each time: sign what you publish once.
 
     Args:
-        bundle: what to sign; a signature that it has is replaced.
+        bundle: the bundle to sign; an existing signature is replaced.
         key: an elliptic curve's private key in PEM (P-256, P-384 or P-521).
-        out: the `.epk` or folder to write; it may be where the bundle is.
+        out: the `.epk` or folder to write; it may be the bundle's own path.
 
     Raises:
-        InputError: the key is none.
+        InputError: the file is not a usable key.
         HostError: the extra is not installed.
 
     """
@@ -49,7 +49,7 @@ def sign(bundle: Bundle, key: Path, out: Path) -> str:
         made = Path(name, NAME)
         signing = library.signing.Config()
         config = _asked(
-            lambda: signing.use_elliptic_key_signer(private_key=key), f"{key} is no key that signs"
+            lambda: signing.use_elliptic_key_signer(private_key=key), f"{key} is not a private key"
         )
         config.sign(folder, made)
         content = Content({**{path: folder / path for path in files}, NAME: made})
@@ -62,13 +62,13 @@ def verify(bundle: Bundle, public_key: Path) -> None:
     """Check the signature inside a bundle.
 
     Raises:
-        TrustError: there is none, or it is not of this key or not of these files.
-        InputError: the key is none.
+        TrustError: there is none, or it was made with another key or for other files.
+        InputError: the file is not a usable key.
         HostError: the extra is not installed.
 
     """
     if NAME not in {entry.path for entry in bundle.manifest.files}:
-        raise TrustError(f"{bundle.path} is not signed; edgepack sign does it")
+        raise TrustError(f"{bundle.path} is not signed; edgepack sign signs it")
     library = _library()
     with TemporaryDirectory() as name:
         folder, signature = Path(name, "files"), Path(name, NAME)
@@ -77,7 +77,7 @@ def verify(bundle: Bundle, public_key: Path) -> None:
         reading = library.verifying.Config()
         config = _asked(
             lambda: reading.use_elliptic_key_verifier(public_key=public_key),
-            f"{public_key} is no public key",
+            f"{public_key} is not a public key",
         )
         try:
             config.verify(folder, signature)
@@ -86,13 +86,13 @@ def verify(bundle: Bundle, public_key: Path) -> None:
         manifest = folder / MANIFEST
         if not manifest.is_file() or manifest.read_bytes() != _signed_manifest(bundle):
             raise TrustError(
-                f"{bundle.path} is not what {public_key} signed: its manifest is another one, or "
-                "was left out by an older edgepack; edgepack sign signs it again"
+                f"{bundle.path} is not what {public_key} signed: its manifest is different, or an "
+                "older edgepack did not sign it; edgepack sign signs it again"
             )
 
 
 def _signed_manifest(bundle: Bundle) -> bytes:
-    """Return what is signed of a manifest: all but the entries that signing adds."""
+    """Return the signed part of a manifest: everything except the entries that signing adds."""
     files = tuple(entry for entry in bundle.manifest.files if entry.path not in (NAME, MANIFEST))
     return canonical_json(encode(replace(bundle.manifest, files=files)))
 
@@ -106,7 +106,7 @@ def _library() -> Any:
 
 
 def _asked(call: Callable[[], Any], what: str) -> Any:
-    """Turn the library's errors about a key into one of ours."""
+    """Turn the library's errors about a key into an `InputError`."""
     try:
         return call()
     except (OSError, ValueError, TypeError) as exc:

@@ -1,1 +1,1 @@
-"""The owner's side of field updates: what signs releases, and where they are published."""
+"""The owner's side of field updates: sign and publish releases."""

@@ -1,6 +1,6 @@
-"""Take a channel, or one release of it, to devices without a network: on a stick, in a file.
+"""Carry a channel, or one release of it, to devices without a network: on a stick, or in a file.
 
-What is written is signed as the channel is, so a device checks it in the same way.
+The copy is signed like the channel, so a device checks it in the same way.
 """
 
 from __future__ import annotations
@@ -26,26 +26,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parcel:
-    """What an exported file holds.
-
-    name: of the release, `NAME/BOARD`; days: how long it is valid; light: what differs from the
-    release before and deltas, for devices that run that one.
-    """
+    """The content of an exported file."""
 
     name: str
+    """The release, as `NAME/BOARD`."""
     days: int = 90
+    """How long it is valid."""
     light: bool = False
+    """Only what differs from the release before it, and deltas: for devices that run that one."""
 
 
 def export(where: Where, out: Path, key_folder: Path, days: int) -> datetime:
-    """Copy a channel to a folder for a USB stick, its timestamp good for `days`.
+    """Copy a channel to a folder for a USB stick, with a timestamp that lasts `days`.
 
-    The stick is a channel like any other: a device checks it in the same way.  What is longer
-    valid can be held back longer, so choose no more days than the stick travels.  Return when
-    the first of its metadata runs out.
+    The stick is a channel like any other: a device checks it in the same way.  A longer validity
+    lets an attacker replay the stick for longer; choose only as many days as it is in transit.
+    Returns when the first of its metadata expires.
 
     Raises:
-        InputError: `out` holds something, or `days` is not positive.
+        InputError: `out` is not empty, or `days` is not positive.
 
     """
     if out.exists() and any(out.iterdir()):
@@ -55,7 +54,7 @@ def export(where: Where, out: Path, key_folder: Path, days: int) -> datetime:
         files, expires = channel.copy(_positive(days))
         for path, content in files.items():
             write(out / path, content)
-        # The channel counts up too: who takes the copy must not find the channel older.
+        # The channel's versions go up too: to a device with the copy, it must not look older.
         channel.save(set())
         for target in channel.targets.signed.targets.values():
             for sha256 in _all_blobs(site, target):
@@ -64,13 +63,15 @@ def export(where: Where, out: Path, key_folder: Path, days: int) -> datetime:
 
 
 def export_file(parcel: Parcel, where: Where, out: Path, key_folder: Path) -> datetime:
-    """Write one release with the metadata that signs it into one `.epk`, for any carrier.
+    """Write one release with its signed metadata to one `.epk`, for any carrier.
 
-    It is a bundle for who has no channel and a channel of one release for devices, which check
-    it like any other.  The channel stays as it is.  Return when the first of it runs out.
+    The file is a bundle for users without a channel.  For devices it is a channel of one release,
+    which they check like any other.  The channel itself does not change.  Returns when the first of
+    its metadata expires.
 
     Raises:
-        InputError: the channel has no such release, no delta of it, or the days are not positive.
+        InputError: the channel has no such release or no delta for it, or the days are not
+            positive.
         TrustError: a blob of the channel is damaged.
 
     """
@@ -92,23 +93,23 @@ def export_file(parcel: Parcel, where: Where, out: Path, key_folder: Path) -> da
 
 
 def _light(site: Site, target: TargetFile, blobs: set[str]) -> set[str]:
-    """Return what a device lacks that runs the release before: deltas, and what has none."""
+    """Return the blobs for a device that runs the release before: deltas, and blobs without one."""
     deltas = _deltas_of(target)
     if not deltas:
         raise InputError(f"{target.path} has no deltas: export it without --light")
     before: set[str] = set()
-    with suppress(TrustError, OSError):  # the channel has it no more
+    with suppress(TrustError, OSError):  # it is no longer in the channel
         before = _blobs_of(site, target.custom["previous"])
     return blobs - before - set(deltas.values()) | deltas.keys()
 
 
 def _blobs_of(site: Site, sha256: str) -> set[str]:
-    """Return the blobs of a release, its OCI manifest and itself included."""
+    """Return the blobs of a release, including its OCI manifest."""
     return set(site.release(sha256).blobs())
 
 
 def _all_blobs(site: Site, target: TargetFile) -> set[str]:
-    """Return what devices may ask for: of the release, its deltas, and the one for the rest."""
+    """Return all blobs that devices may ask for: the release, its deltas, and the one before."""
     found = _blobs_of(site, target.hashes["sha256"]) | _deltas_of(target).keys()
     if before := target.custom.get("before"):
         found |= _blobs_of(site, before["sha256"])
@@ -122,5 +123,5 @@ def _deltas_of(target: TargetFile) -> dict[str, str]:
 
 def _positive(days: int) -> int:
     if days < 1:
-        raise InputError(f"an export is valid for a day or more, not {days}")
+        raise InputError(f"an export must be valid for at least one day, not {days}")
     return days

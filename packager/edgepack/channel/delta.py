@@ -1,8 +1,8 @@
-"""Write the difference between two blobs, as `edgepack_runtime.update.delta` reads it.
+"""Write the difference between two blobs, in the form that `edgepack_runtime.update.delta` reads.
 
-Quantized weights of a light fine-tune move by a step here and there: subtracted, they are mostly
-zeros, which bz2 and xz pack far better than any search for equal strings.  So tensors are aligned
-by name, each piece is tried in every way, and the smallest is kept.
+In a light fine-tune, quantized weights move by a step here and there.  Their difference is mostly
+zeros, which bz2 and xz pack far better than any search for equal strings could.  So tensors are
+aligned by name, each piece is encoded in every way, and the smallest result is used.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ from edgepack_runtime.update.delta import (
     XZ,
 )
 
-_WORTH = 4096  # bytes of a file that a delta is made for
-_MOST_SHARE = 0.7  # of the whole: a larger delta is not worth its risk
-_LEAST = 64  # bytes of a tensor that is worth an operation of its own
+_WORTH = 4096  # bytes; smaller files get no delta
+_MOST_SHARE = 0.7  # of the whole file; a larger delta is not worth its risk
+_LEAST = 64  # bytes; a smaller tensor gets no operation of its own
 Spans = dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Delta:
-    """How to make one blob of another."""
+    """A difference that makes one blob from another."""
 
     base: str
     """The sha256 of the blob that a device has."""
     blob: str
-    """The sha256 of the one that it makes."""
+    """The sha256 of the blob that it makes."""
     content: bytes
-    """What is downloaded."""
+    """The bytes that a device downloads."""
 
     @property
     def sha256(self) -> str:
-        """Hash the content: the name of the delta's own blob."""
+        """Hash the content; this is the name of the delta's own blob."""
         return hashlib.sha256(self.content).hexdigest()
 
     def as_json(self) -> dict[str, Any]:
-        """Return what a channel says of it."""
+        """Return its entry in a channel."""
         size = len(self.content)
         return {"base": self.base, "blob": self.blob, "sha256": self.sha256, "size": size}
 
 
 def between(old: Bundle, new: Bundle) -> Iterator[Delta]:
-    """Yield the deltas between the files of two releases that have the same path."""
+    """Yield the deltas between files of two releases that have the same path."""
     before = {entry.path: entry.sha256 for entry in old.manifest.files}
     done: set[tuple[str, str]] = set()
     with TemporaryDirectory() as work:
@@ -89,7 +89,7 @@ def encode(base: Path, new: Path) -> bytes:
 
 
 def spans(path: Path, content: bytes) -> Spans:
-    """Return {tensor: (offset, bytes)} of a model file; empty for one that holds none."""
+    """Return {tensor: (offset, bytes)} for a model file; empty for a file without tensors."""
     if path.suffix == ".onnx":
         return _onnx(path, content)
     if path.suffix == ".bin" and path.with_suffix(".xml").is_file():
@@ -112,7 +112,7 @@ def _onnx(path: Path, content: bytes) -> Spans:
 
 
 def _openvino(path: Path) -> Spans:
-    """Constants by their place in the graph: their names are numbered alike for like graphs."""
+    """Return constants by their number in the graph, which is the same for graphs of one form."""
     pattern = r'<layer id="(\d+)"[^>]*type="Const"[^>]*>\s*<data [^>]*offset="(\d+)" size="(\d+)"'
     return {
         name: (int(offset), int(size))
@@ -124,7 +124,7 @@ def _openvino(path: Path) -> Spans:
 def _aligned(
     new: Spans, old: Spans, size: int, base_size: int
 ) -> Iterator[tuple[int, int, int | None]]:
-    """Yield (start, end, base offset or None) ranges that tile the new file in order."""
+    """Yield (start, end, base offset or None) ranges that cover the new file in order."""
     at, shift = 0, 0
     known = sorted(
         (offset, length, old[name][0])

@@ -1,8 +1,8 @@
-"""Files in folders that others may write to: read as what they are, written whole and durably.
+"""Files in folders that others may write to: read only if plain, written whole and durably.
 
-A link, a pipe or a device that somebody put in the place of a file is refused, not followed, and
-so is a link in the place of the folder it lies in: what lies beside the channel, the keys above
-all, must not come into it.
+If somebody replaced a file by a link, a pipe or a device, it is refused, not followed.  The same
+holds for a link in place of the file's folder.  Otherwise files next to the channel, above all the
+keys, could get into the channel.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def read_plain(path: Path) -> bytes:
 
     Raises:
         FileNotFoundError: there is none.
-        TrustError: it is something else, or lies in a folder that is a link.
+        TrustError: it is something else, or its folder is a link.
 
     """
     with _folder(path.parent) as folder:
@@ -39,10 +39,10 @@ def read_plain(path: Path) -> bytes:
 
 
 def write(path: Path, content: bytes, mode: int = 0o666) -> None:
-    """Write a file whole and durably, its folder too if it is not there.
+    """Write a file whole and durably; make its folder if it is not there.
 
     Raises:
-        TrustError: a link lies in the place of its folder.
+        TrustError: there is a link in place of its folder.
 
     """
     make_folder(path.parent)
@@ -60,7 +60,7 @@ def write(path: Path, content: bytes, mode: int = 0o666) -> None:
 
 
 def make_folder(folder: Path, mode: int = 0o777) -> None:
-    """Make a folder and those above it, and make their names durable."""
+    """Make a folder and its parents, and make their names durable."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -79,7 +79,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def _folder(path: Path) -> Iterator[int]:
-    """Hold a folder open, so that nobody can put a link in its place meanwhile."""
+    """Hold a folder open, so that nobody can replace it by a link meanwhile."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -95,5 +95,5 @@ def _folder(path: Path) -> Iterator[int]:
 def _foreign(path: Path) -> TrustError:
     return TrustError(
         f"{path} is not a plain file or folder: somebody put a link or a pipe there; "
-        "look who can write there, and remove it"
+        "check who can write there, and remove it"
     )

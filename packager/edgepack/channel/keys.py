@@ -1,7 +1,8 @@
-"""The keys of a channel: Ed25519, one PEM file each, readable by their owner alone.
+"""The keys of a channel: Ed25519, one PEM file each, readable only by their owner.
 
-Three root keys, two of which must sign (keep them apart and offline); one for targets, offline
-too; one each for snapshot and timestamp, which the publishing machine uses every day.
+There are three root keys, two of which must sign (store them offline and apart from each other);
+one for targets, also offline; and one each for snapshot and timestamp, which the publishing machine
+uses every day.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _PRIVATE = 0o600
 
 
 def init(folder: Path) -> list[Path]:
-    """Make the keys of a new channel; none is ever overwritten.
+    """Make the keys of a new channel; a key is never overwritten.
 
     Raises:
         NothingToDoError: there are keys already.
@@ -40,7 +41,7 @@ def init(folder: Path) -> list[Path]:
 
 
 def role(name: str) -> str:
-    """Return the role of a key: `root-1` is one of root's."""
+    """Return the role of a key: that of `root-1` is root."""
     return name.partition("-")[0]
 
 
@@ -57,7 +58,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def make(folder: Path, name: str) -> Path:
-    """Write a new key over what the name had; whole or not at all."""
+    """Write a new key under a name, whole or not at all; a key of this name is replaced."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import (
         Encoding,
@@ -76,7 +77,7 @@ def signer(folder: Path, name: str) -> CryptoSigner:
     """Load a key.
 
     Raises:
-        InputError: it is not there or is no Ed25519 key in PEM.
+        InputError: it is not there, or it is not an Ed25519 key in PEM.
 
     """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -95,17 +96,17 @@ def signer(folder: Path, name: str) -> CryptoSigner:
     except (ValueError, TypeError) as exc:
         if b"ENCRYPTED" in content:
             raise InputError(
-                f"{path} has a passphrase, which edgepack cannot ask for: write it without one "
-                "(openssl pkey -in OLD -out NEW) to a disk that is encrypted as a whole"
+                f"{path} has a passphrase, but edgepack cannot ask for it: write the key without "
+                "one (openssl pkey -in OLD -out NEW) to a fully encrypted disk"
             ) from exc
-        raise InputError(f"{path} is no key: {exc}") from exc
+        raise InputError(f"{path} is not a key: {exc}") from exc
     if open_to_others:
         raise InputError(
             f"{path} can be read or written by others: chmod 600 it, or mount its disk with "
             "umask=077; if others could reach it, edgepack keys rotate replaces it"
         )
     if not isinstance(key, Ed25519PrivateKey):
-        raise InputError(f"{path} is no Ed25519 key")
+        raise InputError(f"{path} is not an Ed25519 key")
     return CryptoSigner(key)
 
 

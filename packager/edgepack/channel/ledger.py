@@ -1,9 +1,8 @@
-"""What these keys have signed, beside the keys: no host of a channel can take it back.
+"""A record of what these keys have signed, stored next to the keys, where no host can change it.
 
-A signature says who signed and not when, so whoever keeps the channel can restore an older state
-that is signed all the same.  The key folder remembers, for each role, the newest version that lay
-in the channel and the highest number that was ever signed.  An older state is refused, and no
-number is signed twice.
+A signature says who signed, but not when, so the host of a channel can restore an older state with
+a valid signature.  The key folder remembers, for each role, the newest version in the channel and
+the highest number that was ever signed.  An older state is refused, and no number is signed twice.
 """
 
 from __future__ import annotations
@@ -23,11 +22,14 @@ NAME = "signed.json"  # in the key folder
 
 @dataclass(frozen=True)
 class Entry:
-    """A role's metadata in the channel (version and digest), and the highest version signed."""
+    """What is remembered for a role."""
 
     version: int = 0
+    """The version of its metadata in the channel."""
     sha256: str = ""
+    """The digest of that metadata."""
     signed: int = 0
+    """The highest version that was signed."""
 
 
 class Ledger:
@@ -49,7 +51,7 @@ class Ledger:
                 raise InputError(f"{self._path} is damaged: restore it: {exc}") from exc
 
     def check(self, role: str, version: int, content: bytes, where: Path) -> None:
-        """Refuse what is older than what lay in the channel, or another of the same version."""
+        """Refuse metadata that is older than the channel's last, or differs at the same version."""
         known = self._entries.get(role, Entry())
         if version > known.version:
             return
@@ -59,17 +61,17 @@ class Ledger:
         )
         if version < known.version:
             raise TrustError(
-                f"{where} shows version {version} of {role}, and version {known.version} was "
+                f"{where} shows version {version} of {role}, but version {known.version} was "
                 f"published with these keys: it was rolled back; {remedy}"
             )
         if hashlib.sha256(content).hexdigest() != known.sha256:
             raise TrustError(
-                f"{where} shows another version {version} of {role} than was published from "
+                f"{where} shows a version {version} of {role} that was not published from "
                 f"here: another machine signed with the same keys at the same time; {remedy}"
             )
 
     def names(self) -> Iterator[str]:
-        """Yield the numbered files that these keys wrote last, or were about to write."""
+        """Yield the numbered files that were last written with these keys, or about to be."""
         for role, entry in self._entries.items():
             if role != "timestamp":
                 for version in {entry.version, entry.signed} - {0}:
@@ -80,13 +82,13 @@ class Ledger:
         return 1 + max(version, self._entries.get(role, Entry()).signed)
 
     def reserve(self, versions: Mapping[str, int]) -> None:
-        """Remember what is signed, before anybody else sees it."""
+        """Remember what is signed, before anybody else can see it."""
         for role, version in versions.items():
             self._entries[role] = replace(self._entries.get(role, Entry()), signed=version)
         self._write()
 
     def confirm(self, there: Mapping[str, tuple[int, bytes]]) -> None:
-        """Remember what lies in the channel now."""
+        """Remember what is in the channel now."""
         for role, (version, content) in there.items():
             digest = hashlib.sha256(content).hexdigest()
             signed = max(version, self._entries.get(role, Entry()).signed)

@@ -19,7 +19,7 @@ _SAID = {"release": int, "version": str, "percent": int}
 
 
 def load(folder: Path, role: str) -> Metadata[Any]:
-    """Return the newest metadata of a role that lies in a channel, unchecked."""
+    """Return a role's newest metadata in a channel, unchecked."""
     path = newest(folder, role)
     found = parsed(path, read_plain(path))
     if found.signed.type != role:
@@ -28,14 +28,14 @@ def load(folder: Path, role: str) -> Metadata[Any]:
 
 
 def releases(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return {target: what is said of it, and its digest} of a channel, unchecked."""
+    """Return {target: its entry, with its digest} of a channel, unchecked."""
     found = {}
     for name, target in sorted(load(folder, "targets").signed.targets.items()):
         said, sha256 = target.custom, target.hashes.get("sha256", "")
         whole = isinstance(said, dict) and all(type(said.get(k)) is v for k, v in _SAID.items())
         if not whole or not is_digest(sha256):
             raise InputError(
-                f"what the channel says of {name!r} is malformed: restore its {METADATA}, or "
+                f"the channel's entry for {name!r} is malformed: restore its {METADATA}, or "
                 "publish that release again"
             )
         found[name] = {**said, "digest": f"sha256:{sha256}"}
@@ -43,20 +43,22 @@ def releases(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def root_of(folder: Path, version: int) -> tuple[Metadata[Any], bytes]:
-    """Return a version of the root that lies in a channel, unchecked, and its bytes."""
+    """Return a version of the root in a channel, unchecked, and its bytes."""
     path = folder / METADATA / f"{version}.root.json"
     try:
         content = read_plain(path)
     except FileNotFoundError as exc:
-        raise InputError(f"{path} is missing: restore it, devices follow the roots") from exc
+        raise InputError(
+            f"{path} is missing: restore it, because devices follow the roots"
+        ) from exc
     return parsed(path, content), content
 
 
 def roots(folder: Path, last: int) -> Iterator[tuple[str, bytes]]:
-    """Yield the (path, content) of the roots up to a version, each signed for by the one before.
+    """Yield the (path, content) of the roots up to a version, each signed by the one before it.
 
     Raises:
-        InputError: one is missing, or of another line.
+        InputError: one is missing, or belongs to another chain.
 
     """
     from tuf.api.exceptions import RepositoryError
@@ -75,7 +77,7 @@ def roots(folder: Path, last: int) -> Iterator[tuple[str, bytes]]:
 
 
 def parsed(path: Path, content: bytes) -> Metadata[Any]:
-    """Return what metadata says; an `InputError` if it is none."""
+    """Return parsed metadata; an `InputError` if it is not metadata."""
     from tuf.api.exceptions import RepositoryError
     from tuf.api.metadata import Metadata
 
@@ -98,6 +100,6 @@ def newest(folder: Path, role: str) -> Path:
 
 
 def number(path: Path) -> int:
-    """Return the version in the name of a file; -1 if there is none."""
+    """Return the version in a file's name; -1 if there is none."""
     first = path.name.partition(".")[0]
     return int(first) if first.isdigit() else -1

@@ -1,11 +1,11 @@
-"""A channel: static files, signed releases that any web server or bucket serves.
+"""A channel: signed releases as static files, for any web server or bucket.
 
     metadata/   TUF: root, timestamp, snapshot, targets (consistent snapshots)
     blobs/      every file of every release by its sha256
 
-A target is called NAME/BOARD; its file is the release's OCI manifest, from which all other blobs
-follow by digest and size.  Blobs are written first and the timestamp last, each whole, so that a
-device that reads while a release is published sees the old one or the new one.
+A target is called NAME/BOARD; its file is the release's OCI manifest, which lists all other blobs
+by digest and size.  Blobs are written first and the timestamp last, each whole.  So a device that
+reads while a release is published sees either the old release or the new one.
 
 `where` is the folder or the URL of a channel.
 """
@@ -29,19 +29,23 @@ if TYPE_CHECKING:
     from tuf.api.metadata import TargetFile
 
 Where = str | Path
-_OF_BEFORE = ("deltas", "previous", "before")  # what is said of a release by the one before it
+_OF_BEFORE = (
+    "deltas",
+    "previous",
+    "before",
+)  # the parts of an entry that depend on the release before it
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """Who takes a release: a share of devices in percent, and cohorts; none named: all of them.
-
-    minimum: the release below which no device goes back once it has seen this; 0 for none.
-    """
+    """Which devices take a release."""
 
     percent: int = 100
+    """The share of devices that take it."""
     cohorts: tuple[str, ...] = ()
+    """The groups of devices that take it; empty for all."""
     minimum: int = 0
+    """The oldest release to which a device may roll back once it has seen this; 0 for any."""
 
 
 def publish(bundle: Bundle, where: Where, key_folder: Path, rollout: Rollout) -> str:
@@ -49,14 +53,14 @@ def publish(bundle: Bundle, where: Where, key_folder: Path, rollout: Rollout) ->
 
     Raises:
         InputError: a key is missing, or the folder holds something else.
-        NothingToDoError: this very release is what the channel has.
+        NothingToDoError: the channel already has exactly this release.
 
     """
     if not 0 <= rollout.percent <= 100:
-        raise InputError(f"a rollout is 0 to 100 percent, not {rollout.percent}")
+        raise InputError(f"a rollout must be from 0 to 100 percent, not {rollout.percent}")
     if not 0 <= rollout.minimum <= bundle.manifest.release:
         raise InputError(
-            f"the minimum is a release up to this one, {bundle.manifest.release}, not "
+            f"the minimum must be a release up to this one, {bundle.manifest.release}, not "
             f"{rollout.minimum}"
         )
     with alone(key_folder), opened(where) as site:
@@ -83,23 +87,23 @@ def publish(bundle: Bundle, where: Where, key_folder: Path, rollout: Rollout) ->
 
 
 def retire(name: str, where: Where, key_folder: Path) -> None:
-    """Take a target out of a channel: devices keep what they run."""
+    """Remove a target from a channel; devices go on running what they have."""
     with alone(key_folder), opened(where) as site:
         channel = Repository(site, key_folder)
-        if not channel.behind:  # else an interrupted command has taken it out
+        if not channel.behind:  # otherwise an interrupted command may have removed it
             named(name, channel.targets.signed.targets, where)
         channel.targets.signed.targets.pop(name, None)
         channel.save({"targets"})
 
 
 def refresh(where: Where, key_folder: Path) -> list[str]:
-    """Sign anew what expires; return what runs out soon and needs a key that is not here."""
+    """Renew expiring signatures; return what expires soon and needs a key that is not here."""
     with alone(key_folder), opened(where) as site:
         return Repository(site, key_folder).renew()
 
 
 def named(name: str, targets: dict[str, TargetFile], where: Where) -> TargetFile:
-    """Return what a channel says of a release; an `InputError` if it has none of this name."""
+    """Return a channel's entry for a release; an `InputError` if it has none of this name."""
     if name not in targets:
         raise InputError(f"{where} has no release {name!r}; it has {', '.join(sorted(targets))}")
     return targets[name]
@@ -114,7 +118,7 @@ def _is_below(before: dict[str, Any] | None, minimum: int) -> bool:
 
 
 def _for_the_rest(known: TargetFile) -> dict[str, Any]:
-    """Return the release for devices that a staged one is not for: the last that was for all."""
+    """Return the release for devices outside a staged rollout: the last one that was for all."""
     if not _is_for_all(known):
         return {key: known.custom[key] for key in ("before",) if key in known.custom}
     said = {key: value for key, value in known.custom.items() if key not in _OF_BEFORE}
@@ -122,10 +126,10 @@ def _for_the_rest(known: TargetFile) -> dict[str, Any]:
 
 
 def releases(where: Where) -> dict[str, dict[str, Any]]:
-    """Return {target: what is said of it}, from the metadata of a channel, whoever signed it.
+    """Return {target: its entry} from the metadata of a channel, without checking who signed it.
 
     Raises:
-        InputError: there is none, or it does not say what a release is.
+        InputError: there is none, or an entry is malformed.
 
     """
     with opened(where) as site:
@@ -133,12 +137,12 @@ def releases(where: Where) -> dict[str, dict[str, Any]]:
 
 
 def rotate(name: str, where: Where, key_folder: Path) -> None:
-    """Replace a key by a new one, signed for by the old root and the new one.
+    """Replace a key with a new one; the old root and the new root sign for it.
 
-    The old key goes only when the root that names the new one stands.
+    The old key is removed only when the root that names the new one is in place.
 
     Raises:
-        InputError: there is no such key, or fewer root keys are here than must sign.
+        InputError: there is no such key, or there are not enough root keys here to sign.
 
     """
     if name not in keys.NAMES:
@@ -164,9 +168,9 @@ def _target(bundle: Bundle, name: str, rollout: Rollout) -> TargetFile:
 
 
 def _deltas(known: TargetFile, new: Bundle, site: Site) -> list[dict[str, Any]]:
-    """Write the deltas from the release that is known to a new one; return what is said of them.
+    """Write the deltas from the channel's release to a new one; return their entries.
 
-    None if the older one cannot be read any more: deltas only save bytes.
+    The result is empty if the older one can no longer be read: deltas only save bytes.
     """
     try:
         old = site.release(known.hashes["sha256"])
@@ -181,7 +185,7 @@ def _deltas(known: TargetFile, new: Bundle, site: Site) -> list[dict[str, Any]]:
 
 
 def _is_new(bundle: Bundle, known: TargetFile, wanted: TargetFile, *, behind: bool) -> bool:
-    """Tell whether this is another release than the one that is known, and may follow it."""
+    """Tell whether this release differs from the channel's and may follow it."""
     release = bundle.manifest.release
     if known.hashes == wanted.hashes:
         said = {key: value for key, value in known.custom.items() if key not in _OF_BEFORE}
@@ -190,7 +194,7 @@ def _is_new(bundle: Bundle, known: TargetFile, wanted: TargetFile, *, behind: bo
         return False
     if release <= known.custom["release"]:
         raise InputError(
-            f"the channel has release {known.custom['release']}, this is {release}: devices take "
-            "no older or equal one; raise model.release in the recipe"
+            f"the channel has release {known.custom['release']}, this is {release}: devices do not "
+            "take an older or equal one; raise model.release in the recipe"
         )
     return True

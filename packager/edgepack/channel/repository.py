@@ -1,7 +1,7 @@
-"""The signed metadata of a channel, as The Update Framework has it, and the keys that sign it.
+"""The signed metadata of a channel, as defined by The Update Framework, and the keys that sign it.
 
-What is loaded was signed by these keys, or it is not signed again; what is written is whole and
-durable, in the order in which a device may read it.
+Loaded metadata must be signed by these keys; otherwise it is not signed again.  Files are written
+whole and durably, in the order in which a device may read them.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _SOON = 90  # days before the end in which a role is renewed
 class Repository:
     """The metadata of a channel, loaded or new, and the keys to sign it with.
 
-    What is loaded was signed by these keys: `root.json` in the key folder is the root that they
-    made last, and the rest is checked under it and against what these keys signed before, so that
-    nothing is signed unseen that somebody put into the channel's folder, or put back.
+    Loaded metadata must be signed by these keys.  `root.json` in the key folder is the last root
+    that they made; the rest is checked under it, and against what these keys signed before.  So
+    nothing that somebody put into the channel's folder, or put back, is signed without notice.
 
     Attributes:
-        days: how long what is signed is valid, by role.
-        behind: a publish was interrupted: the snapshot does not name the newest targets.
+        days: how long signed metadata is valid, by role.
+        behind: a publish was interrupted, so the snapshot does not name the newest targets.
 
     """
 
@@ -44,7 +44,7 @@ class Repository:
         self._now = datetime.now(UTC).replace(microsecond=0)
         self.days = dict(DAYS)
         self.behind = False
-        self._content: dict[str, bytes] = {}  # by role, as it was read or signed
+        self._content: dict[str, bytes] = {}  # by role, as read or signed
         if (self._folder / METADATA / "timestamp.json").is_file():
             self._read()
         elif create:
@@ -56,12 +56,14 @@ class Repository:
         from tuf.api.metadata import Metadata, MetaFile, Snapshot, Targets, Timestamp
 
         if self._folder.is_dir() and any(path.name != METADATA for path in self._folder.iterdir()):
-            raise InputError(f"{self._folder} holds files and no channel; choose an empty folder")
+            raise InputError(
+                f"{self._folder} holds files, but not a channel; choose an empty folder"
+            )
         self.targets = Metadata(Targets())
         self.snapshot = Metadata(Snapshot(meta={"targets.json": MetaFile(version=1)}))
         self.timestamp = Metadata(Timestamp(snapshot_meta=MetaFile(version=1)))
         for metadata in (self.targets, self.snapshot, self.timestamp):
-            metadata.signed.version = 0  # signing counts it up
+            metadata.signed.version = 0  # signing increments it
         self.root.make()
         self.save({"targets"})
 
@@ -96,13 +98,13 @@ class Repository:
         rotation.end(self._keys)
 
     def rotate(self, name: str) -> None:
-        """Replace a key by a new one; the old one goes only when the root that names it stands."""
+        """Replace a key; the old one is removed only when the new root is in place."""
         role = keys.role(name)
         old = self.root.signers()
         gone = rotation.going(self._keys, self.root.signed, name)
         signed = {} if role == "root" else {role: digest(self._content[role])}
         for other in ({"snapshot", "timestamp"} - {role}) if signed else ():
-            self.root.signer(other)  # what is not here must be missed before the root is replaced
+            self.root.signer(other)  # a missing key must be noticed before the root is replaced
         rotation.begin(self._keys, Rotation(name, signed))
         new = keys.signer(self._keys, f"{name}.new")
         self.root.replace(role, gone, new, old)
@@ -110,7 +112,7 @@ class Repository:
         self._finish_rotation()
 
     def renew(self) -> list[str]:
-        """Sign anew what these keys can; return what runs out soon and was not."""
+        """Renew what these keys can sign; return what expires soon and was not renewed."""
         soon = self._now + timedelta(days=_SOON)
         left, changed = self.root.renew(soon), set()
         if self.targets.signed.expires < soon:
@@ -122,10 +124,10 @@ class Repository:
         return left
 
     def save(self, changed: set[str]) -> None:
-        """Sign and write what changed, then snapshot, then timestamp.
+        """Sign and write what changed, then the snapshot, then the timestamp.
 
         Raises:
-            EdgepackError: another machine published meanwhile; what is there is the other's.
+            EdgepackError: another machine published meanwhile; the channel has its state.
 
         """
         made = self._signed(changed, self.days)
@@ -139,10 +141,10 @@ class Repository:
         )
 
     def copy(self, days: int) -> tuple[dict[str, bytes], datetime]:
-        """Return this channel's metadata for a copy that is valid for so many days.
+        """Return this channel's metadata for a copy that is valid for `days` days.
 
-        What was read and checked is copied, so that nothing else gets into it that lies there.
-        Return {path: content}, and when the first of it runs out.
+        Only metadata that was read and checked is copied, so that nothing else from the folder gets
+        in.  Returns {path: content}, and when the first of it expires.
         """
         files = dict(roots(self._folder, self.root.signed.version))
         files[_path("targets", self.targets.signed.version)] = self._content["targets"]
@@ -155,7 +157,7 @@ class Repository:
     def _signed(self, changed: set[str], days: Mapping[str, int]) -> dict[str, bytes]:
         """Sign what changed, snapshot and timestamp; return {role: content}.
 
-        The numbers are noted before anybody can see what they stand on: none is used twice.
+        The version numbers are recorded before anybody can see them, so none is used twice.
         """
         roles = [*sorted(changed), "snapshot", "timestamp"]
         signers = {role: self.root.signer(role) for role in roles}

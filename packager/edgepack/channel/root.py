@@ -1,7 +1,7 @@
-"""The root of a channel, by the keys that made it: it says which keys sign what.
+"""The root of a channel, for the keys that made it: it says which keys sign what.
 
-`root.json` in the key folder is the root that these keys made last; what lies in the channel is
-believed as far as it follows from that one.
+`root.json` in the key folder is the last root that these keys made.  The channel's roots are
+trusted only if they follow from that one.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner, Signer
     from tuf.api.metadata import Metadata
 
-DAYS = 365  # for which a root is valid
+DAYS = 365  # how long a root is valid
 _TRUSTED = "root.json"  # in the key folder: the newest root that these keys made
 
 
 class OwnRoot:
-    """The root metadata of a channel, and what is checked and signed under it.
+    """The root metadata of a channel, which checks and signs the rest.
 
     Attributes:
-        metadata: the newest root, once it was made or followed.
+        metadata: the newest root, after `make` or `follow`.
 
     """
 
@@ -43,11 +43,11 @@ class OwnRoot:
 
     @property
     def signed(self) -> Any:
-        """Return what the newest root says."""
+        """Return the signed part of the newest root."""
         return self.metadata.signed
 
     def make(self) -> None:
-        """Make the root of a new channel, or go on where that was interrupted."""
+        """Make the root of a new channel, or resume an interrupted attempt."""
         if (self._keys / _TRUSTED).is_file():
             self._resume()
         else:
@@ -64,19 +64,19 @@ class OwnRoot:
         self.sign()
 
     def _resume(self) -> None:
-        """Go on with a channel of which there is no more than its root, made with these keys."""
+        """Resume a channel that has only its root so far, made with these keys."""
         self.metadata = self._remembered()
         path = self._folder / METADATA / "1.root.json"
         if not path.is_file() or path.read_bytes() != self.metadata.to_bytes():
             raise InputError(
-                f"no channel at {self._folder}, and the keys in {self._keys} have one: look at the "
-                "path, or copy that channel there; a new channel takes new keys"
+                f"no channel at {self._folder}, but the keys in {self._keys} have one: check the "
+                "path, or copy that channel there; a new channel needs new keys"
             )
 
     def follow(self) -> None:
-        """Take the channel's newest root, if what leads to it from ours is signed as TUF asks.
+        """Take the channel's newest root, if the chain from our root is signed as TUF requires.
 
-        That is the same one, but for a rotation that was interrupted.
+        It is our own root, except after an interrupted rotation.
         """
         from tuf.api.exceptions import RepositoryError
 
@@ -92,11 +92,11 @@ class OwnRoot:
                     judge.signed.verify_delegate("root", follower.signed_bytes, follower.signatures)
                 self.metadata = follower
         except (RepositoryError, InputError):
-            pass  # it is another's
+            pass  # it belongs to another chain
         if self.metadata.to_bytes() != last.to_bytes():
             raise InputError(
                 f"the root of {self._folder} is not the one that the keys in {self._keys} made; "
-                "copy the newest root.json to both, from where you trust it"
+                "copy the newest root.json to both, from a place that you trust"
             )
         if self.metadata.to_bytes() != (self._keys / _TRUSTED).read_bytes():
             self._site.write(f"{METADATA}/root.json", self.metadata.to_bytes())
@@ -105,15 +105,15 @@ class OwnRoot:
     def _remembered(self) -> Metadata[Any]:
         path = self._keys / _TRUSTED
         if not path.is_file():
-            raise InputError(f"{path} is missing: copy the root.json that these keys made there")
+            raise InputError(f"{path} is missing: copy the root.json made by these keys there")
         return parsed(path, path.read_bytes())
 
     def checked(self, role: str) -> tuple[Metadata[Any], bytes]:
-        """Return the newest metadata of a role, which its keys signed, and its bytes."""
+        """Return a role's newest metadata, checked against its keys, and its bytes."""
         from tuf.api.exceptions import RepositoryError
 
         path = newest(self._folder, role)
-        content = read_plain(path)  # once: what is judged is what is signed again
+        content = read_plain(path)  # read once: the checked bytes are the ones signed again
         found = parsed(path, content)
         if number(path) not in (-1, found.signed.version):
             raise InputError(f"{path} holds version {found.signed.version}: restore the folder")
@@ -121,7 +121,7 @@ class OwnRoot:
             self.signed.verify_delegate(role, found.signed_bytes, found.signatures)
         except RepositoryError as exc:
             if digest(content) == rotation.under_way(self._keys).signed.get(role):
-                return found, content  # the key that is being replaced has signed it
+                return found, content  # it is signed by the key that is being replaced
             raise InputError(
                 f"{role} in {self._folder / METADATA} is not signed by its keys: somebody else "
                 "wrote it; restore the folder, then publish again"
@@ -131,21 +131,21 @@ class OwnRoot:
     def replace(
         self, role: str, gone: Iterable[str], new: CryptoSigner, old: Sequence[Signer]
     ) -> None:
-        """Let a new key take the place of those that are gone; the old root keys sign for it."""
+        """Replace the keys in `gone` with a new one; the old root keys sign for it."""
         for keyid in gone:
             self.signed.revoke_key(keyid, role)
         self.signed.add_key(new.public_key, role)
         self.sign([*old, new] if role == "root" else old)
 
     def signers(self) -> list[CryptoSigner]:
-        """Return all root keys that are here; an `InputError` if they cannot sign a new root."""
+        """Return the root keys that are here; an `InputError` if they cannot sign a new root."""
         found = [keys.signer(self._keys, name) for name in keys.present(self._keys, keys.ROOTS)]
         if len(found) < keys.ROOT_THRESHOLD:
             raise InputError(f"{self._keys}: a new root needs {keys.ROOT_THRESHOLD} root keys")
         return found
 
     def sign(self, by: Iterable[Signer] = ()) -> None:
-        """Write the next root, signed by some keys, or by all root keys that are here."""
+        """Write the next root, signed by these keys, or by all root keys that are here."""
         root = self.signed
         found = list(by) or self.signers()
         root.version += 1
@@ -159,7 +159,7 @@ class OwnRoot:
         write(self._keys / _TRUSTED, content)
 
     def renew(self, soon: datetime) -> list[str]:
-        """Sign a root anew that expires before `soon`; return what is missing for that."""
+        """Renew the root if it expires before `soon`; return a message if keys are missing."""
         if self.signed.expires >= soon:
             return []
         if len(keys.present(self._keys, keys.ROOTS)) < keys.ROOT_THRESHOLD:
@@ -168,7 +168,7 @@ class OwnRoot:
         return []
 
     def signer(self, role: str) -> Signer:
-        """Return the key of a role; an `InputError` if it is not the one that the root names."""
+        """Return the key of a role; an `InputError` if the root names a different one."""
         found = keys.signer(self._keys, role)
         if found.public_key.keyid not in self.signed.roles[role].keyids:
             raise InputError(f"{self._keys / role}.pem is not the {role} key of this channel")

@@ -1,7 +1,7 @@
-"""The replacement of a key, in the key folder: what is under way, and which key goes.
+"""The replacement of a key, in the key folder: what is under way, and which key is removed.
 
-The new key waits as `NAME.new.pem` until the root that names it stands; what the old one signed
-is accepted until it is signed by the new one.
+The new key waits as `NAME.new.pem` until the root that names it is in place.  Metadata signed by
+the old key is accepted until the new key has signed it.
 """
 
 from __future__ import annotations
@@ -24,32 +24,34 @@ _FILE = "rotating.json"
 
 @dataclass(frozen=True)
 class Rotation:
-    """The name of the key that is being replaced, and what it signed: {role: sha256}."""
+    """A replacement that is under way."""
 
     name: str = ""
+    """The name of the key that is being replaced."""
     signed: dict[str, str] = field(default_factory=dict)
+    """The metadata that it signed: {role: sha256}."""
 
 
 def under_way(folder: Path) -> Rotation:
-    """Return the rotation that was begun with these keys and not ended; one of nothing if none."""
+    """Return the unfinished rotation of these keys; an empty one if there is none."""
     path = folder / _FILE
     return Rotation(**json.loads(path.read_bytes())) if path.is_file() else Rotation()
 
 
 def is_half_way(folder: Path) -> bool:
-    """Tell whether a key was replaced, and not everything was signed by the new one yet."""
+    """Tell whether a key was replaced but the new one has not signed everything yet."""
     name = under_way(folder).name
     return bool(name) and not (folder / f"{name}.new.pem").is_file()
 
 
 def begin(folder: Path, rotation: Rotation) -> None:
-    """Note what is under way and make the new key."""
+    """Record the rotation and make the new key."""
     write(folder / _FILE, canonical_json(asdict(rotation)))
     keys.make(folder, f"{rotation.name}.new")
 
 
 def adopt(folder: Path, root: Root) -> None:
-    """Let a new key that the root names take the place of the old one."""
+    """Replace an old key with the new one that the root names."""
     for name in keys.NAMES:
         new = folder / f"{name}.new.pem"
         if not new.is_file():
@@ -61,18 +63,18 @@ def adopt(folder: Path, root: Root) -> None:
 
 
 def end(folder: Path) -> None:
-    """Forget what was under way."""
+    """Forget the rotation."""
     (folder / _FILE).unlink()
 
 
 def going(folder: Path, root: Root, name: str) -> list[str]:
-    """Return the ids that a root takes out when a key is replaced.
+    """Return the ids that the root drops when a key is replaced.
 
-    Of a role with one key, that key.  Of the root keys, the one in the file of this name; if that
-    file is lost, the one that no file here has.
+    For a role with one key, that is its key.  For the root, it is the key in the file of this name;
+    if that file is lost, it is the one key that no file here holds.
 
     Raises:
-        InputError: it cannot be told which root key is lost.
+        InputError: it is unclear which root key is lost.
 
     """
     role = keys.role(name)
@@ -85,7 +87,7 @@ def going(folder: Path, root: Root, name: str) -> list[str]:
     lost = [keyid for keyid in known if keyid not in here.values()]
     if len(lost) != 1:
         raise InputError(
-            f"{folder} holds {len(known) - len(lost)} of the channel's {len(known)} root keys: "
-            f"which of the others is {name} cannot be told; put all but one there"
+            f"{folder} holds {len(known) - len(lost)} of the channel's {len(known)} root keys, so "
+            f"it is unclear which of the others is {name}; put all but one there"
         )
     return lost

@@ -1,9 +1,9 @@
-"""Where a channel lies: a folder, or a URL of a web server or a bucket, read and written alike.
+"""Where a channel is: a folder, or a URL of a web server or bucket, with the same interface.
 
-What is written is there, whole and durable, when `write` returns, so that whoever writes in the
-right order is safe on both.  A URL goes through fsspec: `http` and `https` by GET and PUT (WebDAV,
-artifact stores), `s3`, `gs`, `abfs`, `sftp` and others by the package that it names when it is
-missing.  No folder is ever listed, as a web server has no way to.
+When `write` returns, the file is whole and durable, so writing in the right order is safe on both.
+A URL goes through fsspec: `http` and `https` by GET and PUT (WebDAV, artifact stores), and `s3`,
+`gs`, `abfs`, `sftp` and others by a package, which fsspec names if it is missing.  Folders are
+never listed, because a web server cannot list them.
 """
 
 from __future__ import annotations
@@ -26,43 +26,43 @@ from edgepack_runtime.errors import EdgepackError, HostError, InputError, LinkEr
 from edgepack_runtime.store.layout import BLOBS, BlobLayout
 from edgepack_runtime.store.storage import Disk
 
-_MOST_VERSIONS = 256  # of a role that are asked for one after the other; devices stop there too
+_MOST_VERSIONS = 256  # of a role that are fetched one after the other; devices have the same limit
 _IN_PLACE = {"file", "local", "sftp", "ssh"}
 
 
 class Site:
-    """A channel in a folder of this machine."""
+    """A channel in a folder on this machine."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def write(self, path: str, content: bytes) -> None:
-        """Write a file whole, and durably: what the timestamp names must be there."""
+        """Write a file whole and durably, because what the timestamp names must be there."""
         write(self.folder / path, content)
 
     def create(self, path: str, content: bytes) -> None:
-        """Write a file whose name is new; an `EdgepackError` if another machine took it."""
+        """Write a file under a new name; an `EdgepackError` if another machine took the name."""
         if self.current(path) is not None:
             raise _taken(f"{self.folder}/{path}")
         self.write(path, content)
 
     def replace(self, path: str, content: bytes, before: bytes | None) -> None:
-        """Write a file that was `before`; an `EdgepackError` if another machine changed it."""
+        """Write a file whose content was `before`; an `EdgepackError` if it was changed since."""
         if self.current(path) != before:
             raise _taken(f"{self.folder}/{path}")
         self.write(path, content)
 
     def current(self, path: str) -> bytes | None:
-        """Return the bytes of a file as it is there now, None if it is not."""
+        """Return the current bytes of a file; None if it is not there."""
         with suppress(FileNotFoundError):
             return read_plain(self.folder / path)
         return None
 
     def bring(self, path: str) -> None:
-        """Bring a file to the folder, if it is there and is not here."""
+        """Fetch a file to the folder, if the site has it and the folder does not."""
 
     def blob(self, sha256: str) -> bytes:
-        """Return a blob, hashed; a `TrustError` if it is not there or damaged."""
+        """Return a blob, hashed; a `TrustError` if it is missing or damaged."""
         try:
             content = read_plain(self.folder / BLOBS / sha256)
         except FileNotFoundError as exc:
@@ -72,7 +72,7 @@ class Site:
         return content
 
     def release(self, sha256: str) -> Bundle:
-        """Open a release by its OCI manifest; a `TrustError` if that is not there."""
+        """Open a release by its OCI manifest; a `TrustError` if the manifest is not there."""
         return Bundle(self.folder, self.layout(sha256))
 
     def layout(self, sha256: str) -> BlobLayout:
@@ -84,11 +84,11 @@ class Site:
 
 
 class UrlSite(Site):
-    """A channel behind a URL: its metadata is brought to a folder at once, a blob when it is read.
+    """A channel behind a URL: metadata is fetched to a folder at once, blobs when they are read.
 
     Raises:
         InputError: there is no such protocol.
-        HostError: the package that speaks it is not installed.
+        HostError: the package for the protocol is not installed.
         LinkError: the server does not answer, or refuses.
 
     """
@@ -106,19 +106,19 @@ class UrlSite(Site):
             raise HostError(f"{url}: {exc}") from exc
         except ValueError as exc:
             raise InputError(f"{url}: {exc}") from exc
-        except Exception as exc:  # some kinds of store connect at once
+        except Exception as exc:  # some kinds of store connect immediately
             raise LinkError(f"{url}: {exc}") from exc
         self._bring_metadata()
 
     def write(self, path: str, content: bytes) -> None:
-        """Upload a file, a blob only if it is not there yet."""
+        """Upload a file; a blob only if it is not there yet."""
         full = f"{self._root}/{path}"
         if not (path.startswith(f"{BLOBS}/") and self._size(full) == len(content)):
             self._put(full, content)
         super().write(path, content)
 
     def create(self, path: str, content: bytes) -> None:
-        """Upload a file whose name is new, and see that it is ours: not every server refuses."""
+        """Upload a file under a new name, and check it is ours: not every server refuses."""
         full, failure = f"{self._root}/{path}", None
         if self.current(path) is not None:
             raise _taken(f"{self._url}/{path}")
@@ -133,27 +133,27 @@ class UrlSite(Site):
         super().write(path, content)
 
     def current(self, path: str) -> bytes | None:
-        """Return the bytes of a file as it is there now, None if it is not."""
+        """Return the current bytes of a file; None if it is not there."""
         with suppress(FileNotFoundError):
             return bytes(self._ask(self._there.cat_file, f"{self._root}/{path}"))
         return None
 
     def bring(self, path: str) -> None:
-        """Bring a file to the folder, if it is there and is not here."""
+        """Fetch a file to the folder, if the site has it and the folder does not."""
         if not (self.folder / path).is_file():
             self._bring(path.removeprefix(f"{METADATA}/"))
 
     def blob(self, sha256: str) -> bytes:
-        """Return a blob, fetched if it was not before, and hashed."""
+        """Return a blob, hashed; fetch it if necessary."""
         path = f"{BLOBS}/{sha256}"
         if not (self.folder / path).is_file() and (content := self.current(path)) is not None:
             write(self.folder / path, content)
         return super().blob(sha256)
 
     def _put(self, path: str, content: bytes, *, new: bool = False) -> None:
-        """Upload a file; where it would be written in place, under another name first.
+        """Upload a file; if it would be written in place, upload it under another name first.
 
-        new: the server is asked to refuse what is there already, where it knows how to.
+        If `new`, the server is asked to refuse an existing name, if it can.
         """
         protocol = self._there.protocol
         kinds = {protocol} if isinstance(protocol, str) else set(protocol)
@@ -174,7 +174,7 @@ class UrlSite(Site):
         return -1
 
     def _bring_metadata(self) -> None:
-        """Bring every root, and of the rest the newest, named or not: a publish may be cut off."""
+        """Fetch every root, and the newest of the rest, named or not: a publish may be cut off."""
         self._bring_numbered("root", 1)
         if not self._bring("timestamp.json"):
             return
@@ -182,7 +182,7 @@ class UrlSite(Site):
         self._bring_numbered("targets", self._named(f"{snapshot}.snapshot.json", "targets.json"))
 
     def _named(self, name: str, other: str) -> int:
-        """Return the version of other metadata that some metadata names."""
+        """Return the version of `other` that the metadata `name` names."""
         try:
             version = self._signed(name)["meta"][other]["version"]
         except (KeyError, TypeError):
@@ -192,16 +192,16 @@ class UrlSite(Site):
         return version
 
     def _bring_numbered(self, role: str, version: int) -> int:
-        """Bring a version of a role's metadata and those that follow; return the last one's."""
+        """Fetch a version of a role's metadata and later ones; return the last version."""
         last = version + _MOST_VERSIONS
         while self._bring(name := f"{version}.{role}.json"):
             if version == last:
                 raise InputError(
-                    f"{self._url}/{METADATA} has more than {_MOST_VERSIONS} versions of {role}, as "
-                    "no channel has: is it the server of one?"
+                    f"{self._url}/{METADATA} has more than {_MOST_VERSIONS} versions of {role}, "
+                    "unlike any channel: check that this server hosts one"
                 )
-            if self._signed(name).get("version") != version:  # a server that has an answer to all
-                raise InputError(f"{self._url}/{METADATA}/{name} is of another version")
+            if self._signed(name).get("version") != version:  # a server that answers everything
+                raise InputError(f"{self._url}/{METADATA}/{name} is of a different version")
             version += 1
         return version - 1
 
@@ -214,17 +214,19 @@ class UrlSite(Site):
         return True
 
     def _signed(self, name: str) -> dict[str, Any]:
-        """Return what metadata says, unchecked: only to find what to bring."""
+        """Return the signed part of metadata, unchecked, only to find what to fetch."""
         try:
             found: dict[str, Any] = json.loads((self.folder / METADATA / name).read_bytes())
             return dict(found["signed"])
         except (OSError, ValueError, KeyError, TypeError) as exc:
-            raise InputError(f"{self._url}/{METADATA}/{name} is no metadata") from exc
+            raise InputError(f"{self._url}/{METADATA}/{name} is not metadata") from exc
 
     def _ask(self, what: Callable[..., Any], path: str, *content: bytes | str) -> Any:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ResourceWarning)  # aiohttp's, of a large body
+                warnings.simplefilter(
+                    "ignore", ResourceWarning
+                )  # aiohttp's warning about a large body
                 return what(path, *content)
         except FileNotFoundError:
             raise
@@ -234,14 +236,14 @@ class UrlSite(Site):
 
 
 class _Blobs(Disk):
-    """The blobs of a site as a store has them: plain files, fetched before where they are not."""
+    """The blobs of a site, laid out as in a store; missing ones are fetched first."""
 
     def __init__(self, site: Site) -> None:
         super().__init__(site.folder)
         self._site = site
 
     def read(self, path: str, size: int = -1, start: int = 0) -> bytes:
-        """Return bytes of a blob, which is hashed whole."""
+        """Return bytes of a blob; the whole blob is hashed."""
         content = self.map(path)[start:]
         return bytes(content if size < 0 else content[:size])
 
@@ -252,7 +254,7 @@ class _Blobs(Disk):
 
 @contextmanager
 def opened(where: str | Path) -> Iterator[Site]:
-    """Open the channel at a folder or a URL; errors speak of `where`."""
+    """Open the channel at a folder or a URL; errors refer to `where`."""
     if "://" not in str(where):
         yield Site(Path(where))
         return
@@ -265,12 +267,12 @@ def opened(where: str | Path) -> Iterator[Site]:
 
 
 def shown(text: str) -> str:
-    """Return a text without the names and passwords in its URLs."""
+    """Return a text without the user names and passwords in its URLs."""
     return re.sub(r"(\w+://)[^/@\s]+@", r"\1", text)
 
 
 def _taken(what: str) -> EdgepackError:
     return EdgepackError(
-        f"{what} was written by another machine meanwhile: the channel is the other's; run the "
+        f"{what} was written by another machine meanwhile, so the channel has its state; run the "
         "same command again, from one machine at a time"
     )

@@ -1,8 +1,8 @@
 """`edgepack`: build, evaluate, init, targets, inspect, verify, sign, unpack and diff, on the host.
 
-Exit codes: 0 done, 1 unexpected, 2 wrong input, 3 budget broken, 4 device does not fit,
-5 bundle not trusted, 6 self-test failed, 7 nothing to do, 8 this host lacks something.  Only this
-folder prints.
+Exit codes: 0 done, 1 unexpected, 2 wrong input, 3 over budget, 4 the device does not fit, 5 the
+bundle is not trusted, 6 the self-test failed, 7 nothing to do, 8 this host lacks something.  Only
+this folder prints.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
-        if logging.lastResort is not None:  # what libraries of ours warn of, as a line of ours
+        if logging.lastResort is not None:  # show the warnings of libraries in our format
             logging.lastResort.setFormatter(logging.Formatter("warning: %(message)s"))
         try:
             return super().invoke(ctx)
@@ -34,7 +34,10 @@ class _Commands(click.Group):
             click.echo(f"error: {exc}", err=True)
             ctx.exit(exc.exit_code)
         except KeyboardInterrupt:
-            click.echo("interrupted; finished stages are kept, the same command goes on", err=True)
+            click.echo(
+                "interrupted; finished stages are cached, so the same command goes on from here",
+                err=True,
+            )
             ctx.exit(130)
 
 

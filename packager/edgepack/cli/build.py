@@ -1,4 +1,4 @@
-"""`edgepack build` and `check`: a model, or a recipe, and what comes of it."""
+"""`edgepack build` and `check`: build a model or a recipe, or tell what would be built."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ if TYPE_CHECKING:
 @click.option("--calibration", type=click.Path(path_type=Path), help="File of typical inputs.")
 @click.option("--precision", default="", help="`target` (default) or `float32`.")
 @click.option("--layout", default="", help="`epk` (default) or `folder`.")
-@click.option("--kit", is_flag=True, help="Add all that the device installs, for offline places.")
+@click.option("--kit", is_flag=True, help="Add everything the device installs, for use offline.")
 @click.option("--kit-python", default="", help="Python of the device, instead of the target's.")
 @click.option(
     "--wheels",
     type=click.Path(path_type=Path),
-    help="Folder of wheels for the kit, looked at first.",
+    help="Folder of wheels for the kit, searched first.",
 )
 @click.option(
-    "--jobs", type=click.IntRange(1), help="Stages at a time (default: 2 if it pays and fits)."
+    "--jobs", type=click.IntRange(1), help="Stages at a time (default: 2 if it is faster and fits)."
 )
-@click.option("--variant", "variants", multiple=True, help="Make this one only; repeatable.")
+@click.option("--variant", "variants", multiple=True, help="Make only this variant; repeatable.")
 @click.option("--max-length", type=click.IntRange(1), help="Tokens of the longest text.")
-@click.option("--quality-drop", type=float, help="Points that a variant may lose, at most.")
+@click.option("--quality-drop", type=float, help="The most points that a variant may lose.")
 @click.option("--strict", is_flag=True, help="A variant that cannot be made is an error.")
 @click.option("--offline", is_flag=True, help="Use the local hub cache only.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, build nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def build(  # noqa: PLR0913, PLR0917 (one parameter an option, as click has it)
+def build(  # noqa: PLR0913, PLR0917 (click needs one parameter for each option)
     model: str | None,
     targets: tuple[str, ...],
     output: Path,
@@ -74,7 +74,7 @@ def build(  # noqa: PLR0913, PLR0917 (one parameter an option, as click has it)
     """Build a bundle of MODEL for each target.
 
     MODEL is a hub id, a folder, `package:NAME/path`, or a recipe (a .toml file).  Without
-    it, edgepack.toml in this folder is the recipe.  Options win over the recipe.
+    it, edgepack.toml in this folder is the recipe.  Options override the recipe.
     """
     from edgepack.build.build import bundle_path, plans
     from edgepack.bundle.kit import collect, with_python, write_kit
@@ -99,7 +99,7 @@ def build(  # noqa: PLR0913, PLR0917 (one parameter an option, as click has it)
     _build(planned, output, jobs=jobs or 0, strict=strict, as_json=as_json)
     for plan, board in zip(planned, boards, strict=False):
         made = write_kit(board, kits[board.name], bundle_path(plan, output))
-        click.echo(f"kit: {made}, install on the device with sh install.sh", err=as_json)
+        click.echo(f"kit: {made}; install it on the device with sh install.sh", err=as_json)
 
 
 def _recipe(model: str | None) -> Recipe:
@@ -109,7 +109,7 @@ def _recipe(model: str | None) -> Recipe:
         return Recipe(source=model)
     path = Path(model or FILE_NAME)
     if not path.is_file():
-        hint = "" if model else "; name a model, or write one"
+        hint = "" if model else "; name a model, or write one with edgepack init"
         raise InputError(f"no recipe at {path}{hint}")
     return read_recipe(path)
 
@@ -137,7 +137,7 @@ def _build(planned: list[Plan], output: Path, *, jobs: int, strict: bool, as_jso
     from edgepack.stages.progress import make_view
 
     total = sum(len(list(plan.stages())) + 2 for plan in planned)
-    # The stream itself: what a stage does to sys.stderr meanwhile is not the view's.
+    # The stream itself: a stage may replace sys.stderr, which must not affect the view.
     with make_view(Console(file=sys.stderr), total, plain=as_json) as view:
         built = run(planned, output, view, jobs=jobs, strict=strict)
     if as_json:
@@ -158,7 +158,7 @@ def _build(planned: list[Plan], output: Path, *, jobs: int, strict: bool, as_jso
 @click.option("--offline", is_flag=True, help="Use the local hub cache only.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(model: str, targets: tuple[str, ...], task: str, *, offline: bool, as_json: bool) -> None:
-    """Tell within seconds what will be built of MODEL (or of a recipe), without building it."""
+    """Tell within seconds what can be built from MODEL (or a recipe), without building it."""
     from edgepack.build.preflight import check_model
     from edgepack.recipe.target import all_targets, find_target
 

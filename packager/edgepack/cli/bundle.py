@@ -1,4 +1,4 @@
-"""`edgepack` inspect, verify, sign, unpack and diff: what a person asks of a bundle on the host."""
+"""`edgepack` inspect, verify, sign, unpack and diff: commands on a bundle on the host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 @click.argument("bundle")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(bundle: str, *, as_json: bool) -> None:
-    """Show what a bundle says of itself."""
+    """Show what a bundle says about itself."""
     from edgepack_runtime.cli import main as runtime
 
     sys.exit(runtime(["inspect", bundle, *(["--json"] if as_json else [])]))
@@ -23,7 +23,7 @@ def inspect(bundle: str, *, as_json: bool) -> None:
 @click.argument("bundle")
 @click.option("--key", type=click.Path(path_type=Path), help="Public key of its model signature.")
 def verify(bundle: str, key: Path | None) -> None:
-    """Hash every file of a bundle against its manifest, and check its model signature."""
+    """Check every file of a bundle against its manifest, and check its model signature."""
     from edgepack_runtime.bundle.bundle import Bundle
 
     opened = Bundle.open(bundle)
@@ -34,7 +34,7 @@ def verify(bundle: str, key: Path | None) -> None:
         verify_signature(opened, key)
         click.echo(f"{bundle}: signed by {key}")
     click.echo(
-        f"{bundle}: {len(opened.manifest.files)} files, {size / 1e6:.1f} MB, all as promised"
+        f"{bundle}: {len(opened.manifest.files)} files, {size / 1e6:.1f} MB, all files match"
     )
     click.echo(opened.digest)
 
@@ -44,7 +44,7 @@ def verify(bundle: str, key: Path | None) -> None:
 @click.option("--key", type=click.Path(path_type=Path), required=True, help="Private key (PEM).")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Instead of BUNDLE itself.")
 def sign(bundle: str, key: Path, output: Path | None) -> None:
-    """Put an OpenSSF model signature into BUNDLE; devices trust their channel, not this."""
+    """Put an OpenSSF model signature into BUNDLE; devices do not use it, they trust a channel."""
     from edgepack.bundle import signature
     from edgepack_runtime.bundle.bundle import Bundle
 

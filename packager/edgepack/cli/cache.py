@@ -1,4 +1,4 @@
-"""`edgepack cache`: what the stage cache holds, and how to make it smaller."""
+"""`edgepack cache`: list what the stage cache holds, and make it smaller."""
 
 from __future__ import annotations
 
@@ -24,16 +24,20 @@ _BYTES = {"MB": 10**6, "GB": 10**9}
 
 @dataclass(frozen=True)
 class Entry:
-    """A finished stage, or what a training that broke off left: its folder, size and last use."""
+    """A finished stage, or the rest of an interrupted training."""
 
     folder: Path
+    """Where it is."""
     label: str
+    """Its name for people."""
     size: int
+    """Its size in bytes."""
     used: float
+    """When it was last used, in seconds since the epoch."""
 
 
 def entries(root: Path) -> list[Entry]:
-    """List what the cache holds, the last used first."""
+    """List what the cache holds, the most recently used first."""
     return sorted(_entries(root), key=lambda entry: entry.used, reverse=True)
 
 
@@ -41,7 +45,7 @@ def _entries(root: Path) -> Iterator[Entry]:
     for folder in root.iterdir() if root.is_dir() else ():
         mark = folder / MARK
         if folder.suffix == f".{RESUMES}":
-            yield Entry(folder, "training that broke off", _size(folder), folder.stat().st_mtime)
+            yield Entry(folder, "interrupted training", _size(folder), folder.stat().st_mtime)
         elif folder.is_dir() and not folder.name.startswith("."):
             made = mark if mark.exists() else folder
             yield Entry(folder, _label(mark), _size(folder), made.stat().st_mtime)
@@ -51,7 +55,7 @@ def _label(mark: Path) -> str:
     try:
         return str(json.loads(mark.read_text())["label"])
     except (OSError, ValueError, KeyError, TypeError):
-        return "not whole, or of an older edgepack"
+        return "incomplete, or made by an older edgepack"
 
 
 def _size(folder: Path) -> int:
@@ -61,12 +65,12 @@ def _size(folder: Path) -> int:
 def to_remove(
     found: Sequence[Entry], *, oldest: float | None = None, keep: int | None = None
 ) -> list[Entry]:
-    """Pick what goes: what was last used before `oldest`, then the least used beyond `keep` bytes.
+    """Pick entries to remove: those last used before `oldest`, then the oldest beyond `keep` bytes.
 
     Args:
-        found: as `entries` orders them.
-        oldest: seconds since the epoch; None for no limit of age.
-        keep: bytes that may stay; None for no limit of size.
+        found: the entries, in the order of `entries`.
+        oldest: seconds since the epoch; None for no limit on age.
+        keep: bytes that may stay; None for no limit on size.
 
     """
     gone, total = [], 0
@@ -80,20 +84,20 @@ def to_remove(
 
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
-    """Keep builds out of the cache; an `EdgepackError` if one is in it."""
+    """Lock builds out of the cache; an `EdgepackError` if a build is using it."""
     root.mkdir(parents=True, exist_ok=True)
     with lock_of(root).open("a") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             raise EdgepackError(
-                f"a build is using the cache {root}; nothing was removed. Try again after it"
+                f"a build is using the cache {root}; nothing was removed. Try again when it is done"
             ) from exc
         yield
 
 
 def prune(root: Path, gone: Sequence[Entry]) -> int:
-    """Remove entries and return the bytes; each vanishes at once, so that none is half there."""
+    """Remove entries and return the bytes; each disappears in one step, so none is half removed."""
     for entry in gone:
         work = root / f".{entry.folder.name.strip('.')[:16]}.{os.getpid()}"
         entry.folder.rename(work)
@@ -113,13 +117,13 @@ def _parsed(text: str, option: str, units: dict[str, int], example: str) -> int:
 
 @click.group("cache")
 def cache_group() -> None:
-    """See and prune the stages that builds keep."""
+    """List and prune the stages that builds have cached."""
 
 
 @cache_group.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_command(*, as_json: bool) -> None:
-    """List stages with their size and the days since they were used."""
+    """List stages with their size and the days since their last use."""
     root = StageCache().root
     found = entries(root)
     rows = [{"label": entry.label, "key": entry.folder.name, "bytes": entry.size,
@@ -135,13 +139,15 @@ def list_command(*, as_json: bool) -> None:
 
 
 @cache_group.command("prune")
-@click.option("--older", default="", help="Remove what was not used for so long: 12h, 30d, 4w.")
-@click.option("--keep", default="", help="Remove the least used beyond this size: 500MB, 2GB.")
+@click.option("--older", default="", help="Remove what was not used for this long: 12h, 30d, 4w.")
+@click.option(
+    "--keep", default="", help="Remove the least recently used beyond this size: 500MB, 2GB."
+)
 @click.option("--all", "everything", is_flag=True, help="Remove everything.")
 def prune_command(older: str, keep: str, *, everything: bool) -> None:
     """Remove stages; a build that needs one makes it again."""
     if not (older or keep or everything):
-        raise InputError("say what goes: --older 30d, --keep 2GB or --all")
+        raise InputError("say what to remove: --older 30d, --keep 2GB or --all")
     age = _parsed(older, "--older", _SECONDS, "30d") if older else None
     oldest = None if age is None else time.time() - age
     most = 0 if everything else _parsed(keep, "--keep", _BYTES, "2GB") if keep else None

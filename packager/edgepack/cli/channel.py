@@ -1,4 +1,4 @@
-"""`edgepack keys`, `publish` and `channel`: sign releases and tend what devices read."""
+"""`edgepack keys`, `publish` and `channel`: sign releases and maintain what devices read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def keys_init(folder: Path) -> None:
 
     for path in keys.init(folder):
         click.echo(path)
-    click.echo("keep the root and targets keys offline, the three root keys apart", err=True)
+    click.echo(
+        "store the root and targets keys offline, and the three root keys apart from each other",
+        err=True,
+    )
 
 
 @keys_group.command(name="list")
@@ -48,11 +51,11 @@ def keys_list(folder: Path) -> None:
 @_CHANNEL
 @_KEYS
 def keys_rotate(name: str, where: str, key_folder: Path) -> None:
-    """Replace the key NAME; devices learn of it from the channel's next root."""
+    """Replace the key NAME; devices learn about it from the channel's next root."""
     from edgepack.channel import releases
 
     releases.rotate(name, where, key_folder)
-    click.echo(f"{name} is replaced; the old key signs nothing any more")
+    click.echo(f"{name} is replaced; the old key no longer signs anything")
 
 
 @click.command()
@@ -61,7 +64,9 @@ def keys_rotate(name: str, where: str, key_folder: Path) -> None:
 @_KEYS
 @click.option("--percent", type=int, default=100, show_default=True, help="Share of the devices.")
 @click.option("--cohort", "cohorts", multiple=True, help="Only these groups of devices.")
-@click.option("--minimum", type=int, default=0, help="No device goes back below this release.")
+@click.option(
+    "--minimum", type=int, default=0, help="Devices must not roll back below this release."
+)
 def publish(
     bundle: str,
     where: str,
@@ -70,7 +75,7 @@ def publish(
     cohorts: tuple[str, ...],
     minimum: int,
 ) -> None:
-    """Sign BUNDLE and put it into a channel, from which devices take it.
+    """Sign BUNDLE and put it into a channel, where devices find it.
 
     A channel is a folder for any web server or bucket, or its URL: https (by PUT), s3, gs, sftp…
     """
@@ -86,7 +91,7 @@ def publish(
 
 @click.group(name="channel")
 def channel_group() -> None:
-    """Look at a channel and tend it."""
+    """List and maintain a channel."""
 
 
 @channel_group.command(name="list")
@@ -100,7 +105,7 @@ def channel_list(where: str, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
-    for name, said in found.items():  # nobody has checked who signed this
+    for name, said in found.items():  # not verified: no signature was checked
         line = (
             f"{name:<32} {said['version']:<12} release {said['release']}, "
             f"{said['percent']} %  {said['digest'][:19]}…"
@@ -113,7 +118,7 @@ def channel_list(where: str, *, as_json: bool) -> None:
 @_CHANNEL
 @_KEYS
 def channel_retire(name: str, where: str, key_folder: Path) -> None:
-    """Take the release NAME/BOARD out; devices keep what they run."""
+    """Remove the release NAME/BOARD from a channel; devices go on running what they have."""
     from edgepack.channel import releases
 
     releases.retire(name, where, key_folder)
@@ -123,9 +128,9 @@ def channel_retire(name: str, where: str, key_folder: Path) -> None:
 @_WHERE
 @_KEYS
 def channel_refresh(where: str, key_folder: Path) -> None:
-    """Sign anew what expires: daily, as the timestamp is good for 7 days.
+    """Renew expiring signatures.  Run this daily: the timestamp lasts 7 days.
 
-    Root and targets are good for a year; they are renewed where their keys are.
+    Root and targets last a year; they are renewed only where their keys are.
     """
     from edgepack.channel import releases
     from edgepack.channel.repository import DAYS
@@ -133,13 +138,13 @@ def channel_refresh(where: str, key_folder: Path) -> None:
 
     for said in releases.refresh(where, key_folder):
         click.echo(f"warning: {said}; run this where its key is", err=True)
-    click.echo(f"{shown(where)}: signed, good for {DAYS['timestamp']} days")
+    click.echo(f"{shown(where)}: signed, valid for {DAYS['timestamp']} days")
 
 
 @channel_group.command(name="export")
 @_WHERE
 @click.option("--usb", type=_PATH, help="Copy the whole channel to this folder.")
-@click.option("--epk", type=_PATH, help="Write one release to this file, with what signs it.")
+@click.option("--epk", type=_PATH, help="Write one release to this file, with its signed metadata.")
 @click.option("--name", help="Which release, as NAME/BOARD, for --epk.")
 @click.option("--light", is_flag=True, help="Only what differs from the release before.")
 @click.option("--expires", default="90d", show_default=True, help="How long it is valid, in days.")
@@ -148,15 +153,15 @@ def channel_export(  # noqa: PLR0913 (a command's options)
     where: str, usb: Path | None, epk: Path | None, name: str | None, expires: str,
     key_folder: Path, *, light: bool,
 ) -> None:  # fmt: skip
-    """Write a channel to a USB stick, or a release of it to a file that any carrier takes along.
+    """Write a channel to a USB stick, or one release to a file for any carrier.
 
-    A device takes both as any other channel, with --channel; the file also with `import`.
+    A device reads both like any other channel, with --channel; the file also with `import`.
     """
     from edgepack.channel import carry
 
     days = expires.removesuffix("d")
     if not days.isdigit():
-        raise InputError(f"--expires takes days, as 90d, not {expires!r}")
+        raise InputError(f"--expires takes days, such as 90d, not {expires!r}")
     if usb is not None and epk is None and name is None:
         until = carry.export(where, usb, key_folder, int(days))
     elif epk is not None and name is not None and usb is None:

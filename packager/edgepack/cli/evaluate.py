@@ -20,18 +20,20 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.option("--data", "source", required=True, help="File of labelled rows, or datasets:NAME.")
 @click.option(
-    "--task", default="", help="Instead of the detected one; text-generation: perplexity."
+    "--task", default="", help="Instead of the detected one; text-generation measures perplexity."
 )
-@click.option("--text-column", default="", help="Name of the column that holds the text.")
+@click.option("--text-column", default="", help="Name of the column of texts.")
 @click.option("--pair-column", default="", help="Name of the column of a second text.")
 @click.option("--label-column", default="", help="Name of the column of labels or tags.")
-@click.option("--encoding", default="", help="Of a file that is not UTF-8, such as latin-1.")
-@click.option("--delimiter", default="", help="Between the cells of a table, if it is not found.")
-@click.option("--variant", default="", help="Of a bundle, instead of the best one.")
+@click.option(
+    "--encoding", default="", help="Encoding of a file that is not UTF-8, such as latin-1."
+)
+@click.option("--delimiter", default="", help="Delimiter of a table, if it is not detected.")
+@click.option("--variant", default="", help="Variant of a bundle, instead of the best one.")
 @click.option("--threads", type=int, help="CPU threads (default: all).")
 @click.option("--offline", is_flag=True, help="Use the local hub cache only.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def evaluate(  # noqa: PLR0913, PLR0917 (one parameter an option, as click has it)
+def evaluate(  # noqa: PLR0913, PLR0917 (click needs one parameter for each option)
     model: str,
     source: str,
     task: str,
@@ -64,19 +66,20 @@ def evaluate(  # noqa: PLR0913, PLR0917 (one parameter an option, as click has i
 
 @dataclass(frozen=True)
 class Asked:
-    """How to open what is evaluated; empty for what fits.
-
-    task: of a model folder; variant and threads: of a bundle; offline: no hub.
-    """
+    """How to open what is evaluated."""
 
     task: str = ""
+    """The task of a model folder; empty for the detected one."""
     variant: str = ""
+    """The variant of a bundle; empty for the best one."""
     threads: int | None = None
+    """CPU threads for a bundle; None for the default."""
     offline: bool = False
+    """Do not use the hub."""
 
 
 def evaluate_source(model: str, data: str, columns: Columns, asked: Asked) -> tuple[str, Quality]:
-    """Evaluate a bundle or whatever `fetch` finds; return what ran and its quality."""
+    """Evaluate a bundle, or the model that `fetch` finds; return what ran and its quality."""
     from edgepack.data.rows import read_examples
     from edgepack.tasks import TORCH_BATCH
     from edgepack.tasks import evaluate as measure

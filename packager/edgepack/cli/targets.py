@@ -1,4 +1,4 @@
-"""`edgepack targets` and `init`: what there is to build for, and a recipe to begin with."""
+"""`edgepack targets` and `init`: list the targets, and write a first recipe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgepack_runtime.errors import InputError
 @click.option("--model", default="", help="What to build: a hub id, a folder, package:NAME/path.")
 @click.argument("folder", type=click.Path(path_type=Path), required=False)
 def init(name: str | None, model: str, folder: Path | None) -> None:
-    """Write a recipe with every key explained into FOLDER (by default this one)."""
+    """Write a recipe with every key explained to FOLDER (by default this one)."""
     from edgepack.recipe.examples import copy_example, list_examples, write_recipe
 
     if name is None:

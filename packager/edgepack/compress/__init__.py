@@ -1,5 +1,5 @@
-"""The compression stages: torch model folder in, torch model folder out, always a stock one.
+"""The compression stages: a torch model folder in, a torch model folder out.
 
-One module a method, each with frozen `Settings` and one public stage function.  What they
-write is a Hugging Face folder that `AutoModel` loads, with its tokenizer.
+There is one module for each method, with frozen `Settings` and one public stage function.  Each
+stage writes an ordinary Hugging Face folder that `AutoModel` loads, with its tokenizer.
 """

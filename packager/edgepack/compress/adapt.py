@@ -1,4 +1,4 @@
-"""Merge a PEFT adapter (LoRA and its kin) into its base model, before anything else."""
+"""Merge a PEFT adapter (LoRA and similar) into its base model, before anything else."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _HEADS = (".classifier.weight", ".score.weight", ".out_proj.weight")
 
 @dataclass(frozen=True)
 class Settings:
-    """task: decides which head the base model gets."""
+    """How to merge an adapter."""
 
     task: str
+    """The task, which decides the head of the base model."""
 
 
 def adapt(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
@@ -44,7 +45,7 @@ def adapt(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
 
 
 def _head(folder: Path) -> dict[str, Any]:
-    """Return labels from a `config.json` beside the adapter, else their number from its head."""
+    """Return labels from a `config.json` next to the adapter, else their number from its head."""
     config = folder / "config.json"
     if config.is_file():
         labels = json.loads(config.read_text()).get("id2label") or {}
@@ -58,11 +59,11 @@ def _head(folder: Path) -> dict[str, Any]:
 
     weights = folder / "adapter_model.safetensors"
     if not weights.is_file():
-        raise InputError(f"{folder} holds no adapter_model.safetensors")
+        raise InputError(f"{folder} has no adapter_model.safetensors")
     with safe_open(str(weights), "pt") as stored:
         sizes = [
             stored.get_slice(name).get_shape()[0]
-            for name in stored.keys()  # noqa: SIM118 (safe_open is no mapping)
+            for name in stored.keys()  # noqa: SIM118 (safe_open is not a mapping)
             if name.endswith(_HEADS)
         ]
     return {"num_labels": sizes[-1]} if sizes else {}

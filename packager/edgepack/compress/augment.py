@@ -1,7 +1,7 @@
-"""More texts for a small data set: words dropped, replaced and swapped.
+"""More texts for a small data set, by dropping, replacing and swapping words.
 
-The new texts carry no label: the teacher says what they are.  So noise teaches the student
-the teacher's judgement, and cannot teach a wrong label.
+The new texts have no label: the teacher labels them.  So noise teaches the student the teacher's
+judgement, and cannot teach it a wrong label.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from edgepack.data.rows import Columns, Example
 from edgepack_runtime import tasks
 
 TOOLS = ("edgepack",)
-_DROP, _REPLACE, _SWAP = 0.1, 0.15, 0.2  # chances: of each word, of each word, of each text
+_DROP, _REPLACE, _SWAP = 0.1, 0.15, 0.2  # probabilities: per word, per word, per text
 
-_ENOUGH, _MOST = 60_000, 12  # new texts in all; copies of a text
+_ENOUGH, _MOST = 60_000, 12  # new texts in total; copies of one text
 
 
 @dataclass(frozen=True)
 class Settings:
-    """copies: new texts for each text of the data; None for as many as bring enough rows."""
+    """How to make new texts."""
 
     task: str
     copies: int | None = 0
+    """New texts for each text of the data; None for as many as give enough rows."""
     columns: Columns = Columns()
     seed: int = 0
 
@@ -52,13 +53,13 @@ def read_rows(folder: Path) -> list[Example]:
 
 
 def read_origins(folder: Path) -> list[int]:
-    """Return for each row of `augment` the number of the row that it is made from; most its own."""
+    """Return, for each row of `augment`, the number of the row it was made from; else its own."""
     with (folder / "rows.jsonl").open(encoding="utf-8") as stream:
         return [json.loads(line).get("copy_of", number) for number, line in enumerate(stream)]
 
 
 def _copies(task: str, rows: int) -> int:
-    """Return how many copies of each text a student needs: tags bear less noise than labels."""
+    """Return how many copies of each text to make: tags tolerate less noise than labels."""
     enough, most = (30_000, 4) if tasks.find(task).PER_TOKEN else (_ENOUGH, _MOST)
     return min(most, round(enough / rows))
 

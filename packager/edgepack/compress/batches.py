@@ -1,7 +1,7 @@
-"""Training rows packed in arrays: batches without work row by row.
+"""Training rows packed in arrays, so that making a batch takes no work for each row.
 
-A small student takes a step in 20 ms; tokenizing rows one by one and padding lists would take
-as long again.
+A small student takes a step in 20 ms; tokenizing rows one by one and padding lists would double
+that.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _PADS = {"input_ids": "pad_token_id", "token_type_ids": "pad_token_type_id"}
 
 @dataclass(frozen=True)
 class Rows:
-    """Tokenized rows, one behind the other.
-
-    starts: [rows + 1], where each begins; columns: {model input: values of all tokens}.
-    pads: what each column is padded with; left: whether the padding stands in front.
-    """
+    """Tokenized rows, one after the other."""
 
     starts: Any
+    """[rows + 1], where each row begins."""
     columns: dict[str, Any]
+    """{model input: values of all tokens}."""
     pads: dict[str, int]
+    """The padding value of each column."""
     left: bool = False
+    """Whether the padding comes first."""
 
     @property
     def lengths(self) -> Any:
-        """Return the tokens of each row."""
+        """Return the number of tokens of each row."""
         return self.starts[1:] - self.starts[:-1]
 
     def pad(self, picked: Sequence[int]) -> dict[str, Any]:
@@ -51,19 +51,18 @@ class Rows:
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of packed rows.
-
-    values: int64 [rows] of classes, float32 [rows] of scores or [rows, labels] of several, or
-        int64 [tokens], packed like the rows, where every token has one.
-    known: [rows], which rows have a label; the others hold a blank.
-    """
+    """The labels of packed rows."""
 
     values: Any
+    """int64 [rows] for classes; float32 [rows] for scores, or [rows, labels] for several labels; or
+    int64 [tokens], packed like the rows, if every token has a label."""
     known: Any
+    """[rows], which rows have a label; the others hold a blank."""
     starts: Any = None
+    """[rows + 1], where each row begins, if every token has a label."""
 
     def pick(self, picked: Sequence[int], *, left: bool = False) -> Any:
-        """Return the labels of a batch as a tensor, those of tokens padded with `IGNORED`."""
+        """Return the labels of a batch as a tensor; labels of tokens are padded with `IGNORED`."""
         import torch
 
         if self.starts is None:
@@ -75,13 +74,13 @@ class Labels:
 def spans(
     starts: Any, picked: Sequence[int], width: int = 0, *, left: bool = False
 ) -> tuple[Any, Any]:
-    """Return (places, there), each [rows, width]: where a row's tokens lie, and whether any does.
+    """Return (places, there), each [rows, width]: the position of a token, and if there is one.
 
     Args:
         starts: [rows + 1].
         picked: row numbers.
-        width: tokens of the result, longer rows are cut; 0 for the longest row's.
-        left: whether the padding stands in front.
+        width: width of the result; longer rows are cut; 0 for the longest row's.
+        left: whether the padding comes first.
 
     """
     import numpy as np
@@ -95,14 +94,14 @@ def spans(
 
 
 def gather(values: Any, places: Any, there: Any, blank: float) -> Any:
-    """Return `values` at `places`, `blank` where nothing is `there`."""
+    """Return `values` at `places`, and `blank` where nothing is `there`."""
     found = values[places]
     found[~there] = blank
     return found
 
 
 def batches(model: Any, tokenizer: Any, examples: Sequence[Example], size: int) -> Iterator[Batch]:
-    """Yield batches of examples of like length; labels only where every row has one."""
+    """Yield batches of examples of similar length; with labels only if every row has one."""
     rows, words = pack(tokenizer, examples, max_length_of(model, tokenizer))
     labels = pack_labels(examples, rows, words, model.config)
     order = sorted(range(len(examples)), key=rows.lengths.tolist().__getitem__)
@@ -161,10 +160,10 @@ def pack_labels(examples: Sequence[Example], rows: Rows, words: Any, config: Any
 
 
 class ByLength:
-    """Order rows at random, so that the rows of one step are of like length.
+    """Order rows at random, but so that the rows of one step have similar lengths.
 
-    The order of an epoch follows from the seed and its number alone: so it is the same after
-    a resume, and for any number of processes, which share each step's rows between them.
+    The order of an epoch depends only on the seed and the epoch's number.  So it is the same after
+    a resume, and for any number of processes, which divide each step's rows among themselves.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
@@ -174,7 +173,7 @@ class ByLength:
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next; the Trainer calls this."""
+        """Set the next epoch; the Trainer calls this."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -188,6 +187,6 @@ class ByLength:
         pools = (order[i : i + size * _POOL] for i in range(0, len(order), size * _POOL))
         ranked = [i for pool in pools for i in sorted(pool, key=self._lengths.__getitem__)]
         steps = [ranked[i : i + size] for i in range(0, len(ranked), size)]
-        last = steps.pop() if len(steps[-1]) < size else []  # the short one stays at the end
+        last = steps.pop() if len(steps[-1]) < size else []  # the short step stays at the end
         rng.shuffle(steps)
         yield from (i for step in [*steps, last] for i in step)

@@ -1,4 +1,4 @@
-"""Fine-tune a pretrained encoder on labelled data: where a recipe brings no teacher."""
+"""Fine-tune a pretrained encoder on labelled data, if a recipe has no trained teacher."""
 
 from __future__ import annotations
 
@@ -24,26 +24,28 @@ TOOLS = training.TOOLS
 
 @dataclass(frozen=True)
 class Settings:
-    """task: what to learn; max_length: tokens of a text, longer ones are cut."""
+    """How to fine-tune."""
 
     task: str
+    """The task to learn."""
     schedule: Schedule = field(default_factory=Schedule)
     columns: Columns = Columns()
     max_length: int = 128
+    """Tokens of a text; longer texts are cut."""
 
 
 def finetune(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
-    """Write the fine-tuned model; its labels are those of the data, in order of their names.
+    """Write the fine-tuned model; its labels are those of the data, sorted by name.
 
     Raises:
-        InputError: no labels, one class only, or what `training.fit` refuses.
+        InputError: there are no labels or only one class, or `training.fit` refuses.
 
     """
     launch(__name__, settings, inputs, out)
 
 
 def work(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
-    """Do it in this process, which may be one of several."""
+    """Fine-tune in this process, which may be one of several."""
     from transformers import set_seed
 
     set_seed(settings.schedule.seed)
@@ -81,17 +83,17 @@ def work(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
 
 
 def _loss(model: Any, batch: dict[str, Any]) -> Any:
-    """Return the task's own loss, in float32 whatever the model computes in."""
+    """Return the task's own loss, in float32 whatever precision the model uses."""
     import torch
 
     labels = batch.pop("labels")
-    config = getattr(model, "module", model).config  # what several processes wrap
+    config = getattr(model, "module", model).config  # several processes wrap the model
     everyone = torch.ones(len(labels), dtype=torch.bool, device=labels.device)
     return losses.hard(model(**batch)[0].float(), labels, str(config.problem_type), everyone)
 
 
 def _figure_of(task: str, config: Any) -> str:
-    """Return what counts on held-out rows, as `evaluate` names it; a loss for scores."""
+    """Return the figure for held-out rows, by the name in `evaluate`; the loss for scores."""
     if tasks.find(task).PER_TOKEN:
         return "entity_f1"
     kinds = {"single_label_classification": "accuracy", "multi_label_classification": "micro_f1"}
@@ -99,21 +101,21 @@ def _figure_of(task: str, config: Any) -> str:
 
 
 def head_of(examples: Sequence[Example]) -> dict[str, Any]:
-    """Return what the classification head must know: labels and kind of problem.
+    """Return the settings of the classification head: labels and kind of problem.
 
     Raises:
-        InputError: a row has no label, or all have the same.
+        InputError: a row has no label, or all rows have the same.
 
     """
     missing = [e.line for e in examples if e.label is None and not e.tags]
     if missing:
-        raise InputError(f"line {missing[0]}: no label, which fine-tuning needs")
+        raise InputError(f"line {missing[0]}: no label, but fine-tuning needs one")
     if isinstance(examples[0].label, float):
         return {"num_labels": 1, "problem_type": "regression"}
     names = sorted({name for example in examples for name in labels_of(example)})
     if len(names) < 2:
         raise InputError(
-            f"the training data has one class only: {', '.join(names)}; two are needed to learn"
+            f"the training data has only one class: {', '.join(names)}; learning needs two"
         )
     head: dict[str, Any] = {
         "id2label": dict(enumerate(names)),

@@ -1,4 +1,4 @@
-"""Read and write the model folders that compression stages hand on."""
+"""Read and write the model folders that compression stages pass on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from edgepack.model.torch_model import load_torch
 from edgepack_runtime.errors import InputError
 
-# What makes a folder a sentence-transformers model; carried along unchanged.
+# The files that make a folder a sentence-transformers model; they are copied unchanged.
 _SENTENCE_FILES = (
     "modules.json",
     "sentence_bert_config.json",
@@ -25,12 +25,12 @@ def load(folder: Path, task: str, **overrides: Any) -> tuple[Any, Any]:
     model = load_torch(folder, task, **overrides)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
     if not tokenizer.is_fast:
-        raise InputError(f"{folder} has no fast tokenizer, which the device needs")
+        raise InputError(f"{folder} has no fast tokenizer, but the device needs one")
     return model, tokenizer
 
 
 def spaced(tokenizer: Any, folder: Path) -> Any:
-    """Return the tokenizer as it takes texts split into words: byte-level ones with a space."""
+    """Return a tokenizer for texts split into words: a byte-level one adds a space."""
     from transformers import AutoTokenizer
 
     if getattr(tokenizer, "add_prefix_space", True):
@@ -48,7 +48,7 @@ def save(model: Any, tokenizer: Any, out: Path, *, source: Path | None = None) -
 
 
 def copy_sentence_files(source: Path | None, out: Path) -> None:
-    """Copy what says how sentence vectors are pooled, if the source has it."""
+    """Copy the files that say how sentence vectors are pooled, if the source has them."""
     for pattern in _SENTENCE_FILES if source else ():
         for path in sorted(source.glob(pattern)) if source else ():
             final = out / path.relative_to(source)  # type: ignore[arg-type]

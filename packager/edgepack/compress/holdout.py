@@ -1,6 +1,6 @@
-"""Rows held out of the training data, to choose and to stop by.
+"""Rows held out of the training data, for choosing settings and for stopping early.
 
-They are never the evaluation rows: what the gate judges by must not have shaped the model.
+They are never evaluation rows: the rows that the gate judges by must not influence the model.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from edgepack.tasks import TORCH_BATCH, evaluate
 
 
 def split(examples: Sequence[Example], seed: int) -> list[int]:
-    """Return the numbers of the rows to hold out, in order; none if the rows are few.
+    """Return the numbers of the rows to hold out, in order; none if there are few rows.
 
-    Every class gives its share, and none its last row.  Equal texts stay together, so that no
+    Every class gives its share, but never its last row.  Equal texts stay together, so that no
     held-out text is also learned.
     """
     wanted = held_out(len(examples))
@@ -46,7 +46,7 @@ def split(examples: Sequence[Example], seed: int) -> list[int]:
 def judge(
     tokenizer: Any, task: str, examples: Sequence[Example], longest: int
 ) -> Callable[[Any], float]:
-    """Return what measures a model on held-out examples, as the gate will on others."""
+    """Return a function that measures a model on held-out examples, like the gate on others."""
     from edgepack.model.torch_model import wrap_torch
 
     def figure(model: Any) -> float:

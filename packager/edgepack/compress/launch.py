@@ -1,4 +1,4 @@
-"""Start a training: in this process, or in several that torchrun joins."""
+"""Start a training: in this process, or in several processes under torchrun."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def first_process() -> bool:
 
 
 def launch(module: str, settings: Any, inputs: Mapping[str, Path], out: Path) -> None:
-    """Run `module.work(settings, inputs, out)`: here, or in processes joined by torchrun.
+    """Run `module.work(settings, inputs, out)`, here or in several processes under torchrun.
 
     Raises:
-        EdgepackError: a process failed; of the family that it failed with.
+        EdgepackError: a process failed; the error has the family of its failure.
 
     """
     from importlib import import_module
@@ -54,7 +54,7 @@ def launch(module: str, settings: Any, inputs: Mapping[str, Path], out: Path) ->
 
 
 def _worker(job: Path) -> None:
-    """Run one process of a job that `launch` wrote."""
+    """Run one process of a job written by `launch`."""
     import pickle
     from importlib import import_module
 

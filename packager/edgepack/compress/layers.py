@@ -1,4 +1,4 @@
-"""Where the parts of an encoder layer stand, family by family; and how to cut them out."""
+"""Where the parts of an encoder layer are, for each family, and how to remove them."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ def family_of(model: Any) -> Family:
 
 
 def cannot_cut(kind: str) -> str:
-    """Return what to say of a model whose layers cannot be cut."""
+    """Return the message for a model whose layers cannot be cut."""
     return (
         f"models of type {kind!r} cannot be pruned or made shallower; "
-        f"edgepack does it for {', '.join(FAMILIES)}"
+        f"edgepack can do this for {', '.join(FAMILIES)}"
     )
 
 
 def sizes_of(config: Mapping[str, Any]) -> dict[str, int]:
-    """Return layers, heads and feed-forward neurons, as the `config.json` of a family has them."""
+    """Return the layers, heads and feed-forward neurons given in a `config.json`."""
     family = FAMILIES[str(config["model_type"])]
     heads = config.get("num_attention_heads") or config.get("n_heads")
     return {
@@ -73,7 +73,7 @@ def sizes_of(config: Mapping[str, Any]) -> dict[str, int]:
 
 
 def encoder(model: Any) -> tuple[Any, str]:
-    """Return the module that holds the list of layers, and the list's name in it."""
+    """Return the module that holds the list of layers, and the name of the list in it."""
     from torch.nn import ModuleList
 
     family = family_of(model)
@@ -92,7 +92,7 @@ def layer_list(model: Any) -> Any:
 
 
 def keep_layers(model: Any, kept: Sequence[int]) -> None:
-    """Remove all layers but those at `kept`, in that order; heads pruned before stay pruned."""
+    """Remove all layers except those in `kept`, in that order; pruned heads stay pruned."""
     from torch.nn import ModuleList
 
     holder, name = encoder(model)
@@ -106,7 +106,7 @@ def keep_layers(model: Any, kept: Sequence[int]) -> None:
 
 
 def keep_neurons(model: Any, kept: Sequence[Sequence[int]]) -> None:
-    """Keep the given feed-forward neurons of each layer, the same number in every layer."""
+    """Remove all feed-forward neurons except those in `kept`, the same number for each layer."""
     import torch
 
     family = family_of(model)
@@ -122,7 +122,7 @@ def keep_neurons(model: Any, kept: Sequence[Sequence[int]]) -> None:
 
 
 def spread(count: int, depth: int) -> list[int]:
-    """Pick `count` of `depth` layers, the first and the last among them, evenly spread."""
+    """Pick `count` of `depth` layers, evenly spread, including the first and the last."""
     if count == 1:
         return [0]
     return [round(i * (depth - 1) / (count - 1)) for i in range(count)]

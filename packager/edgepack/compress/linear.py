@@ -1,6 +1,6 @@
-"""A linear probe: what the embeddings of a model are worth before it is fine-tuned.
+"""A linear probe: how useful the embeddings of a model are before it is fine-tuned.
 
-A fine-tuning that ends far below it was too short or too hot.
+A fine-tuning that ends far below the probe was too short, or its learning rate was too high.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from edgepack.compress.batches import Rows
 
-_LEARNED = 4000  # rows, evenly taken: a probe of all would take longer than it is worth
+_LEARNED = 4000  # rows, evenly spaced; a probe on all rows is not worth the time
 _BATCH = 64
 _ITERATIONS = 100
 
@@ -22,9 +22,9 @@ def probe(
     """Return the accuracy of a logistic regression on mean-pooled embeddings.
 
     Args:
-        model: with its encoder as it came.
+        model: the model, before its encoder is trained.
         rows: all rows.
-        classes: the label of each.
+        classes: the label of each row.
         learn: the rows to fit on.
         held: the rows to score on.
 
@@ -36,7 +36,7 @@ def probe(
     learn = learn[:: max(1, -(-len(learn) // _LEARNED))]
     fitted = make_pipeline(StandardScaler(), LogisticRegression(max_iter=_ITERATIONS))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it need not converge to be a yardstick
+        warnings.simplefilter("ignore")  # it need not converge to be a useful comparison
         fitted.fit(_embed(model, rows, learn), [classes[i] for i in learn])
     return float(fitted.score(_embed(model, rows, held), [classes[i] for i in held]))
 

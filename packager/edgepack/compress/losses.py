@@ -1,4 +1,4 @@
-"""What a student and a fine-tuned model are held to: decisions, labels and inner states."""
+"""The losses of a student and of a fine-tuned model: on decisions, labels and inner states."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ def hidden(found: Any, wanted: Any, mask: Any) -> Any:
     """
     if found.shape[-1] != wanted.shape[-1]:
         raise InputError(
-            f"transfer = 'hidden' needs teacher and student of one width, not {wanted.shape[-1]} "
-            f"and {found.shape[-1]}; use 'relation'"
+            f"transfer = 'hidden' needs a teacher and a student of the same width, not "
+            f"{wanted.shape[-1]} and {found.shape[-1]}; use 'relation'"
         )
     each = ((found - wanted) ** 2).mean(dim=-1)
     return (each * mask).sum() / mask.sum().clamp(min=1)
 
 
 def relation(found: Any, wanted: Any, mask: Any) -> Any:
-    """Compare how tokens relate by queries, by keys and by values, head by head."""
+    """Compare how tokens relate by their queries, keys and values, head by head."""
     total: Any = 0.0
     for mine, theirs in zip(found.chunk(3, dim=-1), wanted.chunk(3, dim=-1), strict=True):
         widths = (mine.shape[-1], theirs.shape[-1])

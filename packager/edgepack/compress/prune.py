@@ -1,7 +1,7 @@
 """Structured pruning: layers, attention heads and feed-forward neurons, physically removed.
 
 Importance is the first-order Taylor term of the loss, Σ (weight × gradient)², on the data
-(Molchanov et al. 2019, arXiv 1906.10771).  Without labels the model's own decisions serve.
+(Molchanov et al. 2019, arXiv 1906.10771).  Without labels, the model's own decisions are used.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class Settings:
-    """What to keep; 0 keeps everything.
-
-    layers: how many layers; heads: attention heads in each; feed_forward: neurons in each.
-    """
+    """What remains after pruning; 0 removes nothing."""
 
     task: str
     layers: int = 0
+    """How many layers remain."""
     heads: int = 0
+    """How many attention heads remain in each layer."""
     feed_forward: int = 0
+    """How many feed-forward neurons remain in each layer."""
     columns: Columns = Columns()
     seed: int = 0
 
@@ -44,7 +44,7 @@ def prune(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     """Write the model without its least important parts.
 
     Raises:
-        InputError: more is to be kept than there is, or the architecture cannot be cut.
+        InputError: a size is larger than the model's, or the architecture cannot be cut.
 
     """
     model, tokenizer = load(inputs["model"], settings.task)
@@ -81,7 +81,7 @@ def _check(model: Any, settings: Settings) -> None:
     for name, most in limits.items():
         if getattr(settings, name) > most:
             raise InputError(
-                f"prune.{name} = {getattr(settings, name)} keeps more than the {most} there are"
+                f"prune.{name} = {getattr(settings, name)} is more than the model's {most}"
             )
     if settings.heads and model.config.pruned_heads:
         raise InputError("prune.heads: heads of this model were pruned before")
@@ -90,7 +90,7 @@ def _check(model: Any, settings: Settings) -> None:
 def _importance(
     model: Any, tokenizer: Any, examples: Sequence[Any], settings: Settings
 ) -> list[dict[str, list[float]]]:
-    """Return the scores of each layer: one a head, one a feed-forward neuron."""
+    """Return the scores of each layer: one for each head and each feed-forward neuron."""
     import torch
 
     torch.manual_seed(settings.seed)

@@ -1,4 +1,4 @@
-"""A short test of the learning rate: a rate that is too large shows within a few steps."""
+"""A short test of the learning rate, because a rate that is too large shows within a few steps."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _TRIES = 3
 
 
 def settle(job: Job, course: Course, order: Sequence[int]) -> dict[float, float]:
-    """Return {rate: loss on held-out rows after a short trial}; the last but one was the best.
+    """Return {rate: loss on held-out rows after a short trial}.
 
-    It begins with the course's rate and goes on with a third of the one before while that does
-    better.  A smaller rate learns less in a short trial, so it wins only where the larger one
-    does harm.  The model is left as it was.
+    The first trial uses the course's rate, and each further one a third of the rate before, for as
+    long as the loss gets smaller.  A smaller rate learns less in a short trial, so it wins only if
+    the larger one does harm.  The model is left unchanged.
 
     Args:
-        job: what is trained.
-        course: how; its learning rate is the first candidate.
-        order: rows to learn from, at random.
+        job: the training.
+        course: its settings; its learning rate is the first candidate.
+        order: rows to learn from, in random order.
 
     """
     found: dict[float, float] = {}
@@ -41,7 +41,7 @@ def settle(job: Job, course: Course, order: Sequence[int]) -> dict[float, float]
 
 
 def best(found: dict[float, float]) -> float:
-    """Return the rate with the least loss, the larger of two equal ones."""
+    """Return the rate with the smallest loss; of two equal ones, the larger rate."""
     return min(found, key=lambda rate: (found[rate], -rate))
 
 
@@ -70,7 +70,7 @@ def _trial(job: Job, course: Course, rate: float, order: Sequence[int]) -> float
 
 
 def held_out_loss(job: Job, course: Course, rows: Sequence[int]) -> float:
-    """Return the mean loss of a model on rows that it does not learn from."""
+    """Return the mean loss of a model on rows it does not learn from."""
     import torch
 
     job.model.eval()

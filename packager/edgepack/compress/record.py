@@ -1,4 +1,4 @@
-"""What a training did: `training.json` in the folder of its stage, and what deserves a word."""
+"""What a training did: `training.json` in the folder of its stage, and remarks for people."""
 
 from __future__ import annotations
 
@@ -10,46 +10,48 @@ from typing import Any
 
 FILE = "training.json"
 _DIGITS = 4
-_STILL = 0.005  # half a point gained in the last epoch: it had not come to its end
-_BELOW = 0.02  # two points under a linear probe
+_STILL = 0.005  # half a point gained in the last epoch: the training stopped too early
+_BELOW = 0.02  # two points below a linear probe
 
 
 @dataclass(frozen=True)
 class Record:
-    """One training, told afterwards.
-
-    figure: what was measured on the held-out rows, `held_out` of them; of a loss less is better.
-    history: {epoch, held_out} of every evaluation. rates_tried: {rate: loss after a trial}.
-    probe: what a linear probe reaches on the same rows; None if there was none.
-    """
+    """The facts of a finished training."""
 
     learning_rate: float
     epochs: float
     batch_size: int
     precision: str
     rows: int
+    """The number of rows it learned from."""
     held_out: int
+    """The number of held-out rows."""
     figure: str
+    """The name of what was measured on them; of a loss, less is better."""
     stopped: str
+    """Why it stopped."""
     history: Sequence[Mapping[str, float]] = ()
+    """{epoch, held_out} for every evaluation."""
     rates_tried: Mapping[str, float] | None = None
+    """{rate: loss after a trial}."""
     probe: float | None = None
+    """The figure of a linear probe on the same rows; None if there was none."""
 
     def write(self, out: Path, step: str) -> None:
-        """Write `training.json`; `step` is the table of the recipe that can be changed."""
+        """Write `training.json`; `step` is the recipe's table whose settings can be changed."""
         value: dict[str, Any] = {**asdict(self), "remarks": remarks(self, step)}
         (out / FILE).write_text(json.dumps(value, indent=1) + "\n")
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """Return what `Record.write` wrote into the folder of a stage; None if it did not train."""
+    """Return what `Record.write` wrote to a stage's folder; None if the stage did not train."""
     path = folder / FILE
     found: dict[str, Any] | None = json.loads(path.read_text()) if path.is_file() else None
     return found
 
 
 def history_of(log: Sequence[Mapping[str, Any]], sign: int = 1) -> list[dict[str, float]]:
-    """Return {epoch, held_out} of every evaluation in the log of a Trainer; losses are negated."""
+    """Return {epoch, held_out} for every evaluation in a Trainer's log; losses are negated."""
     return [
         {
             "epoch": round(entry["epoch"], 2),
@@ -61,13 +63,13 @@ def history_of(log: Sequence[Mapping[str, Any]], sign: int = 1) -> list[dict[str
 
 
 def since_best(log: Sequence[Mapping[str, Any]]) -> int:
-    """Return how many evaluations followed the best one; 0 if the last one is it."""
+    """Return how many evaluations followed the best one; 0 if the last one is the best."""
     figures = [entry["eval_quality"] for entry in log if "eval_quality" in entry]
     return len(figures) - 1 - figures.index(max(figures)) if figures else 0
 
 
 def remarks(record: Record, step: str) -> list[str]:
-    """Return a line for each thing that a person should know and can change."""
+    """Return one line for each thing that a person should know and can change."""
     figures = [entry["held_out"] for entry in record.history]
     name, longer = record.figure, f"raise {step}.max_minutes or set {step}.epochs"
     found = []
@@ -75,13 +77,13 @@ def remarks(record: Record, step: str) -> list[str]:
         gain = figures[-1] - max(figures[:-1])
         if gain >= _STILL:
             found.append(
-                f"{step}: {name} on held-out rows still rose at the end, from "
+                f"{step}: {name} on held-out rows was still rising at the end, from "
                 f"{max(figures[:-1]):.1%} to {figures[-1]:.1%} in epoch {record.epochs:g}; {longer}"
             )
     if record.probe is not None and figures and max(figures) < record.probe - _BELOW:
         found.append(
-            f"{step}: {name} on held-out rows is {max(figures):.1%}, while a linear probe on the "
-            f"embeddings of the model before reaches {record.probe:.1%}; {longer}, or lower "
+            f"{step}: {name} on held-out rows is {max(figures):.1%}, but a linear probe on the "
+            f"embeddings of the original model reaches {record.probe:.1%}; {longer}, or lower "
             f"{step}.learning_rate (it was {record.learning_rate:g})"
         )
     return found

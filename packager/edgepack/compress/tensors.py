@@ -14,15 +14,17 @@ from edgepack.model.describe import positions_of
 from edgepack_runtime import tasks
 from edgepack_runtime.errors import InputError
 
-IGNORED = -100  # the label that torch's cross entropy leaves out
+IGNORED = -100  # the label that torch's cross entropy ignores
 
 
 @dataclass(frozen=True)
 class Batch:
-    """inputs: int64 tensors [rows, tokens] by name; labels: a tensor, None without labels."""
+    """One batch of examples."""
 
     inputs: Mapping[str, Any]
+    """int64 tensors [rows, tokens] by name."""
     labels: Any = None
+    """A tensor; None without labels."""
 
 
 def read_training(
@@ -31,10 +33,10 @@ def read_training(
     """Read the training rows and the unlabelled ones that a stage was given.
 
     Args:
-        inputs: `data` and `unlabelled` of a stage, either may be missing.
-        task: as the runtime names it.
-        columns: what they are called.
-        most: keep at most so many rows, evenly taken; 0 for all.
+        inputs: `data` and `unlabelled` of a stage; either may be missing.
+        task: the task by the runtime's name.
+        columns: the names of the columns.
+        most: return at most this many rows, evenly spaced; 0 for all.
 
     Raises:
         InputError: there is neither, or a row is wrong.
@@ -57,7 +59,7 @@ def read_training(
 def tokenize_all(
     tokenizer: Any, examples: Sequence[Example], max_length: int
 ) -> dict[str, list[list[int]]]:
-    """Tokenize examples together: lists of ids, masks and types; `word_ids` for words.
+    """Tokenize examples together: return lists of ids, masks and types; `word_ids` for words.
 
     Raises:
         InputError: the tokenizer cannot take texts split into words.
@@ -67,8 +69,8 @@ def tokenize_all(
     if any(example.words for example in examples):
         if not getattr(tokenizer, "add_prefix_space", True):
             raise InputError(
-                "the model's tokenizer was saved with add_prefix_space false, so it cannot take "
-                "texts split into words as it was trained; save it with add_prefix_space=True"
+                "the model's tokenizer was saved with add_prefix_space false, so for texts split "
+                "into words it would differ from its training; save it with add_prefix_space=True"
             )
         split = [list(example.words or example.text.split()) for example in examples]
         found = tokenizer(split, is_split_into_words=True, **cut)
@@ -81,8 +83,8 @@ def tokenize_all(
 def label_of(example: Example, row: Mapping[str, Any], config: Any) -> Any:
     """Return the training label of an example; None if it has none.
 
-    A class number, a list of 0.0 and 1.0, a float, or a class number for each token (the
-    first of a word; `IGNORED` elsewhere).
+    It is a class number, a list of 0.0 and 1.0, a float, or a class number for each token (for the
+    first of each word; `IGNORED` elsewhere).
     """
     if example.tags:
         numbers = [config.label2id[tag] for tag in example.tags]
@@ -105,10 +107,10 @@ def max_length_of(model: Any, tokenizer: Any, most: int = 512) -> int:
 
 
 def task_loss(model: Any, batch: Batch) -> Any:
-    """Return the loss whose gradient tells what matters to the model.
+    """Return a loss whose gradient shows what matters to the model.
 
-    With labels the task's own; without, that of the model's own decisions; for embeddings a
-    fixed random projection of them, since they decide nothing.
+    With labels, it is the task's own loss; without, the loss of the model's own decisions.  For
+    embeddings, which decide nothing, it is a fixed random projection.
     """
     import torch
     from torch.nn import functional

@@ -1,7 +1,7 @@
 """Training on `transformers.Trainer`: mixed precision, checkpoints, resume, several processes.
 
-A stage that was killed goes on from its last checkpoint: its work folder is kept (see
-`StageCache`), and the data order and every random number follow from the seed and the step.
+A killed stage resumes from its last checkpoint: its work folder is not removed (see `StageCache`),
+and the data order and every random number depend only on the seed and the step.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _NO_FIGURE = -1e9
 
 
 def fit(job: Job, schedule: Schedule, out: Path) -> Record:
-    """Train `job.model` in place; checkpoints lie in `out` until it is done.
+    """Train `job.model` in place; `out` holds checkpoints until it is done.
 
     Raises:
         InputError: the loss is not a number.
@@ -66,7 +66,7 @@ def fit(job: Job, schedule: Schedule, out: Path) -> Record:
 
 
 def _course(job: Job, schedule: Schedule) -> tuple[Course, dict[float, float]]:
-    """Choose what the schedule leaves open; return {rate: loss} of the trials too."""
+    """Choose what the schedule leaves open; also return {rate: loss} of the trials."""
     from transformers import set_seed
 
     mean = sum(job.lengths) / max(1, len(job.lengths))
@@ -89,12 +89,12 @@ def _train(
     last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     if last is not None:
         state = json.loads((Path(last) / "trainer_state.json").read_text())
-        if _stops(course, state["log_history"]):  # killed between its end and this function's
+        if _stops(course, state["log_history"]):  # it was killed after the training ended
             _load_weights(job.model, Path(state["best_model_checkpoint"]))
             return list(state["log_history"])
     trainer = _trainer(job, schedule, course, folder)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the libraries' own: file times, missing devices
+        warnings.simplefilter("ignore")  # warnings of the libraries: file times, missing devices
         trainer.train(resume_from_checkpoint=last)
     log: Sequence[Mapping[str, Any]] = trainer.state.log_history
     return log
@@ -116,9 +116,9 @@ def _load_weights(model: Any, checkpoint: Path) -> None:
 
 
 def _stops(course: Course, log: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell from the log, which checkpoints hold, whether the training stops early.
+    """Tell from the log, which is part of checkpoints, whether the training stops early.
 
-    So a resumed run stops where a whole one does.
+    So a resumed run stops where an uninterrupted one does.
     """
     return bool(course.patience) and since_best(log) * course.every >= course.patience
 
@@ -165,19 +165,19 @@ def _trainer(job: Job, schedule: Schedule, course: Course, folder: Path) -> Any:
         data_collator=job.collate,
         callbacks=[_pace(course)],
     )
-    trainer.model_accepts_loss_kwargs = False  # `loss` is a mean: accumulation has to divide it
+    trainer.model_accepts_loss_kwargs = False  # `loss` is a mean: accumulation must divide it
     return trainer
 
 
 def _figure(job: Job, course: Course) -> float:
-    """Return the figure on the held-out rows, more is better."""
+    """Return the figure on the held-out rows; more is better."""
     if job.judge is not None:
         return job.judge(job.model)
     return -rates.held_out_loss(job, course, job.held)
 
 
 def _pace(course: Course) -> Any:
-    """Return the callback that shows progress, evaluates now and then, and stops early."""
+    """Return the callback that shows progress, evaluates at intervals, and stops early."""
     from transformers import TrainerCallback
 
     class _Pace(TrainerCallback):  # type: ignore[misc]
@@ -201,12 +201,12 @@ def _arguments(schedule: Schedule, course: Course, folder: Path, *, judged: bool
 
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if course.batch_size % world:
-        raise InputError(f"batch_size {course.batch_size} does not divide by {world} processes")
+        raise InputError(f"batch_size {course.batch_size} is not divisible by {world} processes")
     for name in schedule.report_to:
         if find_spec(name) is None:
             raise lacks_extra(f"report_to = [{name!r}]", "tracking")
     logs = folder.parent / "logs"
-    if "wandb" in schedule.report_to:  # it takes its folder from here, and wants it to be there
+    if "wandb" in schedule.report_to:  # it takes its folder from here, and the folder must exist
         logs.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("WANDB_DIR", str(logs))
     arguments = TrainingArguments(
@@ -238,7 +238,7 @@ def _arguments(schedule: Schedule, course: Course, folder: Path, *, judged: bool
         dataloader_pin_memory=False,
         label_names=[],
         ddp_backend="gloo" if world > 1 and not _cuda() else None,
-        ddp_find_unused_parameters=True if world > 1 else None,  # a pooler nobody reads
+        ddp_find_unused_parameters=True if world > 1 else None,  # an unused pooler
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # noqa: SLF001 (else DataParallel; see processes)
     return arguments

@@ -1,8 +1,8 @@
-"""Vocabulary trimming: drop the tokens that the domain never uses, keep every text encodable.
+"""Vocabulary trimming: remove the tokens that the domain never uses; every text stays encodable.
 
-Kept are the tokens of the data, every single character (so that what was no unknown token
-before is none after), the special tokens, and for BPE whatever the kept tokens are merged
-from.  The domain's own texts are tokenized as before.
+The remaining tokens are those of the data, every single character (so that no text gets unknown
+tokens that it did not have before), the special tokens, and for BPE all tokens that the remaining
+ones are merged from.  The domain's own texts are tokenized as before.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from edgepack_runtime.errors import InputError
 
 TOOLS = ("edgepack", "torch", "transformers", "tokenizers")
 _WHOLE = 1 << 20  # tokens: no text is cut
-GENERAL = 0.5  # half of BERT's tokens beside the data's: nothing lost on CLINC150, 0.4 without
+GENERAL = 0.5  # half of BERT's tokens, and the data's: nothing lost on CLINC150; without them, 0.4
 _CHUNK = 1000  # texts that are tokenized together
 _EMPTY = re.compile(r"\[unused\d+\]")
 _SPECIAL_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id",
@@ -32,21 +32,20 @@ _SPECIAL_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", 
 
 @dataclass(frozen=True)
 class Settings:
-    """Which tokens stay.
-
-    min_count: how often the data must use a token. general: share of the vocabulary that stays
-    whether the data uses it or not, the most common tokens first: what devices are asked has
-    words that the data lacks, and they must not fall to pieces.
-    """
+    """Which tokens remain."""
 
     task: str
     min_count: int = 1
+    """How often the data must use a token."""
     general: float = GENERAL
+    """The share of the vocabulary that remains even if the data does not use it, the most common
+    tokens first: devices are asked about words that the data lacks, and these must not fall to
+    pieces."""
     columns: Columns = Columns()
 
 
 def trim(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
-    """Write the model with fewer token embeddings, and the tokenizer that goes with it.
+    """Write the model with fewer token embeddings, and the matching tokenizer.
 
     Raises:
         InputError: the tokenizer is of a kind that cannot be trimmed.
@@ -75,7 +74,7 @@ def _used(tokenizer: Any, examples: Sequence[Example], least: int) -> set[int]:
 
 
 def _general(description: Mapping[str, Any], share: float) -> set[int]:
-    """Return the first tokens of a vocabulary, which stand in the order of how common they are.
+    """Return the first tokens of a vocabulary; vocabularies list common tokens first.
 
     Places that its makers left empty (BERT's `[unused…]`) do not count.
     """
@@ -91,7 +90,7 @@ def _special(description: Mapping[str, Any], tokenizer: Any) -> set[int]:
 
 
 def _kept(description: Mapping[str, Any], wanted: set[int]) -> list[int]:
-    """Return the old ids that stay, in order."""
+    """Return the old ids that remain, in order."""
     model = description["model"]
     if model["type"] == "WordPiece":
         prefix = model["continuing_subword_prefix"]
@@ -107,7 +106,7 @@ def _kept(description: Mapping[str, Any], wanted: set[int]) -> list[int]:
 
 
 def _with_parts(model: Mapping[str, Any], wanted: set[int]) -> set[int]:
-    """Add every token that a kept one is merged from, and all single characters."""
+    """Add every token that a remaining one is merged from, and all single characters."""
     vocab: Mapping[str, int] = model["vocab"]
     parts: dict[str, list[tuple[str, str]]] = {}
     for left, right in map(_merge, model["merges"]):
@@ -125,7 +124,7 @@ def _with_parts(model: Mapping[str, Any], wanted: set[int]) -> set[int]:
 
 
 def _merge(entry: Any) -> tuple[str, str]:
-    """Read one merge, which older files hold as one text."""
+    """Read one merge; older files store it as one string."""
     left, right = entry.split(" ", 1) if isinstance(entry, str) else entry
     return left, right
 
@@ -135,10 +134,10 @@ def _shrink_embeddings(model: Any, kept: list[int], places: Mapping[int, int]) -
 
     old = model.get_input_embeddings()
     if max(kept) >= old.num_embeddings:
-        raise InputError("the tokenizer has tokens that the model has no embedding for")
+        raise InputError("the tokenizer has tokens without an embedding in the model")
     padding = None if old.padding_idx is None else places.get(old.padding_idx)
     if old.padding_idx is not None and padding != old.padding_idx:
-        raise InputError("the padding token would move, which this architecture forbids")
+        raise InputError("the padding token would move, but this architecture does not allow that")
     new = torch.nn.Embedding(len(kept), old.embedding_dim, padding_idx=padding)
     with torch.no_grad():
         new.weight.copy_(old.weight[torch.tensor(kept)])
@@ -172,7 +171,7 @@ def _survives(entry: Any, vocab: Mapping[str, int]) -> bool:
 
 
 def _renumber_ids(value: Any, places: Mapping[int, int]) -> Any:
-    """Replace the token ids of a post-processor, wherever its kind keeps them."""
+    """Replace the token ids of a post-processor, wherever its kind stores them."""
     if isinstance(value, dict):
         found = {key: _renumber_ids(item, places) for key, item in value.items()}
         if isinstance(value.get("ids"), list):  # TemplateProcessing
@@ -185,7 +184,7 @@ def _renumber_ids(value: Any, places: Mapping[int, int]) -> Any:
 
 
 def _write_tokenizer(description: Mapping[str, Any], places: Mapping[int, int], out: Path) -> None:
-    """Write the trimmed tokenizer, and drop the files of the slow one, which it outdates."""
+    """Write the trimmed tokenizer, and delete the files of the slow one, which are now outdated."""
     for path in out.iterdir():
         if path.name in ("vocab.txt", "vocab.json", "merges.txt") or path.suffix == ".model":
             path.unlink()

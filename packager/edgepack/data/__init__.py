@@ -1,1 +1,1 @@
-"""What a build reads of data: rows, and the texts that are made of them."""
+"""The data of a build: rows, and the texts that are made from them."""

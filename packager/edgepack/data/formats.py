@@ -1,6 +1,6 @@
 """Files of data as rows, {column: value}, whatever their format, encoding and delimiter.
 
-What a file does not say of itself is guessed where a guess is safe, and can be named.
+What a file does not say about itself is guessed if a guess is safe, and can be given.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CONLL = (".conll", ".iob", ".iob2", ".bio")
 _DELIMITERS = (",", ";", "\t", "|")
 _LOOKED_AT = 20  # rows, to find the delimiter
 _BEGINNING = 1000  # characters
-# UTF-32 little-endian begins as UTF-16 does, so it is asked for first.
+# UTF-32 little-endian begins like UTF-16, so it is checked first.
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -38,23 +38,21 @@ _MARKS = {
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file is written.
-
-    encoding: empty for what its byte order mark says, else UTF-8.
-    delimiter: between the cells of a table; empty to find it.
-    tagged: plain text files hold a token and its tag a line, as CoNLL files do.
-    """
+    """How a file is written."""
 
     encoding: str = ""
+    """Its encoding; empty to follow its byte order mark, else UTF-8."""
     delimiter: str = ""
+    """The delimiter between the cells of a table; empty to detect it."""
     tagged: bool = False
+    """Plain text files hold one token and its tag on each line, like CoNLL files."""
 
 
 def read_file(path: Path, layout: Layout) -> Rows:
-    """Yield (line, row) of a file; of a JSON array the place of the item instead of the line.
+    """Yield (line, row) of a file; for a JSON array, the item's number instead of the line.
 
     Raises:
-        InputError: no such file, an unknown format, or not in its format.
+        InputError: there is no such file, its format is unknown, or it is not valid.
 
     """
     if not path.is_file():
@@ -85,7 +83,7 @@ def _reader(path: Path, layout: Layout) -> Callable[[Path, Layout], Rows]:
 
 
 def _open(path: Path, layout: Layout) -> io.StringIO:
-    """Decode a file whole; line ends are as they stand in it."""
+    """Decode a whole file; line ends are not changed."""
     content = path.read_bytes()
     marked = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "")
     encoding = marked or layout.encoding or "utf-8"
@@ -101,8 +99,7 @@ def _open(path: Path, layout: Layout) -> io.StringIO:
         ) from exc
     if "\0" in text[:_BEGINNING]:
         raise InputError(
-            f"{path}, line 1: holds zero bytes, as UTF-16 without a mark does. "
-            + _name_it("utf-16-le")
+            f"{path}, line 1: has zero bytes, like UTF-16 without a mark. " + _name_it("utf-16-le")
         )
     return io.StringIO(text, newline="")
 
@@ -115,7 +112,7 @@ def _name_it(encoding: str) -> str:
 
 
 def _numbered(path: Path, layout: Layout) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a file with their numbers, without their ends."""
+    """Yield the lines of a file with their numbers and without line ends."""
     with io.StringIO(_open(path, layout).getvalue(), newline=None) as stream:
         for number, line in enumerate(stream, 1):
             yield number, line.rstrip("\n")
@@ -135,7 +132,7 @@ def _json_lines(path: Path, layout: Layout) -> Rows:
 
 
 def _json(path: Path, layout: Layout) -> Rows:
-    """Read an array of objects, or one object a line."""
+    """Read an array of objects, or one object on each line."""
     text = _open(path, layout).getvalue()
     if not text.lstrip().startswith("["):
         yield from _json_lines(path, layout)
@@ -151,7 +148,7 @@ def _json(path: Path, layout: Layout) -> Rows:
 
 
 def _flat(row: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Name what is nested by its path: {"data": {"text": …}} has a column `data.text`."""
+    """Name nested values by their path: {"data": {"text": …}} has a column `data.text`."""
     flat: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, dict):
@@ -169,18 +166,23 @@ def _table(path: Path, layout: Layout) -> Rows:
     table = csv.DictReader(stream, strict=True, **_dialect(delimiter))
     for row in table:
         if None in row or None in row.values():
-            raise InputError(f"{path}, line {table.line_num}: not as many cells as the header has")
+            raise InputError(
+                f"{path}, line {table.line_num}: its number of cells differs from the header's"
+            )
         yield table.line_num - sum(cell.count("\n") for cell in row.values()), row
 
 
 def _dialect(delimiter: str) -> dict[str, Any]:
-    """Between tabs a quotation mark is only a character."""
+    """Return csv's settings; in a file with tabs, a quotation mark is an ordinary character."""
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     return {"delimiter": delimiter, "quoting": quoting}
 
 
 def _delimiter(text: str, suffix: str) -> str:
-    """Find what cuts the first rows into equally many cells, at least two; the usual one first."""
+    """Find a delimiter that gives the first rows equal numbers of cells, at least two each.
+
+    The usual one is tried first.
+    """
     usual = "\t" if suffix == ".tsv" else ","
     for delimiter in (usual, *(other for other in _DELIMITERS if other != usual)):
         table = csv.reader(io.StringIO(text, newline=""), strict=True, **_dialect(delimiter))
@@ -194,11 +196,11 @@ def _delimiter(text: str, suffix: str) -> str:
 
 
 def looks_like_data(columns: Sequence[str]) -> bool:
-    """Tell whether what should be a header is rather a row: long cells, numbers, empty cells."""
+    """Tell whether a header looks like a row of data: long cells, numbers, empty cells."""
     return any(len(name.split()) > 2 or not name.strip(" -.0123456789") for name in columns)
 
 
-def _parquet(path: Path, layout: Layout) -> Rows:  # noqa: ARG001 (it says all that itself)
+def _parquet(path: Path, layout: Layout) -> Rows:  # noqa: ARG001 (Parquet has no such options)
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -218,7 +220,7 @@ def _lines(path: Path, layout: Layout) -> Rows:
 
 
 def _conll(path: Path, layout: Layout) -> Rows:
-    """Read sentences of one token a line, its tag last, an empty line between sentences."""
+    """Read sentences with one token on each line, its tag last, separated by empty lines."""
     words: list[str] = []
     tags: list[str] = []
     start = number = 0
@@ -240,10 +242,10 @@ def _conll(path: Path, layout: Layout) -> Rows:
 
 
 def read_hub(source: str) -> Rows:
-    """Load `datasets:NAME[@REVISION][:SPLIT]` by that library; class numbers become names.
+    """Load `datasets:NAME[@REVISION][:SPLIT]` with that library; class numbers become names.
 
     Raises:
-        InputError: there is no such data set or split, or the hub may not be asked.
+        InputError: there is no such data set or split, or access to the hub is forbidden.
         HostError: the library is not installed, or the disk is full.
         LinkError: the hub cannot be reached.
 
@@ -274,11 +276,11 @@ def read_hub(source: str) -> Rows:
 
 def _not_there(source: str, exc: Exception) -> InputError:
     reason = str(exc).partition("\n")[0]
-    return InputError(f"{source}: {reason}. A local file works without network")
+    return InputError(f"{source}: {reason}. A local file works without a network")
 
 
 def _named(value: Any, names: Sequence[str]) -> Any:
-    """Replace class numbers by names; below 0, as hidden labels are, by None."""
+    """Replace class numbers with names, and numbers below 0, which hide labels, with None."""
     if isinstance(value, list):
         return [_named(item, names) for item in value]
     return None if value is None or value < 0 else names[value]

@@ -1,8 +1,8 @@
-"""Texts for a model of which no data is known: they calibrate it and compare its variants.
+"""Texts for a model without data: they calibrate it and compare its variants.
 
-Most are what people say: sentences of a small grammar of our own, in English, and whole ones in
-other languages.  Others are made for the model: of its labels, which are what a classifier is
-asked about, and of words of its own vocabulary, so that a model of any language sees its own
+Most are what people say: sentences from a small English grammar of our own, and whole sentences in
+other languages.  Others are made for the model: from its labels, which name what a classifier is
+asked about, and from words of its own vocabulary, so that a model of any language sees its own
 tokens.  One in four has one to three words.
 """
 
@@ -82,7 +82,7 @@ _NAME_OF_A_LABEL = re.compile(r"(?i)(label|class|tag)?[\s_-]*\d*$")
 
 
 def generate(tokenizer: Path, seed: int, count: int) -> list[str]:
-    """Return `count` texts for the model whose tokenizer and task the folder describes."""
+    """Return `count` texts for the model whose tokenizer and task are in the folder."""
     from tokenizers import Tokenizer
 
     rng = random.Random(seed)  # noqa: S311 (a choice, not a secret)
@@ -115,7 +115,7 @@ class _Vocabulary:
         return str(self._tokenizer.decode(self._rng.sample(self._ids, count)))
 
     def few(self) -> str:
-        """Return one to three words; such as are whole if there are some."""
+        """Return one to three words; whole words if there are any."""
         drawn = (
             self._tokenizer.decode([i]).strip()
             for i in self._rng.sample(self._ids, min(40, len(self._ids)))
@@ -125,7 +125,7 @@ class _Vocabulary:
 
 
 def _subjects(labels: Sequence[str]) -> list[str]:
-    """Return the labels as words, those that have a meaning: `book_flight`, not `LABEL_3`."""
+    """Return the labels with a meaning as words: `book_flight`, not `LABEL_3`."""
     named = [label for label in labels if not _NAME_OF_A_LABEL.fullmatch(label)]
     return [re.sub(r"[\W_]+", " ", label).strip() for label in named]
 

@@ -1,4 +1,4 @@
-"""The labels of examples: which there are, and whether a model knows them."""
+"""The labels of examples, and whether a model knows them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgepack_runtime.errors import InputError
 
 
 def check_labels(examples: Sequence[Example], known: Sequence[str], where: str) -> None:
-    """Refuse rows without a label and labels that are not `known`, all of them in one error."""
+    """Refuse rows without a label, and labels that are not `known`; one error names them all."""
     missing = [example.line for example in examples if example.label is None and not example.tags]
     if missing:
         raise InputError(f"{where}, line {missing[0]}: no label ({len(missing)} rows have none)")

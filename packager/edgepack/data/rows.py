@@ -1,8 +1,7 @@
-"""Labelled data as examples, whatever file it came from (`formats.py`).
+"""Labelled data as examples, whatever the format of its file (`formats.py`).
 
-Column names are guessed from what the field usually calls them, and can be named.  Rows
-without a text or a label are left out, and said so.  Every fault names the file, the line
-and the remedy.
+Column names are guessed from the usual names, and can be given.  Rows without a text or a label are
+left out, with a warning.  Every fault names the file, the line and the remedy.
 """
 
 from __future__ import annotations
@@ -31,35 +30,36 @@ _GUESSES = {
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns are called, and how files are written; what is empty is found out.
-
-    encoding: of files that are not UTF-8 and have no byte order mark; delimiter: of tables.
-    """
+    """The names of the columns, and how files are written; empty fields are detected."""
 
     text: str = ""
+    """The column of texts."""
     pair: str = ""
+    """The column of second texts."""
     label: str = ""
+    """The column of labels."""
     encoding: str = ""
+    """The encoding of files that are not UTF-8 and have no byte order mark."""
     delimiter: str = ""
+    """The delimiter of tables."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row.
-
-    text: the text; for token classification its words joined by spaces.
-    pair: a second text, None for none.
-    label: a name, a tuple of names (several labels), a number, or None.
-    words, tags: of token classification, of equal length.
-    line: where it stands in its file, from 1.
-    """
+    """One row."""
 
     text: str
+    """The text; for token classification, its words joined by spaces."""
     line: int
+    """Its line in the file, from 1."""
     pair: str | None = None
+    """A second text; None for none."""
     label: str | float | tuple[str, ...] | None = None
+    """A name, a tuple of names (several labels), a number, or None."""
     words: tuple[str, ...] = ()
+    """The words, for token classification."""
     tags: tuple[str, ...] = ()
+    """The tags of the words, one for each."""
 
 
 def read_examples(
@@ -69,13 +69,14 @@ def read_examples(
 
     Args:
         source: the file, or the id.
-        task: as the runtime names it, which says whether rows are words with tags; empty for texts.
-        columns: what they are called where the usual names do not say.
-        labelled: read labels too; a row without one is left out if others have one.
+        task: the task by the runtime's name, which says whether rows are words with tags; empty for
+            texts.
+        columns: the names of the columns, if they are not the usual ones.
+        labelled: also read labels; a row without a label is left out if others have one.
 
     Raises:
-        InputError: no such file, not in its format, a missing column, no rows, or too many
-            rows without a text or a label.
+        InputError: there is no such file, it is not valid, a column is missing, there are no rows,
+            or too many rows have no text or no label.
 
     """
     columns = columns or Columns()
@@ -96,13 +97,13 @@ def read_examples(
         else:
             found.append(make(row, picked, line, source))
     if not found and not empty:
-        raise InputError(f"{source} holds no rows")
+        raise InputError(f"{source} has no rows")
     _leave_out(empty, len(found) + len(empty), "text", source)
     return _with_numbers(_with_labels(found, source), source)
 
 
 def _with_labels(examples: list[Example], source: str) -> list[Example]:
-    """Leave out the rows without a label, unless there is none at all."""
+    """Leave out the rows without a label, unless no row has one."""
     bare = [e.line for e in examples if e.label is None and not e.tags]
     if len(bare) == len(examples):
         return examples
@@ -111,7 +112,7 @@ def _with_labels(examples: list[Example], source: str) -> list[Example]:
 
 
 def _leave_out(lines: Sequence[int], count: int, what: str, source: str) -> None:
-    """Warn of the rows, out of `count`, that are left out; refuse a file that has many of them."""
+    """Warn about rows that are left out, of `count` in total; refuse a file with many of them."""
     if not lines:
         return
     said = f"{source}, line {lines[0]}: no {what}, as in {len(lines)} of {count} rows"
@@ -122,9 +123,9 @@ def _leave_out(lines: Sequence[int], count: int, what: str, source: str) -> None
 
 
 def _with_numbers(examples: list[Example], source: str) -> list[Example]:
-    """Turn labels into numbers where all are numbers and not all are whole: scores, not classes.
+    """Turn labels into numbers if all are numbers and not all are whole: scores, not classes.
 
-    Whole floats, as tables of classes have them after a detour, become names of classes.
+    Whole floats, which conversions of tables can make from classes, become names of classes.
     """
     labels = [example.label for example in examples]
     numbers = [_number(label) for label in labels]
@@ -164,7 +165,7 @@ def read_rows(source: str, layout: Layout | None = None) -> Rows:
 
 
 def _wanted(columns: Columns, *, tagged: bool, labelled: bool) -> dict[str, str]:
-    """Return {role: name of its column, empty to guess it}."""
+    """Return {role: name of its column; empty to guess it}."""
     wanted = {"words": columns.text} if tagged else {"text": columns.text, "pair": columns.pair}
     return wanted | ({"tags" if tagged else "label": columns.label} if labelled else {})
 
@@ -176,19 +177,19 @@ def _pick(row: Row, wanted: Mapping[str, str]) -> dict[str, str]:
 
 
 def _guess(role: str, row: Row) -> str:
-    """Return the usual name that a row has, its own before that of a nested value."""
+    """Return the usual name that a row has; a top-level name before that of a nested value."""
     nested = {name.rpartition(".")[2]: name for name in row if "." in name}
     own = [guess for guess in _GUESSES[role] if guess in row]
     return next(iter(own + [nested[guess] for guess in _GUESSES[role] if guess in nested]), "")
 
 
 def _check_columns(row: Row, wanted: Mapping[str, str], source: str) -> None:
-    """Refuse a first row without a column that is named or needed."""
+    """Refuse a first row that lacks a named or needed column."""
     has = f"it has {', '.join(map(str, row))}"
     if Path(source).suffix.lower() in TABLES and looks_like_data(list(row)):
-        has += "; the first row looks like data: put a header above it, such as text and label"
+        has += "; the first row looks like data: add a header above it, such as text and label"
     elif Path(source).suffix.lower() in TABLES and len(row) == 1:
-        has += "; if that is several columns, name what is between them (delimiter)"
+        has += "; if these are several columns, name the delimiter between them (delimiter)"
     picked = _pick(row, wanted)
     for role, name in wanted.items():
         if name and role not in picked:
@@ -202,10 +203,10 @@ def _check_columns(row: Row, wanted: Mapping[str, str], source: str) -> None:
 
 
 def _is_blank(value: object) -> bool:
-    """Tell whether a cell says nothing: none at all, no words, blanks, or not-a-number."""
+    """Tell whether a cell is empty: missing, no words, only blanks, or not-a-number."""
     if isinstance(value, str):
         return not value.strip()
-    return value is None or value == [] or value != value  # noqa: PLR0124 (so is not-a-number)
+    return value is None or value == [] or value != value  # noqa: PLR0124 (true for not-a-number)
 
 
 def _plain(row: Row, picked: Mapping[str, str], line: int, source: str) -> Example:
@@ -243,7 +244,7 @@ def _tagged(row: Row, picked: Mapping[str, str], line: int, source: str) -> Exam
     words, tags = row[picked["words"]], row.get(picked.get("tags", ""))
     for role, value in (("words", words), ("tags", [] if tags is None else tags)):
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise InputError(f"{source}, line {line}: the {role} are not a list of texts")
+            raise InputError(f"{source}, line {line}: the {role} are not a list of strings")
     if tags is not None and len(words) != len(tags):
         raise InputError(
             f"{source}, line {line}: {len(words)} words but {len(tags)} tags; each needs one"

@@ -1,8 +1,8 @@
-"""The texts a build looks at: to calibrate int8, to measure agreement, to be golden.
+"""The texts of a build: to calibrate int8, to measure agreement, and for golden inputs.
 
-A recipe names a file of typical inputs.  Without one they are generated (`generate.py`).
-Either way some of those that calibrate are very short, as commands to devices are: scales
-that saw long texts only are too coarse for them.
+A recipe names a file of typical inputs.  Without one, texts are generated (`generate.py`).  Either
+way, some calibration texts are very short, like commands to devices: scales from only long texts
+would be too coarse for these.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TOOLS = ("edgepack", "tokenizers")
 EVALUATION = 48
 GOLDEN = 8
 SAMPLES = 64
-_SHORT = 4  # one short text, made of their words, for so many texts of a user
+_SHORT = 4  # one short text, made from their words, for this many texts of a user
 _MARKS = (".", "?", "...")
 _GOLDEN_WORDS = 40
 _FIRST_CHARACTERS = 12  # at most 14 tokens, special ones included, in any script
@@ -33,25 +33,26 @@ Item = str | tuple[str, str]
 
 @dataclass(frozen=True)
 class Settings:
-    """task and columns: how to read the file; seed: of the choice.
-
-    samples: how many texts calibrate, at most; 0 for 64.
-    """
+    """How to collect texts."""
 
     task: str
+    """The task of the rows in the file; empty for plain texts."""
     columns: Columns = Columns()
+    """The columns of the file."""
     samples: int = 0
+    """The maximum number of texts for calibration; 0 for 64."""
     seed: int = 0
+    """The seed of the random choice."""
 
 
 def collect(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     """Write `texts.json`: the lists `calibration`, `evaluation` and `golden`, and `generated`.
 
-    An item is a text or a pair of texts; those of `golden` are all texts.  `generated` tells
-    whether they were made up.  A file that holds few texts calibrates with all of them.
+    An item is a text or a pair of texts; items of `golden` are always texts.  `generated` tells
+    whether they were generated.  If a file has few texts, all of them calibrate.
 
     Raises:
-        InputError: the file holds no texts.
+        InputError: the file has no texts.
 
     """
     wanted = settings.samples or SAMPLES
@@ -73,7 +74,7 @@ def collect(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
 
 
 def _golden(texts: Sequence[str]) -> list[str]:
-    """Pick the golden texts; a short one stands first, which proves a freshly loaded model."""
+    """Pick the golden texts; the first is short, since it proves a freshly loaded model."""
     first = min(texts, key=lambda text: (len(text) < _LEAST_CHARACTERS, len(text), text))
     short = [text for text in texts if len(text.split()) <= _GOLDEN_WORDS] or texts
     return [first[:_FIRST_CHARACTERS], *short[: GOLDEN - 1]]
@@ -83,7 +84,7 @@ def _from_file(path: Path, settings: Settings, wanted: int) -> list[Item]:
     examples = read_examples(str(path), settings.task, settings.columns, labelled=False)
     items = [_item(example) for example in examples if example.text.strip()]
     if not items:
-        raise InputError(f"{path} holds no texts")
+        raise InputError(f"{path} has no texts")
     random.Random(settings.seed).shuffle(items)  # noqa: S311 (a choice, not a secret)
     return items[: EVALUATION + wanted]
 
@@ -94,9 +95,9 @@ def _item(example: Example) -> Item:
 
 
 def _shortened(items: Sequence[Item], seed: int) -> list[Item]:
-    """Return texts of one to three words of every fourth item, pairs of such for pairs.
+    """Return texts of one to three words from every fourth item; for pairs, pairs of them.
 
-    Bare punctuation is the shortest text that a device may get, so it is among them.
+    Bare punctuation is included, because it is the shortest text that a device may get.
     """
     rng = random.Random(seed)  # noqa: S311 (a choice, not a secret)
     short: list[Item] = [

@@ -1,7 +1,7 @@
-"""The engines of the build host: one module each, of the same name as in the runtime.
+"""The engines of the build host, one module each, with the same names as in the runtime.
 
-Each has `export` (a stage that makes the float32 form through Optimum), `variant_stage`
-(the stage that makes what a `VariantSpec` asks for) and `graphs` (what a device loads).
+Each has `export` (a stage that makes the float32 form with Optimum), `variant_stage` (the stage
+that makes what a `VariantSpec` asks for) and `graphs` (what a device loads).
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ CPU = "CPU"
 
 @dataclass(frozen=True)
 class Choice:
-    """How to quantize beyond what the target says.
-
-    kept: layers (torch module names) to leave in float; trials: settings to try, see `search`.
-    """
+    """How to quantize, in addition to what the target says."""
 
     kept: tuple[str, ...] = ()
+    """Layers (torch module names) to leave in float."""
     trials: int = 1
+    """How many settings to try; see `search`."""
 
 
 class Exporter(Protocol):
@@ -49,16 +48,16 @@ class Exporter(Protocol):
         """Return the stage that makes one variant from `inputs`: export, tokenizer, texts."""
 
     def ranking_stage(self, inputs: Mapping[str, Stage | Source]) -> Stage | None:
-        """Return the stage that ranks layers by what int8 costs them, see `sensitivity`.
+        """Return the stage that ranks layers by what int8 costs them; see `sensitivity`.
 
-        None where there are none.  `inputs`: export, tokenizer, texts.
+        None if there are no layers.  `inputs`: export, tokenizer, texts.
         """
 
     def graphs(self, folder: Path) -> dict[str, tuple[str, ...]]:
-        """Return {graph: its files} of an export or a variant, by path relative to `folder`."""
+        """Return {graph: its files} of an export or a variant, as paths relative to `folder`."""
 
     def device_options(self, folder: Path, max_length: int, provider: str) -> dict[str, Any]:
-        """Return the options with which `provider` should load the files in `folder`."""
+        """Return the options for `provider` to load the files in `folder`."""
 
 
 def find(engine: str) -> Exporter:
@@ -69,7 +68,7 @@ def find(engine: str) -> Exporter:
 def open_as_device(
     tokenizer: Path, folder: Path, engine: str, precision: str, *, threads: int = 0
 ) -> Model:
-    """Open a variant on this host with the options that a device will load it with."""
+    """Open a variant on this host with the options that a device will use."""
     text = read_task(tokenizer).text
     longest, exporter = text.max_length if text else 0, find(engine)
     options = exporter.device_options(folder, longest, CPU)

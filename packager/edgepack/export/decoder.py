@@ -2,12 +2,13 @@
 
 Optimum's export concatenates the cache for every token, and nothing fuses it into attention that
 writes in place.  So the graph is written here: GroupQueryAttention with rotary positions inside,
-one product for queries, keys and values, one for gate and up, and logits for the rows that are
-wanted alone.
+one product for queries, keys and values, one for gate and up, and logits only for the rows that
+are asked for.
 
 Inputs: `input_ids` int64 [1, tokens]; `rows` int64 [k], the positions among them whose logits are
-wanted; `past_key_values.N.key|value` [1, heads, capacity, width], which is `present.N.key|value`
-too; `seqlens_k` int32 [1] and `total_sequence_length` int32.  Output: `logits` [k, vocabulary].
+asked for; `past_key_values.N.key|value` [1, heads, capacity, width], which is also
+`present.N.key|value`; `seqlens_k` int32 [1] and `total_sequence_length` int32.  Output: `logits`
+[k, vocabulary].
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from edgepack_runtime.errors import InputError
 OPSET = 18
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 _CPU = "CPUExecutionProvider"
-_MULTIPLE = 16  # what the width of a head has to be for attention with rotary positions
+_MULTIPLE = 16  # attention with rotary positions needs heads whose width is a multiple of this
 _MICROSOFT = "com.microsoft"
 _BLOCK = 32  # weights that share a scale
-_INT8_COMPUTE = 4  # `accuracy_level`: without it each call makes all weights float
+_INT8_COMPUTE = 4  # `accuracy_level`; without it, each call converts all weights to float
 
 
 def why_not(model_type: str, spec: VariantSpec | None = None) -> str:
@@ -46,7 +47,7 @@ def export(folder: Path, out: Path) -> None:
     """Write the float32 graph of a causal language model as `model.onnx`.
 
     Raises:
-        InputError: it has traits that the graph does not.
+        InputError: it has traits that the graph does not support.
 
     """
     import torch
@@ -73,20 +74,20 @@ class Shape:
     heads: int
     kv_heads: int
     width: int
-    """Of a head, as trained."""
+    """Width of a head, as trained."""
     padded: int
-    """Of a head, as the operator needs it."""
+    """Width of a head, as the operator needs it."""
     context: int
-    """Positions."""
+    """The number of positions."""
     epsilon: float
-    """Of its norms."""
+    """The epsilon of its norms."""
 
 
 def shape_of(config: Any) -> Shape:
     """Read the sizes from a config of transformers.
 
     Raises:
-        InputError: it slides a window or has another activation, which the graph does not know.
+        InputError: it has sliding windows or another activation, which the graph does not support.
 
     """
     sliding = getattr(config, "layer_types", None) or []
@@ -130,14 +131,14 @@ def write(model: Any) -> Any:
 
 @dataclass
 class _Graph:
-    """A graph that grows."""
+    """A graph under construction."""
 
     shape: Shape
     nodes: list[Any] = field(default_factory=list)
     weights: dict[str, Any] = field(default_factory=dict)
 
     def node(self, kind: str, inputs: Sequence[str], *, name: str = "", **how: Any) -> str:
-        """Add a node with one output; return that."""
+        """Add a node with one output; return the output."""
         return self.nodes_of(kind, inputs, [name or f"{kind}_{len(self.nodes)}"], **how)[0]
 
     def nodes_of(
@@ -152,7 +153,7 @@ class _Graph:
         return outputs
 
     def weight(self, name: str, value: Any) -> str:
-        """Add a weight, a tensor of torch or an array."""
+        """Add a weight: a torch tensor or an array."""
         import numpy as np
         from onnx import numpy_helper
 
@@ -209,7 +210,7 @@ def _rotary(made: _Graph, model: Any) -> None:
 
 
 def _layer(made: _Graph, name: str, layer: Any, state: tuple[str, str]) -> tuple[str, str]:
-    """Add one layer; `state` is the residual and what is to be added to it; so is the result."""
+    """Add one layer; `state` and the result are the residual and what is to be added to it."""
     normed, hidden = _norm(made, f"{name}.input_norm", layer.input_layernorm, state)
     attended = _attention(made, f"{name}.self_attn", layer.self_attn, normed)
     normed, hidden = _norm(
@@ -219,7 +220,7 @@ def _layer(made: _Graph, name: str, layer: Any, state: tuple[str, str]) -> tuple
 
 
 def _norm(made: _Graph, name: str, norm: Any, state: tuple[str, str]) -> tuple[str, str]:
-    """Add what is to be added, and normalize; return the normalized and the sum."""
+    """Add what is to be added, and normalize; return the normalized value and the sum."""
     hidden, added = state
     weight = made.weight(f"{name}.weight", norm.weight)
     how: dict[str, Any] = {"epsilon": made.shape.epsilon}
@@ -272,7 +273,7 @@ def _head_norm(made: _Graph, name: str, norm: Any, given: tuple[str, int]) -> st
     value, count = given
     width = made.shape.width
     if made.shape.padded != width:
-        raise InputError(f"heads of {width} with norms of their own are not built yet")
+        raise InputError(f"heads of width {width} with their own norms are not built yet")
     split = made.node("Reshape", [value, made.ints(f"{name}.split", [0, 0, count, width])])
     weight = made.weight(f"{name}.weight", norm.weight)
     normed = made.node(
@@ -296,7 +297,7 @@ def _feed_forward(made: _Graph, name: str, mlp: Any, normed: str) -> str:
 
 
 def _head(made: _Graph, model: Any, rows: str) -> None:
-    """Add the logits; a head that is tied to the embedding reads its table."""
+    """Add the logits; a head that is tied to the embedding reads the embedding's table."""
     head = model.lm_head
     if head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr():
         made.nodes_of("Gemm", [rows, "embedding"], ["logits"], transB=1)
@@ -313,9 +314,10 @@ def _plain(weight: Any, bias: Any) -> Part:
 
 
 def _heads(projection: Any, count: int, shape: Shape) -> Part:
-    """Return weight and bias whose heads are as wide as the operator needs them.
+    """Return weight and bias with heads as wide as the operator needs.
 
-    A head's halves, which are turned together, stay the first parts of the wider halves.
+    The two halves of a head, which are rotated together, become the first parts of the wider
+    halves.
     """
     weight, bias = _plain(projection.weight, projection.bias)
     if shape.padded == shape.width:
@@ -359,15 +361,15 @@ def _product(made: _Graph, name: str, parts: Sequence[Part], value: str) -> str:
 
 
 def is_decoder(model: Any) -> bool:
-    """Tell whether a graph was written here."""
+    """Tell whether a graph was written by this module."""
     return any(node.op_type == "GroupQueryAttention" for node in model.graph.node)
 
 
 def to_int8(model: Any) -> Any:
-    """Return a decoder whose weights are int8, in blocks that share a scale.
+    """Return a decoder with int8 weights, in blocks that share a scale.
 
     Products are computed in int8 with activations scaled block by block, so an answer does not
-    depend on how its prompt is cut.  The embedding is int8 row by row.
+    depend on how its prompt is split.  The embedding is int8 with a scale for each row.
     """
     from onnx import numpy_helper
 
@@ -384,7 +386,7 @@ def to_int8(model: Any) -> Any:
 
 
 def _quantize(model: Any, node: Any, weight: Any) -> None:
-    """Turn a product by a weight [in, out] into one by blocks of int8, symmetric around 128."""
+    """Change a product with a weight [in, out] to one with int8 blocks, symmetric around 128."""
     import numpy as np
     from onnx import helper, numpy_helper
 
@@ -404,7 +406,7 @@ def _quantize(model: Any, node: Any, weight: Any) -> None:
 
 
 def _untie(model: Any) -> None:
-    """Give a head that reads the embedding's table a weight of its own, which can be quantized."""
+    """Give a head that reads the embedding's table its own weight, which can be quantized."""
     from onnx import numpy_helper
 
     heads = [n for n in model.graph.node if n.op_type == "Gemm" and n.output[0] == "logits"]

@@ -14,10 +14,10 @@ def lookups(model: Any) -> list[str]:
 
 
 def to_int8(model: Any) -> Any:
-    """Store large float embedding tables as int8 with one scale a row.
+    """Store large float embedding tables as int8, with one scale for each row.
 
-    `Gather(table, ids)` becomes `Gather(int8) × Gather(scale)`: only the rows that a text
-    needs are ever made float.  Uses standard operators, so every engine reads it.
+    `Gather(table, ids)` becomes `Gather(int8) × Gather(scale)`: only the rows that a text needs are
+    converted to float.  These are standard operators, so every engine can read them.
     """
     from onnx import numpy_helper
 
@@ -78,8 +78,8 @@ def _drop_unused_weights(model: Any) -> None:
 def to_float16(model: Any) -> None:
     """Store large float embedding tables as float16; the rows that a text needs become float32.
 
-    It is the smallest form that TensorRT gathers: it takes int8 from pairs alone.  Standard
-    operators, and the Cast is explicit, as a strongly typed network needs it.
+    This is the smallest form that TensorRT can gather: it takes int8 only from Q/DQ pairs.  The
+    operators are standard, and the Cast is explicit, as a strongly typed network requires.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -100,10 +100,10 @@ def to_float16(model: Any) -> None:
 
 
 def _half_tables(model: Any) -> dict[str, Any]:
-    """Return large float tables in float16: those that only a Gather reads, and that fit it.
+    """Return large float tables in float16, if only a Gather reads them and float16 holds them.
 
-    Rows that a layer norm reads as they come stay: ONNX Runtime fuses one that is written as
-    single operators together with the Cast before it, into a graph of two types.
+    Tables whose rows a layer norm reads directly are left out: ONNX Runtime fuses a layer norm that
+    is written as single operators with the Cast before it, which gives a graph of two types.
     """
     import numpy as np
     from onnx import TensorProto, numpy_helper

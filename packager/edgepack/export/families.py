@@ -1,4 +1,4 @@
-"""Families that Optimum would export as it exports their kin, if it knew their names."""
+"""Families that Optimum could export like related ones, if it knew their names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgepack.tasks import optimum_tasks
 
 @cache
 def register_families() -> None:
-    """Tell Optimum of ERNIE, which is BERT with one embedding more that its models do not use."""
+    """Register ERNIE with Optimum: it is BERT with one more embedding, which its models ignore."""
     from optimum.exporters.onnx.model_configs import BertOnnxConfig
     from optimum.exporters.openvino import model_configs as _  # noqa: F401 (OpenVINO's own first)
     from optimum.exporters.tasks import TasksManager

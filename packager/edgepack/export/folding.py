@@ -1,9 +1,9 @@
-"""What a graph computes the same way for every text is computed when it is exported.
+"""Compute at export time what a graph computes the same way for every text.
 
-Exporters write `If` for a question about shapes that a model answers the same way every time, as
-DeBERTa asks whether there are as many queries as keys.  No quantizer sorts such graphs right, and
-a GPU waits for the CPU at each of them.  They also write products of two weights, which no
-quantizer expects and every device would compute for each text.
+Exporters write an `If` for a question about shapes, even if a model always answers it the same way:
+DeBERTa, for example, asks whether there are as many queries as keys.  No quantizer orders such
+graphs correctly, and a GPU waits for the CPU at each `If`.  Exporters also write products of two
+weights.  No quantizer expects these, and every device would compute them for each text.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _SHAPES = ((1, 1), (1, 7), (2, 8), (3, 13))  # rows, tokens
 
 
 def decide_branches(model: Any) -> int:
-    """Put the branch that is always taken in place of each `If`; return how many were decided.
+    """Replace each `If` by the branch that is always taken; return how many were replaced.
 
-    A branch is always taken if its condition depends on shapes and constants alone, and is the
-    same for every number of rows and tokens that is tried.
+    A branch is always taken if its condition depends only on shapes and constants, and is the same
+    for every tested number of rows and tokens.
     """
     asked = [node for node in model.graph.node if node.op_type == "If"]
     decidable = [node for node in asked if _depends_on_shapes_alone(model, node.input[0])]
@@ -38,12 +38,12 @@ def decide_branches(model: Any) -> int:
 
 
 def fold_products(model: Any) -> int:
-    """Put its result in place of each matrix product of constants; return how many there were."""
+    """Replace each matrix product of constants by its result; return how many there were."""
     from onnx import numpy_helper
 
     constant = {tensor.name for tensor in model.graph.initializer}
     products: dict[str, str] = {}
-    for node in model.graph.node:  # each stands after those that it reads
+    for node in model.graph.node:  # each node follows those that it reads
         fixed = all(name in constant for name in node.input if name)
         if fixed and not any(item.HasField("g") for item in node.attribute):
             constant.update(node.output)
@@ -65,7 +65,7 @@ def fold_products(model: Any) -> int:
 
 
 def _depends_on_shapes_alone(model: Any, name: str) -> bool:
-    """Tell whether no content of an input reaches a value except through `Shape`."""
+    """Tell whether a value depends on inputs only through `Shape`."""
     maker = {output: node for node in model.graph.node for output in node.output}
     inputs = {item.name for item in model.graph.input}
     waiting, seen = [name], set()
@@ -84,7 +84,7 @@ def _depends_on_shapes_alone(model: Any, name: str) -> bool:
 
 
 def _answers(model: Any, conditions: Sequence[str]) -> dict[str, bool]:
-    """Run the graph at several shapes; return the conditions that had one answer, and that."""
+    """Run the graph at several shapes; return the conditions with one answer, and that answer."""
     names = list(dict.fromkeys(conditions))
     found: dict[str, set[bool]] = {name: set() for name in names}
     for values in _run(model, names, _SHAPES):
@@ -94,7 +94,7 @@ def _answers(model: Any, conditions: Sequence[str]) -> dict[str, bool]:
 
 
 def _run(model: Any, names: Sequence[str], shapes: Sequence[tuple[int, int]]) -> list[list[Any]]:
-    """Return the values of some names for inputs of ones, shape by shape."""
+    """Return the values of `names` for inputs of ones, shape by shape."""
     import numpy as np
     import onnx
     import onnxruntime
@@ -124,14 +124,14 @@ def _copy(message: Any) -> Any:
 
 
 def _keep(model: Any, nodes: Sequence[Any]) -> None:
-    """Make these the nodes of a graph."""
+    """Replace the nodes of a graph by these."""
     kept = [_copy(node) for node in nodes]  # emptying the list would free them
     del model.graph.node[:]
     model.graph.node.extend(kept)
 
 
 def _branch(model: Any, node: Any, *, taken: bool) -> list[Any]:
-    """Return the nodes of one branch, its outputs under the names of the node's."""
+    """Return the nodes of one branch, with its outputs renamed to those of the `If` node."""
     import onnx
 
     wanted = "then_branch" if taken else "else_branch"
@@ -146,7 +146,7 @@ def _branch(model: Any, node: Any, *, taken: bool) -> list[Any]:
 
 
 def _drop_unread(model: Any) -> None:
-    """Remove the nodes that only a condition or the other branch read."""
+    """Remove the nodes that only a condition or the other branch reads."""
     while True:
         read = {name for node in model.graph.node for name in _reads(node)}
         read |= {item.name for item in model.graph.output}
@@ -157,6 +157,6 @@ def _drop_unread(model: Any) -> None:
 
 
 def _reads(node: Any) -> list[str]:
-    """Name what a node reads, the nodes of its own graphs included."""
+    """Name what a node reads, including the nodes of its inner graphs."""
     inner = (n for item in node.attribute if item.HasField("g") for n in item.g.node)
     return [*node.input, *(name for n in inner for name in _reads(n))]

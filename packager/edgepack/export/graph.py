@@ -1,7 +1,7 @@
 """Changes to an ONNX graph that are the same for every architecture.
 
-Invariant: what `save` writes is the same bytes for the same graph, equal weights are in it
-once, and ONNX Runtime 1.20 (the oldest a device may have) reads it.
+Invariant: `save` writes the same bytes for the same graph, equal weights are stored once, and ONNX
+Runtime 1.20 (the oldest that a device may have) can read the file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edgepack.export.previous_scales import on_old_scale
 from edgepack_runtime.errors import InputError
 
 _IR_VERSION = 10  # the newest that ONNX Runtime 1.20 reads
-_MOST_BYTES = (2 << 30) - (16 << 20)  # protobuf's limit, less what is not weights
+_MOST_BYTES = (2 << 30) - (16 << 20)  # protobuf's limit, less room for all but the weights
 
 
 def load(path: Path) -> Any:
@@ -27,12 +27,12 @@ def load(path: Path) -> Any:
 
 
 def save(model: Any, path: Path) -> None:
-    """Write a model: equal weights once, doc strings dropped, whole or not at all."""
+    """Write a model, whole or not at all: with equal weights once and without doc strings."""
     share_equal_weights(model)
     size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     if size > _MOST_BYTES:
         raise InputError(
-            f"the graph holds {size / 1e9:.1f} GB of weights, and ONNX holds 2 GB in one file; "
+            f"the graph holds {size / 1e9:.1f} GB of weights, but ONNX holds 2 GB in one file; "
             "distil or prune the model first"
         )
     model.ir_version = min(model.ir_version, _IR_VERSION)
@@ -40,16 +40,17 @@ def save(model: Any, path: Path) -> None:
     for node in model.graph.node:
         node.doc_string = ""
     for tensor in model.graph.initializer:
-        tensor.ClearField("data_location")  # what was outside once is written like the rest
+        tensor.ClearField("data_location")  # formerly external data is written like the rest
     work = path.with_suffix(".tmp")
     work.write_bytes(model.SerializeToString(deterministic=True))
     work.replace(path)
 
 
 def weights_outside(model: Any, folder: Path) -> Any:
-    """Return a model whose weights lie in a file of `folder`, from where a library reads them.
+    """Return a model whose weights are in a file of `folder`, where a library can read them.
 
-    NNCF copies, serializes and walks the whole graph more than ten times: for BERT-base, 20 s.
+    NNCF copies, serializes and walks the whole graph more than ten times; for BERT-base, with the
+    weights inside, this takes 20 s.
     """
     import onnx
 
@@ -84,7 +85,7 @@ def share_equal_weights(model: Any) -> int:
 
 
 def _bypass_identities(model: Any) -> None:
-    """Read a weight itself where the exporter put an Identity of it for a second use."""
+    """Read a weight directly where the exporter put an Identity for its second use."""
     weights = {tensor.name for tensor in model.graph.initializer}
     outputs = {item.name for item in model.graph.output}
     renamed: dict[str, str] = {}
@@ -112,10 +113,10 @@ def has_tied_weights(model: Any) -> bool:
 
 
 def nodes_of(model: Any, layers: Sequence[str]) -> list[str]:
-    """Name the matrix products of the given torch modules, fused attention among them.
+    """Name the matrix products of the given torch modules, including fused attention.
 
-    A fused attention has lost its name: it is that of the module around the product which
-    reads its result.
+    A fused attention has lost its name; it is found by the module around the product that reads its
+    result.
     """
     found = []
     readers = {name: node for node in model.graph.node for name in node.input}
@@ -131,9 +132,9 @@ def nodes_of(model: Any, layers: Sequence[str]) -> list[str]:
 
 
 def halve_int8_weights(model: Any) -> Any:
-    """Bring quantized weights from eight bits to seven: half the value, twice the scale.
+    """Reduce quantized weights from eight bits to seven: half the value, twice the scale.
 
-    Two products of a u8 and a weight of up to 64 fit 16 bits, so the AVX2 instruction that
+    Two products of a u8 and a weight of at most 64 fit into 16 bits, so the AVX2 instruction that
     adds them (VPMADDUBSW) cannot saturate.  Names are those of ONNX Runtime's quantizer.
     """
     import numpy as np
@@ -152,7 +153,7 @@ def halve_int8_weights(model: Any) -> Any:
 
 
 def keep_scales(old: Path, new: Path, out: Path) -> int:
-    """Write the graph in `new` with its int8 weights on the scales of `old`: `previous_scales`."""
+    """Write the graph in `new` with its int8 weights on the scales of `old` (`previous_scales`)."""
     import numpy as np
     from onnx import numpy_helper
 
@@ -182,7 +183,7 @@ def keep_scales(old: Path, new: Path, out: Path) -> int:
 
 
 def _scales(model: Any) -> dict[str, tuple[str, int | None]]:
-    """Return {int8 weights: (their scales, axis or None)} of a graph; symmetric ones only."""
+    """Return {int8 weights: (their scales, axis or None)} of a graph, if they are symmetric."""
     from onnx import TensorProto, numpy_helper
 
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}

@@ -1,6 +1,6 @@
 """Changes to an OpenVINO graph that are the same for every architecture, and its files (IR).
 
-Invariant: what `save` writes is the same bytes for the same graph.
+Invariant: `save` writes the same bytes for the same graph.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ def input_names(model: Any) -> list[str]:
     """Name the inputs of a graph.
 
     Raises:
-        InputError: the runtime makes no such input.
+        InputError: the runtime does not make one of them.
 
     """
     names = [item.get_any_name() for item in model.inputs]
     if unknown := sorted(set(names) - set(INPUTS)):
-        raise InputError(f"the OpenVINO graph wants an input that texts do not give: {unknown[0]}")
+        raise InputError(
+            f"the OpenVINO graph needs an input that is not made from text: {unknown[0]}"
+        )
     return names
 
 
@@ -56,10 +58,10 @@ def has_tied_weights(model: Any) -> bool:
 
 
 def gather_before_scale(model: Any) -> None:
-    """Make `Gather(int8 table × scale)` of embeddings `Gather(int8) × Gather(scale)`.
+    """Change `Gather(int8 table × scale)` of embeddings to `Gather(int8) × Gather(scale)`.
 
-    Otherwise OpenVINO unfolds the whole table to float when it compiles: four times the
-    memory, and a slower start.
+    Otherwise OpenVINO converts the whole table to float when it compiles: four times the memory,
+    and a slower start.
     """
     import openvino.opset13 as ops
 
@@ -78,7 +80,7 @@ def gather_before_scale(model: Any) -> None:
 
 
 def _int8_table(node: Any) -> tuple[Any, Any] | None:
-    """Return the int8 constant and its scales [rows, 1] that a Gather reads, if it does."""
+    """Return the int8 constant and its scales [rows, 1] that a Gather reads; None otherwise."""
     if node.get_type_name() != "Gather":
         return None
     product = node.input_value(0).get_node()
@@ -98,7 +100,7 @@ def _int8_table(node: Any) -> tuple[Any, Any] | None:
 def keep_scales(old: Path, new: Path, out: Path) -> int:
     """Write the IR in `new` with its int8 weights on the scales of `old`; see `previous_scales`.
 
-    The graphs of one architecture are alike, node by node; others have nothing to keep.
+    Graphs of the same architecture match node by node; for other graphs, no scale is retained.
     """
     import openvino as ov
 
@@ -144,10 +146,10 @@ def _constant(node: Any) -> Any:
 
 
 def save(model: Any, out: Path, *, half: bool = False) -> None:
-    """Write the IR, its weights in float16 if `half`, with names that depend on nothing else.
+    """Write the IR, with weights in float16 if `half`, and with names that depend only on it.
 
-    OpenVINO numbers the nodes it makes with one counter per process; those names are
-    replaced by the layer's place in the file.  Notes on how the model was made are dropped.
+    OpenVINO numbers the nodes it makes with one counter for each process; such names are replaced
+    by the layer's position in the file.  Notes on how the model was made are dropped.
     """
     import openvino as ov
 
@@ -162,10 +164,10 @@ def save(model: Any, out: Path, *, half: bool = False) -> None:
 
 
 def _name_inputs_and_outputs_alone(model: Any) -> None:
-    """Take the exporter's numbers off all tensors between.
+    """Remove the exporter's numbers from all tensors between inputs and outputs.
 
-    Where a compiler finds that a first reshape does nothing, the input gets the number of the
-    reshape as a second name, and may be asked for by that.  NNCF wants names where a branch reads.
+    If a compiler finds that a first reshape does nothing, the input gets the number of the reshape
+    as a second name, and may be asked for by that name.  NNCF needs the names that a branch reads.
     """
     readers = [*model.get_results(), *(n for n in model.get_ops() if n.get_type_name() == "If")]
     named = {value.get_node().get_friendly_name() for n in readers for value in n.input_values()}

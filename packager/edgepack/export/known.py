@@ -1,4 +1,4 @@
-"""What the exporters know, as a table: asking Optimum itself takes seconds of imports.
+"""What the exporters support, as a table, because asking Optimum takes seconds of imports.
 
 `known.json` is made by `python -m edgepack.export.known`; a test compares it with Optimum.
 """
@@ -15,7 +15,7 @@ from edgepack.tasks import find, optimum_tasks
 from edgepack_runtime.inputs.text import INPUTS
 
 _FILE = Path(__file__).with_name("known.json")
-# Families that Optimum lists and whose export it cannot finish (optimum-onnx 0.1.0).
+# Families that Optimum lists but whose export it cannot finish (optimum-onnx 0.1.0).
 _FAULTY = {
     "longformer": "its attention in windows cannot be exported for texts of any length",
     "nystromformer": "its landmarks cannot be exported for texts of any length",
@@ -24,16 +24,16 @@ _FAULTY = {
 
 @dataclass(frozen=True)
 class Family:
-    """A model type as the exporters know it.
-
-    onnx, openvino: the tasks that each exports; inputs: of the graph, empty without an ONNX form.
-    fast: whether transformers has a fast tokenizer for it.
-    """
+    """What the exporters support for a model type."""
 
     onnx: tuple[str, ...] = ()
+    """The tasks that can be exported to ONNX."""
     openvino: tuple[str, ...] = ()
+    """The tasks that can be exported to OpenVINO."""
     inputs: tuple[str, ...] = ()
+    """The inputs of the ONNX graph; empty without an ONNX form."""
     fast: bool = True
+    """Whether transformers has a fast tokenizer for it."""
 
 
 @cache
@@ -66,7 +66,7 @@ def why_not_onnx(model_type: str, task: str) -> str:
 
 
 def why_not_openvino(model_type: str, task: str) -> str:
-    """Say why a family has no OpenVINO form; empty if it has."""
+    """Say why a family has no OpenVINO form; empty if it has one."""
     family = known_families().get(model_type, Family())
     if find(task).OPTIMUM in family.openvino:
         return ""
@@ -74,7 +74,7 @@ def why_not_openvino(model_type: str, task: str) -> str:
 
 
 def survey() -> dict[str, dict[str, Any]]:
-    """Ask Optimum and transformers what `known.json` should hold."""
+    """Ask Optimum and transformers for what `known.json` should hold."""
     from importlib import import_module
 
     from optimum.exporters.tasks import TasksManager
@@ -110,7 +110,7 @@ def _inputs(name: str, tasks: list[str]) -> list[str]:
     )
     try:
         return list(make(AutoConfig.for_model(name)).inputs)
-    except (ValueError, AttributeError):  # part of another model, with no config of its own
+    except (ValueError, AttributeError):  # part of another model, without its own config
         return []
 
 

@@ -1,7 +1,7 @@
-"""The null engine's graphs: a file that says what shape an answer has, and no weights.
+"""The null engine's graphs: a file that gives the shape of an answer, without weights.
 
-It joins in everything that is no engine's business, so a pipeline can be tried in a second and
-without torch.  Every precision is the same arithmetic.
+It takes part in everything that does not depend on an engine, so a pipeline can be tried in a
+second and without torch.  Every precision does the same arithmetic.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ _TOOLS = ("edgepack",)
 
 @dataclass(frozen=True)
 class Settings:
-    """task: whose answers have this shape."""
+    """How to make the null form of a model."""
 
     task: str
+    """The task, which decides the shape of the answers."""
 
 
 @dataclass(frozen=True)
 class NoSettings:
-    """A variant has none: all are alike."""
+    """A variant has no settings: all variants are the same."""
 
 
 def why_not(model_type: str, task: str, spec: VariantSpec | None = None) -> str:  # noqa: ARG001 (the Exporter protocol)
-    """Return nothing: any model has such a form."""
+    """Return "": any model has such a form."""
     return ""
 
 
@@ -67,7 +68,7 @@ def device_options(folder: Path, max_length: int, provider: str) -> dict[str, An
 
 
 def export(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
-    """Write how many labels a model has, and whether each token has some of its own."""
+    """Write how many labels a model has, and whether each token has its own answer."""
     rules = tasks.find(settings.task)
     config = json.loads((inputs["model"] / "config.json").read_text())
     labels = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}

@@ -14,7 +14,7 @@ from edgepack.model.opened import calibration_feeds
 from edgepack_runtime.errors import InputError
 
 FILE = "model.onnx"
-_ROUNDS = 4  # of calibration, each with more products left in float
+_ROUNDS = 4  # of calibration; each leaves more products in float
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class Static:
     """How to quantize statically."""
 
     kept: tuple[str, ...] = ()
-    """Layers (torch module names) that are left in float."""
+    """Layers (torch module names) to leave in float."""
     tensorrt: bool = False
     """Whether to make the form that TensorRT reads."""
 
 
 def to_float16(model: Any) -> Any:
-    """Convert weights and activations to float16; inputs and outputs keep their types."""
+    """Convert weights and activations to float16, but not the types of inputs and outputs."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     return convert_float_to_float16(model, keep_io_types=True)
@@ -55,8 +55,8 @@ def dynamic(source: Path, final: Path, kept: Sequence[str]) -> None:
 def _fuse(source: Path) -> Any:
     """Run ONNX Runtime's transformer fusions, with exact GELU and plain embeddings.
 
-    Heads and width are read from the graph.  An architecture that has no fusions comes out
-    as it went in.
+    Heads and width are read from the graph.  The graph of an architecture without fusions does not
+    change.
     """
     import onnx
     from onnxruntime.transformers.fusion_options import FusionOptions
@@ -64,7 +64,7 @@ def _fuse(source: Path) -> Any:
 
     options = FusionOptions("bert")
     options.enable_embed_layer_norm = False  # its table could not be quantized row by row
-    options.enable_rotary_embeddings = False  # its positions take one row alone
+    options.enable_rotary_embeddings = False  # its positions take only one row
     fused = optimize_model(
         str(source), model_type="bert", opt_level=0, optimization_options=options, use_gpu=False
     )
@@ -78,7 +78,7 @@ def _fuse(source: Path) -> Any:
 def static(
     source: Path, inputs: Mapping[str, Path], settings: Static, trial: Trial, out: Path
 ) -> None:
-    """Calibrate; for TensorRT, leave the products that it would refuse in float and do it again."""
+    """Calibrate; for TensorRT, leave products that it refuses in float and calibrate again."""
     final = out / FILE
     left = set(graph.nodes_of(graph.load(source), settings.kept))
     for _ in range(_ROUNDS):
@@ -106,9 +106,10 @@ def _calibrated(
 ) -> Any:
     """Calibrate with NNCF: SmoothQuant, then symmetric int8 Q/DQ pairs, weights per channel.
 
-    Symmetric, explicit pairs on an unfused graph are the form that TensorRT reads, and its
-    weights are int8 in the file.  TensorRT gathers no int8: its embeddings are float16.
-    `where`: a folder to work in, and the nodes that stay in float.
+    TensorRT reads symmetric, explicit pairs on an unfused graph, with weights that are int8 in the
+    file.  TensorRT cannot gather int8, so its embeddings are float16.
+
+    `where` is a folder to work in, and the nodes to leave in float.
     """
     import logging
 

@@ -25,28 +25,30 @@ FILES = ir.FILES
 _EXPORT_TOOLS = ("edgepack", "torch", "transformers", "optimum", "optimum-intel", "openvino")
 _TOOLS = ("edgepack", "openvino", "nncf")
 _NPU = "NPU"
-_BUCKETS = (16, 32, 64, 128, 256)  # an NPU takes fixed shapes only, and compiles each
-_SMALL_MODEL = 64 << 20  # bytes of weights below which a second, static plan pays
+_BUCKETS = (16, 32, 64, 128, 256)  # an NPU takes only fixed shapes, and compiles each one
+_SMALL_MODEL = 64 << 20  # bytes of weights; below this, a second, static plan is worth its memory
 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """task: as Optimum names it."""
+    """How to export a model."""
 
     task: str
+    """The task by Optimum's name."""
 
 
 @dataclass(frozen=True)
 class VariantSettings:
-    """precision and scheme as in a target file; choice: how to quantize beyond that.
-
-    previous: the variant of the previous release whose scales are kept; empty for none.
-    """
+    """How to make a variant."""
 
     precision: str
+    """The precision, as in a target file."""
     scheme: str
+    """The quantization scheme, as in a target file."""
     choice: Choice = Choice()
+    """How to quantize, in addition to that."""
     previous: str = ""
+    """The variant of the previous release whose scales are retained; empty for none."""
 
 
 def why_not(model_type: str, task: str, spec: VariantSpec | None = None) -> str:  # noqa: ARG001 (the Exporter protocol)
@@ -76,10 +78,10 @@ def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source], choic
 
 
 def device_options(folder: Path, max_length: int, provider: str) -> dict[str, Any]:
-    """Return static plans for short texts where the model is small, for all texts on an NPU.
+    """Return static plans for short texts if the model is small, and for all texts on an NPU.
 
-    Measured on MiniLM (22 M parameters, int8, one thread, 8 to 16 tokens): 1.6 ms against
-    3.4 ms with dynamic shapes, for 44 MB more memory a plan; on BERT-base (110 M) it is 8 %
+    Measured on MiniLM (22 M parameters, int8, one thread, 8 to 16 tokens): 1.6 ms against 3.4 ms
+    with dynamic shapes, for 44 MB more memory for each plan; on BERT-base (110 M) the gain is 8 %
     for 220 MB.
     """
     if sees_padding(folder):
@@ -108,7 +110,7 @@ def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> N
     """Export with Optimum Intel.
 
     Raises:
-        InputError: Optimum knows no OpenVINO form of this architecture.
+        InputError: Optimum has no OpenVINO form for this architecture.
 
     """
     from optimum.exporters.openvino import main_export

@@ -1,9 +1,9 @@
-"""Keep the scales of the previous release, so that an update of a light change is small.
+"""Retain the scales of the previous release, so that the update for a light change is small.
 
-The weights of a light fine-tune move by fractions of a quantization step.  With scales of their
-own they are all rounded anew, and a few extremes move every value of a channel; on the scales of
-the release before, most of them stay what they were, and a delta has little to say.  What is kept
-is measured: where it costs likeness to the float model, nothing is.
+The weights of a light fine-tune move by fractions of a quantization step.  With new scales, all of
+them are rounded again, and a few extreme weights change every value of a channel.  On the scales of
+the previous release, most values do not change, and the delta is small.  The result is measured: if
+it is less close to the float model, no scales are retained.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 Apply = Callable[[Path, Path, Path], int]
 REPORT = "kept.json"
-_SLACK = 0.001  # mean cosine to the float model that keeping may cost
-# A weight is known to half a step on its new scale, and was on its old one: within one step of each
-# other they may be the same value.  A whole step is a change.
+_SLACK = 0.001  # mean cosine with the float model that retained scales may cost
+# A weight is known to within half a step, on its new scale and on its old one: if the two are
+# within one step, they may be the same value.  A whole step is a change.
 _STEPS = 0.95
-_LOOSE = 1.25  # an old scale may be so much coarser than the new one
+_LOOSE = 1.25  # an old scale may be coarser than the new one by this factor
 _SEVEN_BITS = 64
 
 
 def names_variant(bundle: Path, name: str) -> bool:
-    """Tell whether a bundle has an int8 variant of a name.
+    """Tell whether a bundle has an int8 variant of this name.
 
     Raises:
         InputError: there is no bundle, or it is a folder.
@@ -52,13 +52,13 @@ def names_variant(bundle: Path, name: str) -> bool:
 def keep_scales(
     engine: str, variant: str, apply: Apply, inputs: Mapping[str, Path], out: Path
 ) -> None:
-    """Requantize what is in `out` on the scales of the previous release, if that is as good.
+    """Requantize the variant in `out` on the scales of the previous release, if that is as good.
 
     Args:
-        engine: of the variant.
+        engine: the engine of the variant.
         variant: its name in the previous bundle.
-        apply: reads the old files and the new ones and writes those that keep scales; returns how
-            many tensors it could keep.
+        apply: reads the old files and the new ones, and writes files with retained scales; returns
+            the number of tensors whose scales it retained.
         inputs: `previous` (a bundle), `export`, `tokenizer`, `texts`.
         out: the folder of the variant; a report is added.
 
@@ -87,16 +87,16 @@ def keep_scales(
 def on_old_scale(
     weights: NDArray[Any], scale: NDArray[Any], old: NDArray[Any], old_scale: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Express int8 weights on older scales, channel by channel, where those hold them.
+    """Express int8 weights on older scales, channel by channel, where the older scales can.
 
-    Weights are int8, scales float32 that broadcast over them.  Returned are the weights and their
-    scales; a value that may be what it was, for all that is known of it, stays that.
+    Weights are int8; scales are float32 and broadcast over them.  Returns the weights and their
+    scales.  A value is left unchanged when the difference is below the rounding error.
 
     """
     import numpy as np
 
     value = weights.astype(np.float32) * scale
-    # A form of seven bits stays one.
+    # A form of seven bits must not become one of eight.
     top = _SEVEN_BITS if int(np.abs(weights.astype(np.int16)).max()) <= _SEVEN_BITS else 127
     spread = (1,) * (value.ndim - scale.ndim) + scale.shape
     axes = tuple(axis for axis, size in enumerate(spread) if size == 1)
@@ -110,7 +110,7 @@ def on_old_scale(
 
 
 def spill(bundle: Bundle, variant: str, folder: Path) -> None:
-    """Write the files of a bundle's variant to a new folder, as an exporter makes them."""
+    """Write the files of a bundle's variant to a new folder, laid out as an exporter does."""
     folder.mkdir()
     found = next((item for item in bundle.manifest.variants if item.name == variant), None)
     if found is None:
@@ -121,7 +121,7 @@ def spill(bundle: Bundle, variant: str, folder: Path) -> None:
 
 
 def _alone(out: Path, folder: Path) -> Path:
-    """Return a new folder with the files of `out`, but not those of the folder it lies in."""
+    """Return a new folder with the files of `out`, without those of its own parent folder."""
     copytree(out, folder, copy_function=os.link, ignore=ignore_patterns(folder.parent.name))
     return folder
 

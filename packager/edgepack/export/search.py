@@ -1,8 +1,8 @@
-"""Static quantization has settings that no rule gets right for every model: try some.
+"""Try several settings of static quantization, because no rule is right for every model.
 
-A trial is a SmoothQuant strength and a way to find activation ranges.  Each is quantized,
-run through the runtime on the texts kept for comparison, and the one whose outputs lie
-nearest to the float model's is kept.  The first trial is NNCF's own choice.
+A trial is a SmoothQuant strength and a way to find activation ranges.  Each trial is quantized and
+run through the runtime on the texts reserved for comparison.  The trial whose outputs are closest
+to the float model's wins.  The first trial is NNCF's own choice.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ _REPORT = "search.json"
 
 @dataclass(frozen=True)
 class Trial:
-    """alpha: SmoothQuant's, from 0 to 1, -1 for off; ranges: one of `_RANGES`, empty for NNCF's."""
+    """One way to quantize."""
 
     alpha: float
+    """The strength of SmoothQuant, from 0 to 1; -1 for off."""
     ranges: str
+    """How activation ranges are found, see `_ranges`; empty for NNCF's way."""
 
 
-# The likeliest first, so that a small budget is well spent.
+# The most promising first, so that a small budget is well spent.
 TRIALS = (
     Trial(0.95, ""), Trial(0.5, ""), Trial(0.95, "percentile"), Trial(0.7, ""),
     Trial(0.95, "min-max"), Trial(0.5, "percentile"), Trial(-1, ""), Trial(0.95, "histogram"),
@@ -41,9 +43,9 @@ TRIALS = (
 def parameters(trial: Trial, *, tied: bool) -> Any:
     """Return NNCF's advanced settings for a trial.
 
-    Tied weights are never smoothed: each use would be scaled its own way, and stored apart.
-    Activations have one scale: NNCF would give those of a depthwise convolution one for each
-    channel, and share it with a layer norm whose second axis is the tokens.
+    Tied weights are never smoothed: each use would be scaled in its own way, and stored separately.
+    Activations have one scale: NNCF would give a depthwise convolution's activations one for each
+    channel, and share them with a layer norm whose second axis is the tokens.
     """
     import nncf
     from nncf.quantization.advanced_parameters import QuantizationParameters
@@ -86,12 +88,12 @@ def quantize_best(
     inputs: Mapping[str, Path],
     out: Path,
 ) -> None:
-    """Quantize `count` ways and write the best one to `out`, with a report if it was searched.
+    """Quantize in `count` ways and write the best to `out`, with a report if there were several.
 
     Args:
-        quantize: writes one trial's files into a folder.
-        engine: which runs them.
-        count: how many of `TRIALS`.
+        quantize: writes one trial's files to a folder.
+        engine: the engine that runs them.
+        count: how many of `TRIALS` to try.
         inputs: `export` (of `engine`), `tokenizer`, `texts`.
         out: the folder to fill.
 

@@ -1,8 +1,8 @@
-"""Rank the layers of a model by what int8 costs them: the order in which repair frees them.
+"""Rank the layers of a model by what int8 costs them: in this order, repair leaves them in float.
 
-For each matrix product the quantized result is computed beside the float one, on its real
-inputs: weights symmetric per channel, activations asymmetric per tensor.  The cost is the
-noise's share of the signal's energy (the inverse of the quantization SNR).
+For each matrix product, the quantized result is computed next to the float one, on its real inputs:
+with symmetric weights per channel and asymmetric activations per tensor.  The cost is the noise
+energy divided by the signal energy (the inverse of the quantization SNR).
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _DIGITS = 8
 
 @dataclass(frozen=True)
 class NoSettings:
-    """The ranking has none."""
+    """The ranking has no settings."""
 
 
 def stage(inputs: Mapping[str, Stage | Source]) -> Stage:
-    """Return the stage that ranks, of `inputs`: export (ONNX in float32), tokenizer, texts."""
+    """Return the stage that ranks layers; `inputs`: export (ONNX in float32), tokenizer, texts."""
     return Stage("rank layers by sensitivity", rank, NoSettings(), dict(inputs), TOOLS)
 
 
 def rank(settings: NoSettings, inputs: Mapping[str, Path], out: Path) -> None:  # noqa: ARG001
-    """Write `sensitivity.json`: [layer, noise ÷ signal] of the float ONNX graph, worst first."""
+    """Write `sensitivity.json`: [layer, noise ÷ signal] for the float ONNX graph, worst first."""
     costs: dict[str, float] = {}
     for layer, value in _costs(inputs):
         costs[layer] = max(costs.get(layer, 0.0), value)
@@ -50,7 +50,7 @@ def read_ranking(folder: Path) -> list[str]:
 
 
 def _costs(inputs: Mapping[str, Path]) -> Iterator[tuple[str, float]]:
-    """Yield (layer, cost) of every matrix product with a weight, text by text."""
+    """Yield (layer, cost) for every matrix product with a weight, text by text."""
     import numpy as np
     import onnx
     import onnxruntime

@@ -1,9 +1,8 @@
-"""Does an int8 graph have the form that TensorRT reads?  Every rule, checked on the graph.
+"""Check that an int8 graph has the form that TensorRT reads, rule by rule.
 
-TensorRT takes int8 as explicit, symmetric QuantizeLinear and DequantizeLinear pairs of the plain
+TensorRT takes int8 as explicit, symmetric QuantizeLinear and DequantizeLinear pairs in the plain
 graph (TensorRT developer guide, explicit quantization; ONNX Runtime's e2e_tensorrt_bert_example).
-A graph that breaks a rule is either refused on the device or runs slower than fp16, and no CPU
-shows it.
+A device refuses a graph that breaks a rule, or runs it slower than fp16; on a CPU, neither shows.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 _PRODUCTS = ("MatMul", "Gemm", "Conv")
-# Operators of LayerNorm, softmax and GELU as exporters write them: they stay in float.
+# Operators of LayerNorm, softmax and GELU as written by exporters: they are left in float.
 _FLOAT = ("LayerNormalization", "ReduceMean", "Sqrt", "Pow", "Softmax", "Erf", "Gelu")
 
 
@@ -29,7 +28,7 @@ class Breach:
 
 
 class _Graph:
-    """A graph and its look-ups."""
+    """A graph with lookup tables."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -59,22 +58,22 @@ def lint(path: Path) -> list[Breach]:
 
 
 def make_signed(model: Any) -> None:
-    """Make the unsigned pairs of a graph signed; they quantize what is never negative.
+    """Make the unsigned pairs of a graph signed; they quantize values that are never negative.
 
-    NNCF gives activations after a ReLU the range 0…255; TensorRT has −128…127 alone, so the scale
+    NNCF gives activations after a ReLU the range 0…255.  TensorRT has only −128…127, so the scale
     grows by 255 ÷ 127.
     """
     import numpy as np
     from onnx import TensorProto, numpy_helper
 
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    del model.graph.value_info[:]  # it would promise the types of before
+    del model.graph.value_info[:]  # it would state the old types
     for node in model.graph.node:
         zero = weights.get(node.input[2]) if _is_pair(node) else None
         if zero is None or zero.data_type != TensorProto.UINT8:
             continue
         if numpy_helper.to_array(zero).any():
-            continue  # asymmetric: the lint says so
+            continue  # asymmetric: the lint reports it
         names = [f"{node.input[1]}_signed", f"{node.input[2]}_signed"]
         if names[0] not in weights:
             scale = numpy_helper.to_array(weights[node.input[1]])
@@ -90,9 +89,9 @@ def _is_pair(node: Any) -> bool:
 
 
 def products_at(path: Path, breaches: Sequence[Breach]) -> set[str]:
-    """Name the products that have to stay in float so that the breaches go away.
+    """Name the products to leave in float so that the breaches go away.
 
-    Those are the products themselves, or what reads the pair that breaks a rule.
+    These are the products themselves, or those that read the pair that breaks a rule.
     """
     import onnx
 
@@ -103,7 +102,7 @@ def products_at(path: Path, breaches: Sequence[Breach]) -> set[str]:
     seen: set[str] = set()
     while waiting:
         node = waiting.pop()
-        if node.op_type in _PRODUCTS:  # and those that share an input: it has one form
+        if node.op_type in _PRODUCTS:  # and those that share an input, since it has only one form
             sharing = (reader for name in node.input for reader in graph.readers[name])
             found |= {node.name, *(n.name for n in sharing if n.op_type in _PRODUCTS)}
         elif node.name not in seen:
@@ -116,10 +115,10 @@ Found = Iterator[tuple[str, str]]
 
 
 def _only_standard_operators(graph: _Graph) -> Found:
-    """ONNX Runtime's fused operators are its own; TensorRT reads none of them."""
+    """TensorRT does not read ONNX Runtime's own fused operators."""
     for node in graph.nodes:
         if node.domain not in ("", "ai.onnx"):
-            yield node.name, f"{node.domain}.{node.op_type} is no standard operator"
+            yield node.name, f"{node.domain}.{node.op_type} is not a standard operator"
 
 
 def _no_dynamic_quantization(graph: _Graph) -> Found:
@@ -148,7 +147,7 @@ def _types_are_int8(graph: _Graph) -> Found:
 
 
 def _int8_is_read_by_pairs_alone(graph: _Graph) -> Found:
-    """Outside of pairs TensorRT takes no int8: no Gather, no Cast (onnx-tensorrt's operators)."""
+    """Only pairs may read int8 in TensorRT: no Gather, no Cast (onnx-tensorrt's operators)."""
     import onnx
 
     for name, tensor in graph.weights.items():
@@ -202,13 +201,13 @@ def _weights_are_per_channel(graph: _Graph) -> Found:
 
 
 def _pairs_are_complete(graph: _Graph) -> Found:
-    """Each Q is read by DQs alone, and each DQ reads a Q or a constant, with the same scale."""
+    """Only DQs read a Q, and each DQ reads a Q or a constant, with the same scale."""
     for node in graph.of(QUANTIZE):
         readers = graph.readers.get(node.output[0], [])
         if not readers or any(reader.op_type != DEQUANTIZE for reader in readers):
-            yield node.name, "its output is not read by DequantizeLinear alone"
+            yield node.name, "its output must be read only by DequantizeLinear"
         elif any(list(reader.input[1:]) != list(node.input[1:]) for reader in readers):
-            yield node.name, "its pair has another scale"
+            yield node.name, "its pair has a different scale"
     for node in graph.of(DEQUANTIZE):
         maker = graph.maker.get(node.input[0])
         if node.input[0] not in graph.weights and (maker is None or maker.op_type != QUANTIZE):
@@ -224,7 +223,7 @@ def _products_are_int8_on_both_sides(graph: _Graph) -> Found:
 
 
 def _layer_norm_stays_in_float(graph: _Graph) -> Found:
-    """LayerNorm, softmax and GELU read and give float: in int8 they cost quality and no time."""
+    """LayerNorm, softmax and GELU use float: in int8 they lose quality and save no time."""
     for node in graph.of(*_FLOAT):
         if any(_dequantized(graph, name) for name in node.input):
             yield node.name, f"{node.op_type} reads a quantized value"
@@ -239,7 +238,7 @@ def _no_bias_is_quantized(graph: _Graph) -> Found:
 
 
 def _scales_match_the_precision(graph: _Graph) -> Found:
-    """Scales are float32 and the graph's float type is one: strongly typed networks mix nothing."""
+    """Scales are float32, like all floats of the graph: strongly typed networks mix no types."""
     import onnx
 
     for node in graph.of(QUANTIZE, DEQUANTIZE):

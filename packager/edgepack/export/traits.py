@@ -1,8 +1,8 @@
-"""What an export shows of a model that its config does not say.
+"""What an export shows about a model that its config does not say.
 
-Engines pad: to a shape that is compiled, or to the longest text of a batch.  Most models ignore
-padding, by their attention mask.  ConvBERT's convolutions and MobileBERT's trigrams do not, so a
-text must run in its own length, or it is answered otherwise than alone.
+Engines pad texts: to a compiled shape, or to the longest text of a batch.  Most models ignore
+padding, thanks to their attention mask.  ConvBERT's convolutions and MobileBERT's trigrams do not
+ignore it, so a text must run at its own length; otherwise its answer would differ.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from edgepack_runtime.errors import InputError
 
 FILE = "traits.json"
 _TOKENS, _PADDED = (3, 4, 5, 6, 8, 10, 13), 16
-_FIRST_ID, _MOST_IDS = 5, 2000  # after the special tokens; the commonest
+_FIRST_ID, _MOST_IDS = 5, 2000  # after the special tokens; the most common ones
 _TOLERANCE = 1e-4  # of the largest output; float32 rounds a hundred times finer
 
 Run = Callable[[Mapping[str, Any]], Any]
 
 
 def probe_padding(model: Path, run: Run, out: Path) -> None:
-    """Run texts of some lengths alone and padded to sixteen; write to `out` whether outputs differ.
+    """Run texts of some lengths, alone and padded to 16; write to `out` whether outputs differ.
 
     Args:
         model: the folder of the torch model, for its vocabulary and padding.
-        run: gives the first output of the exported graph for {input: int64 [1, tokens]}.
+        run: returns the first output of the exported graph for {input: int64 [1, tokens]}.
         out: the folder of the export.
 
     Raises:
@@ -63,12 +63,12 @@ def _differs(run: Run, ids: Any, pad: int | None) -> bool:
 
 
 def copy_traits(export: Path, out: Path) -> None:
-    """Hand the traits of an export on to a variant that is made of it."""
+    """Copy the traits of an export to a variant that is made from it."""
     (out / FILE).write_bytes((export / FILE).read_bytes())
 
 
 def sees_padding(folder: Path) -> bool:
-    """Tell whether the model in an export's or a variant's folder answers otherwise when padded."""
+    """Tell whether padding changes the answers of the model in an export's or variant's folder."""
     return bool(json.loads((folder / FILE).read_text())["sees_padding"])
 
 

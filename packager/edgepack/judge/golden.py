@@ -1,4 +1,4 @@
-"""The stages that say what right is: the float model's outputs, and how near a variant comes."""
+"""Stages that record the reference outputs and measure each variant against them."""
 
 from __future__ import annotations
 
@@ -17,31 +17,34 @@ from edgepack_runtime.tasks._likeness import decisions
 
 TOOLS = ("edgepack", "onnxruntime", "openvino", "numpy")
 _DIGITS = 6
-# How much further than on the build host a device may stray: other processors round and
-# order their sums differently (facts: the same int8 file loses up to a point elsewhere).
+# How much further a device may stray than the build host: other processors round and order their
+# sums differently (facts: the same int8 file loses up to a point elsewhere).
 _COSINE_MARGIN = 0.02
 _AGREEMENT_MARGIN = 0.15
 
 
 @dataclass(frozen=True)
 class GoldenSettings:
-    """engine: which runs the reference, a float32 graph on the CPU."""
+    """How to record the reference outputs."""
 
     engine: str
+    """Runs the reference, a float32 graph on the CPU."""
 
 
 @dataclass(frozen=True)
 class AssessSettings:
-    """engine: which runs the variant; precision: as in a target file."""
+    """How to compare a variant with the reference."""
 
     engine: str
+    """Runs the variant."""
     precision: str
+    """The precision of the variant, as in a target file."""
 
 
 def make_golden(settings: GoldenSettings, inputs: Mapping[str, Path], out: Path) -> None:
     """Write `golden.json` and `reference.npz` from the float model.
 
-    The first holds the golden texts and outputs and goes to the device; the second the
+    The first holds the golden texts and outputs, and goes to the device.  The second holds the
     outputs for the evaluation texts.
     """
     import numpy as np
@@ -55,9 +58,9 @@ def make_golden(settings: GoldenSettings, inputs: Mapping[str, Path], out: Path)
 
 
 def assess(settings: AssessSettings, inputs: Mapping[str, Path], out: Path) -> None:
-    """Write `assessment.json`: a variant's likeness to the float model, and its tolerance.
+    """Write `assessment.json`: how close a variant is to the float model, and its tolerance.
 
-    It holds what the graphs take and give, too.
+    It also holds the inputs and outputs of the graphs.
     """
     import numpy as np
 
@@ -85,15 +88,16 @@ def assess(settings: AssessSettings, inputs: Mapping[str, Path], out: Path) -> N
 
 
 def weighted_agreement(task: Task, wanted: Sequence[Any], got: Sequence[Any]) -> float:
-    """Return the share of equal decisions, each counted by how sure the float model is of it.
+    """Return the share of equal decisions, each weighted by how sure the float model is.
 
-    It is sure by the lead in probability of the label that it decides for over the next one.  Of
-    made-up texts it is often not, and what it does not decide, int8 cannot get wrong.
+    How sure it is means the lead in probability of its label over the next one.  On generated texts
+    the float model is often unsure, and int8 cannot be wrong about what the float model does not
+    decide.
 
     Args:
-        task: whose rules decide.
+        task: the task whose rules decide.
         wanted: the float model's logits, [labels] or [tokens, labels] for each text.
-        got: another model's.
+        got: another model's logits.
 
     """
     import numpy as np
@@ -108,9 +112,9 @@ def weighted_agreement(task: Task, wanted: Sequence[Any], got: Sequence[Any]) ->
 
 
 def _lead(logits: Any, *, each: bool) -> Any:
-    """Return how far ahead each decision is, from 0 to 1, of logits [..., labels].
+    """Return the lead of each decision, from 0 to 1, for logits [..., labels].
 
-    each: every label is a decision of its own, yes or no.
+    If `each`, every label is its own decision, yes or no.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""The stages that measure quality on the evaluation data: of torch forms and of variants."""
+"""Stages that measure the quality of torch forms and of variants on the evaluation data."""
 
 from __future__ import annotations
 
@@ -29,22 +29,25 @@ class TorchSettings:
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """engine and precision: of the variant; columns: of the evaluation data."""
+    """How to open a variant and read the evaluation data."""
 
     engine: str
+    """The engine of the variant."""
     precision: str
+    """The precision of the variant."""
     columns: Columns = Columns()
+    """The columns of the evaluation data."""
 
 
 def judge_torch(settings: TorchSettings, inputs: Mapping[str, Path], out: Path) -> None:
-    """Write `quality.json` of a torch form on the evaluation data."""
+    """Write `quality.json` for a torch form on the evaluation data."""
     model = open_torch(inputs["model"], settings.task, settings.max_length)
     examples = read_examples(str(inputs["evaluation"]), settings.task, settings.columns)
     _write(evaluate(model, examples, batch_size=TORCH_BATCH), out)
 
 
 def judge(settings: JudgeSettings, inputs: Mapping[str, Path], out: Path) -> None:
-    """Write `quality.json` of a variant on the evaluation data, text by text as on a device."""
+    """Write `quality.json` for a variant on the evaluation data, text by text as on a device."""
     variant = inputs["variant"]
     model = open_as_device(inputs["tokenizer"], variant, settings.engine, settings.precision)
     examples = read_examples(str(inputs["evaluation"]), model.task.name, settings.columns)
@@ -58,7 +61,7 @@ def _write(quality: Quality, out: Path) -> None:
 
 
 def quality_of(stage: Stage | None, folders: Mapping[str, Path]) -> Quality | None:
-    """Return what a judging stage found; None for no stage."""
+    """Return the result of a judging stage; None without a stage."""
     if stage is None:
         return None
     return Quality(**json.loads((folders[stage.key] / "quality.json").read_text()))

@@ -1,1 +1,1 @@
-"""The model that came in: fetched, described, opened."""
+"""The original model: fetch it, describe it, open it."""

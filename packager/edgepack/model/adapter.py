@@ -1,4 +1,4 @@
-"""Adapters (LoRA and its kin): which base model one belongs to."""
+"""Adapters (LoRA and similar): the base model that one belongs to."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def base_of(folder: Path) -> str:
     except (OSError, ValueError, AttributeError) as exc:
         raise InputError(f"{path} cannot be read: {exc}") from exc
     if not isinstance(base, str) or not base:
-        raise InputError(f"{path} names no base_model_name_or_path")
+        raise InputError(f"{path} does not name a base_model_name_or_path")
     return base

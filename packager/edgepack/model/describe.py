@@ -1,4 +1,4 @@
-"""The stage that reads what a device must know of a model: its tokenizer, task and labels."""
+"""The stage that reads what a device must know about a model: its tokenizer, task and labels."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ _POSITIONS_AFTER_PADDING = ("roberta", "camembert", "mpnet", "data2vec-text", "l
 
 @dataclass(frozen=True)
 class Settings:
-    """task: the task's name; max_length: tokens, 0 for what the model declares."""
+    """How to describe a model."""
 
     task: str
+    """The name of the task."""
     max_length: int = 0
+    """Tokens of a text; 0 for what the model declares."""
 
 
 def describe(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
@@ -39,7 +41,7 @@ def describe(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
         raise InputError(f"{folder}: transformers cannot read this model: {exc}") from exc
     if not tokenizer.is_fast:
         raise InputError(
-            f"{folder} has no fast tokenizer, which the device needs; convert it first"
+            f"{folder} has no fast tokenizer, but the device needs one; convert it first"
         )
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
@@ -91,7 +93,7 @@ def _chosen_length(settings: Settings, most: int) -> int:
 
 
 def _max_length(folder: Path, config: Any, tokenizer: Any) -> int:
-    """Take the least of what the sentence model, the tokenizer and the positions allow."""
+    """Return the smallest limit of the sentence model, the tokenizer and the positions."""
     limits = [int(tokenizer.model_max_length)]
     declared = folder / "sentence_bert_config.json"
     if declared.exists():
@@ -104,7 +106,7 @@ def _max_length(folder: Path, config: Any, tokenizer: Any) -> int:
 def positions_of(config: Any) -> int:
     """Return how many tokens a model has positions for; 0 if its config does not say."""
     positions = int(getattr(config, "max_position_embeddings", None) or 0)
-    # RoBERTa and its kin number positions from padding_idx + 1.
+    # RoBERTa and similar models number positions from padding_idx + 1.
     kin = any(name in config.model_type for name in _POSITIONS_AFTER_PADDING)
     return positions - (config.pad_token_id + 1 if kin and positions else 0)
 
@@ -125,6 +127,6 @@ def pooling_of(folder: Path) -> tuple[str, bool]:
         modes = {"mean_tokens": "mean", "cls_token": "cls", "max_tokens": "max"}
         chosen = [short for key, short in modes.items() if settings.get(f"pooling_mode_{key}")]
         if len(chosen) != 1 and settings.get("pooling_mode") not in modes.values():
-            raise InputError(f"{path}: its pooling is none of {', '.join(modes.values())}")
+            raise InputError(f"{path}: its pooling is not one of {', '.join(modes.values())}")
         mode = chosen[0] if chosen else settings["pooling_mode"]
     return mode, "Normalize" in kinds

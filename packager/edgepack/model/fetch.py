@@ -1,4 +1,4 @@
-"""Find the model: a hub id, a folder, or `package:NAME/path`; and read what it is."""
+"""Find the model: a hub id, a folder, or `package:NAME/path`; and read its description."""
 
 from __future__ import annotations
 
@@ -23,18 +23,22 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model as its folder describes it, before anything heavy is imported.
-
-    files: {name: sha256} of what was read; commit: of the hub, empty for a model from elsewhere.
-    """
+    """A model as described by its folder, before anything heavy is imported."""
 
     source: Source
+    """The folder of the model, or of the adapter."""
     name: str
+    """The name for its bundle."""
     task: str
+    """The task, given or detected."""
     model_type: str
+    """The family, from its config."""
     base: Source | None = None
+    """The base model of an adapter."""
     files: Mapping[str, str] = field(default_factory=dict)
+    """{name: sha256} of the files that were read."""
     commit: str = ""
+    """The commit on the hub; empty for a model from elsewhere."""
 
 
 def fetch(
@@ -44,13 +48,14 @@ def fetch(
 
     Args:
         source: a hub id, a folder or `package:NAME/path`.
-        revision: of the hub.
-        task: one of the runtime's, instead of the detected one.
-        name: instead of one that follows from the source.
-        offline: look into the hub's local cache only.
+        revision: a revision on the hub.
+        task: one of the runtime's tasks, instead of the detected one.
+        name: a name, instead of one made from the source.
+        offline: use only the hub's local cache.
 
     Raises:
-        InputError: no such model, no weights in it, an unknown or undetectable task.
+        InputError: there is no such model, it has no weights, or its task is unknown or cannot be
+            detected.
         LinkError: the hub cannot be reached.
 
     """
@@ -76,10 +81,10 @@ def fetch(
 
 
 def _files(folder: Path) -> dict[str, str]:
-    """Hash what a model is read from."""
+    """Hash the files that a model is read from."""
     files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
     if not any(path.suffix in (".safetensors", ".bin") for path in files):
-        raise InputError(f"{folder} holds no weights (model.safetensors or pytorch_model.bin)")
+        raise InputError(f"{folder} has no weights (model.safetensors or pytorch_model.bin)")
     return hash_files(folder, files)
 
 
@@ -93,7 +98,7 @@ def _adapted(folder: Path) -> str:
 
 
 def find_folder(source: str, revision: str = "", *, offline: bool = False) -> Path:
-    """Return the folder that a hub id, a path or a `package:` names, fetched if need be.
+    """Return the folder that a hub id, a path or a `package:` names; fetch it if needed.
 
     Raises:
         InputError: there is none.
@@ -118,7 +123,7 @@ def _package(source: str) -> Path:
         raise InputError(f"{source}: no installed package {name!r}; pip install it first")
     folder = (Path(spec.submodule_search_locations[0]) / inside).resolve()
     if not folder.is_dir():
-        raise InputError(f"{source}: the package holds no folder {inside!r}")
+        raise InputError(f"{source}: the package has no folder {inside!r}")
     return folder
 
 
@@ -148,11 +153,11 @@ def _hub(name: str, revision: str, *, offline: bool) -> Path:
         raise InputError(f"the hub has no model {where}; check the name and revision") from exc
     except LocalEntryNotFoundError as exc:
         kind, hint = (
-            (InputError, "it is not in the local cache, and --offline forbids to fetch it")
+            (InputError, "it is not in the local cache, and --offline forbids downloading it")
             if offline
             else (LinkError, "the hub cannot be reached, and it is not in the local cache")
         )
-        raise kind(f"model {where}: {hint}. A local folder works without network") from exc
+        raise kind(f"model {where}: {hint}. A local folder works without a network") from exc
     except (HfHubHTTPError, OSError) as exc:
         raise not_fetched(f"model {where}", exc) from exc
     return Path(found)
@@ -169,7 +174,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text())
     except OSError as exc:
-        raise InputError(f"{folder} is no Hugging Face model: it has no config.json") from exc
+        raise InputError(f"{folder} is not a Hugging Face model: it has no config.json") from exc
     except ValueError as exc:
         raise InputError(f"{path} is not valid JSON: {exc}") from exc
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What one stage hands to the next: how to read the folders that stages fill."""
+"""What one stage passes to the next: how to read the folders that stages fill."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ if TYPE_CHECKING:
 
 
 def read_task(tokenizer: Path) -> Task:
-    """Read the task that the describe stage wrote."""
+    """Read the task written by the describe stage."""
     return decode_task(json.loads((tokenizer / "task.json").read_text()))
 
 
 def likeness(tokenizer: Path, wanted: Sequence[Array], got: Sequence[Array]) -> Agreement:
-    """Compare outputs with the float model's, as the task that the describe stage wrote has it."""
+    """Compare outputs with the float model's, by the rules of the described task."""
     task = read_task(tokenizer)
     return tasks.find(task.name).compare(task, wanted, got)
 
 
 def read_inputs(tokenizer: Path) -> Inputs:
-    """Open what makes tensors of the inputs that the describe stage wrote of."""
+    """Open the readers of the inputs that the describe stage found."""
     return open_inputs(read_task(tokenizer), lambda name: (tokenizer / name).read_bytes())
 
 
 def read_encoder(tokenizer: Path) -> TextEncoder:
-    """Open the tokenizer that the describe stage wrote."""
+    """Open the tokenizer written by the describe stage."""
     encoder = read_inputs(tokenizer).text
-    assert encoder is not None  # noqa: S101 (whoever asks has a task of texts)
+    assert encoder is not None  # noqa: S101 (callers have a task that reads texts)
     return encoder
 
 
 def read_texts(texts: Path, kind: str) -> list[str | tuple[str, str]]:
     """Read one of the lists of the collect stage: calibration, evaluation or golden.
 
-    An item is a text, or a pair of texts; golden ones are all texts.
+    An item is a text or a pair of texts; golden items are always texts.
     """
     found = json.loads((texts / "texts.json").read_text())[kind]
     return [item if isinstance(item, str) else (item[0], item[1]) for item in found]
@@ -59,18 +59,18 @@ def read_golden_texts(texts: Path) -> list[str]:
 
 
 def are_generated(texts: Path) -> bool:
-    """Tell whether the texts of the collect stage were made up, not read from a file."""
+    """Tell whether the texts of the collect stage were generated, not read from a file."""
     return bool(json.loads((texts / "texts.json").read_text())["generated"])
 
 
 def files_of(folder: Path) -> dict[str, Path]:
-    """Return the files of a folder and of those inside it, by relative name."""
+    """Return the files of a folder and its subfolders, by relative name."""
     found = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path for path in found}
 
 
 def move_files(folder: Path, target: Path) -> None:
-    """Move the files of a folder into another, in place of those of the same name."""
+    """Move the files of a folder to another, replacing files of the same name."""
     for name, path in files_of(folder).items():
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         path.replace(target / name)
@@ -87,26 +87,26 @@ def calibration_feeds(inputs: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What was exported, before it has a name and measurements."""
+    """An exported model, before it has a name and measurements."""
 
     engine: str
-    """Which runs it."""
+    """The engine that runs it."""
     precision: str
-    """As in a target file."""
+    """Its precision, as in a target file."""
     graphs: Mapping[str, Sequence[str]]
-    """{graph: its files}, by path relative to its folder."""
+    """{graph: its files}, as paths relative to its folder."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """With which a device would load it."""
+    """The options with which a device would load it."""
 
 
 def open_model(tokenizer: Path, folder: Path, candidate: Candidate, *, threads: int = 0) -> Model:
-    """Open the graphs in a folder on this host's CPU, in the code that devices run.
+    """Open the graphs in a folder on this host's CPU, with the code that devices run.
 
     Args:
         tokenizer: the folder of the describe stage.
-        folder: of the export or variant.
-        candidate: what lies there.
-        threads: of the CPU; 0 for all.
+        folder: the folder of the export or variant.
+        candidate: what the folder holds.
+        threads: CPU threads; 0 for all.
 
     """
     engine = engines.find(candidate.engine)

@@ -1,6 +1,6 @@
 """A torch model behind the runtime's own `Model`: the same tokens, rules and answers.
 
-What a device runs and what it is compared with so differ in nothing but the engine.
+So what a device runs and what it is compared with differ only in the engine.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class TorchSession(Stateless):
         return tokens
 
     def compile_all(self) -> None:
-        """Nothing is compiled here."""
+        """Do nothing: there is nothing to compile."""
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run int64 arrays [rows, width]."""
@@ -140,7 +140,7 @@ def open_torch(folder: Path, task: str, max_length: int = 0) -> Model:
 
 
 def wrap_torch(model: Any, folder: Path, task: str, max_length: int = 0) -> Model:
-    """Put a loaded torch model behind the runtime's `Model`, with the tokenizer of `folder`."""
+    """Wrap a loaded torch model in the runtime's `Model`, with the tokenizer of `folder`."""
     with tempfile.TemporaryDirectory() as name:
         tokenizer = Path(name)
         describe.describe(describe.Settings(task, max_length), {"model": folder}, tokenizer)

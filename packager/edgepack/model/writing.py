@@ -1,4 +1,4 @@
-"""What a device must know of a language model beside its tokenizer: where it ends, how it chats."""
+"""What a device must know about a language model: how its texts end, and how it chats."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _RENAMED = {"stop_strings": "stop"}
 
 
 def facts(folder: Path, tokenizer: Any, context: int) -> Writing:
-    """Read them from a model's folder.
+    """Read these facts from a model's folder.
 
     Args:
-        folder: of the model.
-        tokenizer: of transformers.
+        folder: the folder of the model.
+        tokenizer: its tokenizer, from transformers.
         context: tokens that prompt and answer share.
 
     Raises:
-        InputError: `generation_config.json` is malformed, or its settings mean nothing.
+        InputError: `generation_config.json` is malformed, or a setting is not valid.
 
     """
     declared = _declared(folder)
@@ -62,7 +62,7 @@ def _declared(folder: Path) -> dict[str, Any]:
 
 
 def _settings(declared: dict[str, Any]) -> dict[str, Any]:
-    """Return what a model declares of how it writes, by the names of `Settings`."""
+    """Return the settings that a model declares, by the names of `Settings`."""
     known = set(Settings.__dataclass_fields__)
     renamed = {_RENAMED.get(name, name): value for name, value in declared.items()}
     return {k: v for k, v in renamed.items() if k in known and v is not None}

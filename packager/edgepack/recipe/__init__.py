@@ -1,1 +1,1 @@
-"""What people write: recipes and targets."""
+"""The files that people write: recipes and targets."""

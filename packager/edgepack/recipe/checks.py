@@ -1,4 +1,4 @@
-"""What can be refused before an hour of training: sizes and labels that cannot fit."""
+"""Refuse sizes and labels that cannot fit, before an hour of training."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 
 def check_sizes(steps: Compression, config: Mapping[str, Any]) -> None:
-    """Refuse to keep more of a model than its `config.json` says there is.
+    """Refuse sizes that are larger than those in a model's `config.json`.
 
     Raises:
-        InputError: of the first such setting, or of a model whose layers cannot be cut.
+        InputError: a size is too large (the first one is named), or the model's layers cannot be
+            cut.
 
     """
     wanted: dict[str, int] = {}
@@ -38,7 +39,7 @@ def check_sizes(steps: Compression, config: Mapping[str, Any]) -> None:
     there = layers.sizes_of(config)
     for name, count in wanted.items():
         if count > there[name]:
-            raise InputError(f"prune.{name} = {count} keeps more than the {there[name]} there are")
+            raise InputError(f"prune.{name} = {count} is more than the model's {there[name]}")
     left = wanted.get("layers") or there["layers"]
     if depth > left:
         raise InputError(f"distill.layers is {depth}; the model has {left}")
@@ -51,17 +52,17 @@ def check_data(
     data: Mapping[str, Any],
     columns: Columns,
 ) -> None:
-    """Refuse labels that a later stage would refuse: of training rows and of evaluation rows.
+    """Refuse labels of training and evaluation rows that a later stage would refuse.
 
     Args:
-        steps: of the compression.
-        task: as the runtime names it.
-        config: of the model.
-        data: sources by role; what is not a file yet is left to the stages.
-        columns: what the columns are called.
+        steps: the steps of the compression.
+        task: the task by the runtime's name.
+        config: the config of the model.
+        data: sources by role; sources that are not files yet are left to the stages.
+        columns: the names of the columns.
 
     Raises:
-        InputError: one class only, rows without a label, or labels that the model will not know.
+        InputError: there is only one class, a row has no label, or the model will not know a label.
 
     """
     if not tasks.find(task).DECIDES:
@@ -88,15 +89,15 @@ def check_data(
 
 @cache
 def _examples(path: str, _key: str, task: str, columns: Columns) -> tuple[Example, ...]:
-    """Read a file once for all targets of a build; the key is that of its content."""
+    """Read a file once for all targets of a build; the key is the digest of its content."""
     return tuple(read_examples(path, task, columns))
 
 
 def _same_kind(train: tuple[Example, ...], evaluated: tuple[Example, ...]) -> None:
-    """Refuse names where the training data has scores."""
+    """Refuse names as evaluation labels if the training data has scores."""
     wrong = [e.line for e in evaluated if not isinstance(e.label, float)]
     if train and isinstance(train[0].label, float) and wrong:
         raise InputError(
-            f"evaluation data, line {wrong[0]}: the label is not a number, as those of the "
+            f"evaluation data, line {wrong[0]}: the label is not a number, but those of the "
             "training data are"
         )

@@ -9,16 +9,17 @@ from edgepack.compress import distill, finetune, prune, vocabulary
 
 @dataclass(frozen=True)
 class Compression:
-    """The steps between the model as it came and its export; None leaves a step out.
-
-    augment: new texts for each text of the data, for the student to learn from; None for as many
-        as it needs.
-    size: one of `presets.SIZES`, from which the steps follow that are None; empty for none.
-    """
+    """The steps between the original model and its export; None leaves a step out."""
 
     finetune: finetune.Settings | None = None
+    """How to fine-tune the model."""
     vocabulary: vocabulary.Settings | None = None
+    """How to trim the vocabulary."""
     prune: prune.Settings | None = None
+    """How to prune the model."""
     distill: distill.Settings | None = None
+    """How to distil it."""
     augment: int | None = None
+    """New texts for each text of the data, for the student; None for as many as it needs."""
     size: str = ""
+    """One of `presets.SIZES`, which decides the steps that are None; empty for no size."""

@@ -1,4 +1,4 @@
-"""What `edgepack init` writes: a recipe with every key explained, or a folder of `examples/`."""
+"""The output of `edgepack init`: a recipe with every key explained, or a folder of `examples/`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LEFT_OUT = ("dist", "data", "__pycache__", "*.epk")
 
 
 def list_examples() -> dict[str, str]:
-    """Return {name: first line of its README} of the examples that hold a recipe."""
+    """Return {name: first line of its README} for the examples that hold a recipe."""
     folders = sorted(path.parent for path in _root().glob(f"*/{_RECIPE}"))
     return {folder.name: _summary(folder) for folder in folders}
 
@@ -24,7 +24,7 @@ def copy_example(name: str, folder: Path) -> Path:
     """Copy an example to `folder`, which must not exist or be empty.
 
     Raises:
-        InputError: no such example, or the folder holds something.
+        InputError: there is no such example, or the folder is not empty.
 
     """
     known = list_examples()
@@ -45,18 +45,18 @@ def write_recipe(folder: Path, model: str = "") -> Path:
     """Write a recipe with every key explained to `folder`; return its path.
 
     Args:
-        folder: made if it is not there; it must not hold a recipe.
-        model: what to build; empty for a name to fill in.
+        folder: the folder, made if it is not there; it must not hold a recipe.
+        model: the model to build; empty for a name to fill in.
 
     Raises:
-        InputError: there is a recipe, or the folder cannot be written.
+        InputError: there is a recipe already, or the folder cannot be written.
 
     """
     path = folder / _RECIPE
     if path.exists():
         raise InputError(f"{path} exists; name another folder")
     text = (Path(__file__).parent / "template.toml").read_text(encoding="utf-8")
-    if model and Path(model).is_dir():  # the recipe would look for it beside itself
+    if model and Path(model).is_dir():  # the recipe would look for it in its own folder
         model = str(Path(model).resolve())
     if model:
         text = text.replace(_MODEL, json.dumps(model, ensure_ascii=False), 1)

@@ -1,6 +1,6 @@
-"""`compress = "balanced"`: the steps of a compression for those who know no layer counts.
+"""`compress = "balanced"`: the steps of a compression, for people who do not know layer counts.
 
-They follow from the model's own `config.json`.  A table that the recipe has wins over its preset.
+The steps follow from the model's own `config.json`.  A table in the recipe overrides its preset.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ if TYPE_CHECKING:
     from edgepack.data.rows import Columns
     from edgepack.recipe.compression import Compression
 
-_MULTIPLE = 64  # feed-forward neurons: widths that kernels like
+_MULTIPLE = 64  # feed-forward neurons; kernels run well with multiples of this
 
 
 @dataclass(frozen=True)
 class _Size:
-    """Shares to keep: of heads, of feed-forward neurons, of the vocabulary's common tokens."""
+    """The shares that remain in the model."""
 
     heads: float
+    """The share of attention heads."""
     feed_forward: float
+    """The share of feed-forward neurons."""
     general: float
+    """The share of the vocabulary's common tokens."""
 
 
 _SHARES = {
@@ -37,12 +40,12 @@ SIZES = tuple(_SHARES)
 
 
 def expand(steps: Compression, config: Mapping[str, Any], columns: Columns) -> Compression:
-    """Return the steps of a size, with the tables of the recipe where it has some.
+    """Return the steps of a size; tables in the recipe override them.
 
     Args:
-        steps: what the recipe says.
-        config: of the model, its `config.json`.
-        columns: of the data.
+        steps: the steps in the recipe.
+        config: the model's `config.json`.
+        columns: the columns of the data.
 
     Raises:
         InputError: the layers of such a model cannot be cut.
@@ -71,7 +74,7 @@ def expand(steps: Compression, config: Mapping[str, Any], columns: Columns) -> C
 
 
 def _depth(depth: int, size: str) -> int:
-    """Return how many layers stay, at least one; small ones need depth more than width."""
+    """Return how many layers remain, at least one; small models need depth more than width."""
     half, third = -(-depth // 2), -(-depth // 3)
     return {"small": min(third + 1, half), "balanced": half, "accurate": min(depth, 2 * third)}[
         size
@@ -79,11 +82,11 @@ def _depth(depth: int, size: str) -> int:
 
 
 def _heads(count: int, share: float) -> int:
-    """Return how many heads stay in each layer; 0 keeps all."""
+    """Return how many heads remain in each layer; 0 for all."""
     return 0 if share == 1 else max(1, round(count * share))
 
 
 def _width(width: int, share: float) -> int:
-    """Return how many feed-forward neurons stay, a multiple of what kernels like; 0 keeps all."""
+    """Return how many feed-forward neurons remain, if possible a multiple of 64; 0 for all."""
     wanted = round(width * share / _MULTIPLE) * _MULTIPLE or max(1, round(width * share))
     return 0 if share == 1 else min(width, wanted)

@@ -1,4 +1,4 @@
-"""What to build, as a person writes it: `edgepack.toml`, or the options of the command line."""
+"""What to build, as people write it: `edgepack.toml`, or the options of the command line."""
 
 from __future__ import annotations
 
@@ -24,72 +24,69 @@ LAYOUTS = ("epk", "folder")
 
 @dataclass(frozen=True)
 class Data:
-    """Files (or `datasets:` ids) of examples; an empty name for none.
-
-    train: labelled rows to learn from; evaluation: labelled rows that the gate judges by;
-    unlabelled: more texts for a student.
-    """
+    """Files (or `datasets:` ids) of examples; an empty name for none."""
 
     train: str = ""
+    """Labelled rows to learn from."""
     evaluation: str = ""
+    """Labelled rows for the gate to judge by."""
     unlabelled: str = ""
+    """More texts for a student."""
     columns: Columns = Columns()
+    """How their tables are read."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a bundle may cost; None for no limit.
-
-    quality_drop: points (hundredths) of the task's figure below the teacher's.
-    bundle_mb: size of the bundle, 10⁶ bytes; latency_ms: median of one text of 16 tokens on
-    this host; memory_mb: peak resident memory of a process that loads it, 10⁶ bytes.
-    """
+    """What a bundle may cost; None for no limit."""
 
     quality_drop: float | None = None
+    """Points (hundredths) of the task's figure below the teacher's."""
     bundle_mb: float | None = None
+    """Size of the bundle in 10⁶ bytes."""
     latency_ms: float | None = None
+    """Median of one text of 16 tokens on this host."""
     memory_mb: float | None = None
+    """Peak resident memory of a process that loads it, in 10⁶ bytes."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A model and what is wanted of it.
-
-    source: a hub id, a folder, or `package:NAME/path`.
-    revision: a hub revision; pin a commit to build the same bundle for ever.
-    task: one of the runtime's; empty to detect it from the model.
-    calibration: a text, TSV, CSV or JSONL file of typical inputs; None for generated ones.
-    samples: how many of them static quantization looks at; 0 for 64, or as many as there are.
-    variants: which of a target's variants to make, by name; empty for all.
-    search: how many settings of static quantization to try for each variant; 1 for NNCF's own.
-    previous: the bundle of the release before, whose scales are kept where quality allows, so that
-        the update is small; None for fresh ones.
-    precision: `target` for what each target asks for, `float32` for no quantization.
-    """
+    """A model and what to make of it."""
 
     source: str
+    """A hub id, a folder, or `package:NAME/path`."""
     revision: str = ""
+    """A hub revision; pin a commit to build the same bundle for ever."""
     task: str = ""
+    """One of the runtime's tasks; empty to detect it from the model."""
     name: str = ""
     version: str = "0.1.0"
     release: int = 1
     max_length: int = 0
     calibration: Path | None = None
+    """A text, TSV, CSV or JSONL file of typical inputs; None for generated ones."""
     column: str = ""
     samples: int = 0
+    """How many of them static quantization uses; 0 for 64, or as many as there are."""
     data: Data = Data()
     compression: Compression = field(default_factory=Compression)
     budget: Budget = Budget()
     search: int = 1
+    """How many settings of static quantization to try for each variant; 1 for NNCF's own."""
     previous: Path | None = None
+    """The previous release's bundle, whose scales are retained where quality allows, so that the
+    update is small; None for new scales."""
     variants: tuple[str, ...] = ()
+    """Which of a target's variants to make, by name; empty for all."""
     targets: tuple[str, ...] = ()
     precision: str = "target"
+    """`target` for what each target asks for, `float32` for no quantization."""
     layout: str = "epk"
 
     @property
     def calibration_columns(self) -> Columns:
-        """Return how the calibration file is read: written as the data is, with its own columns."""
+        """Return how to read the calibration file: like the data, but with its own columns."""
         return replace(self.data.columns, text=self.column, pair="", label="")
 
 
@@ -177,7 +174,9 @@ def _compression(root: Table, columns: Columns) -> Compression:
         sizes = ("layers", "heads", "feed_forward")
         kept = {key: table.optional_integer(key, least=1) or 0 for key in sizes}
         if not any(kept.values()):
-            table.fault("keeps everything; say how many layers, heads or feed_forward neurons stay")
+            table.fault(
+                "removes nothing; set how many layers, heads or feed_forward neurons remain"
+            )
         steps["prune"] = prune.Settings("", columns=columns, **kept)
         table.done()
     if table := root.optional("distill"):
@@ -229,7 +228,7 @@ def _schedule(table: Table) -> Schedule:
 
 
 def _check_needs(recipe: Recipe, faults: list[str]) -> None:
-    """Note what a step needs and the recipe does not give."""
+    """Record what a step needs but the recipe does not give."""
     steps, data = recipe.compression, recipe.data
     if steps.finetune and not data.train:
         faults.append("finetune: needs data.train")
@@ -245,11 +244,11 @@ def _check_needs(recipe: Recipe, faults: list[str]) -> None:
 
 
 def _beside(path: Path, name: str) -> str:
-    """Make the name of a data file relative to the recipe's folder; leave `datasets:` ids."""
+    """Make the name of a data file relative to the recipe's folder; leave `datasets:` ids alone."""
     return name if not name or name.startswith("datasets:") else str(path.parent / name)
 
 
 def _resolve(path: Path, source: str) -> str:
-    """Make a source that is a folder beside the recipe absolute; leave the others."""
+    """Make a source absolute if it is a folder next to the recipe; leave others alone."""
     folder = path.parent / source
     return str(folder.resolve()) if source and folder.is_dir() else source

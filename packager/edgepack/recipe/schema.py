@@ -1,4 +1,4 @@
-"""Strict reading of the TOML files that people write: every fault at once, near misses named."""
+"""Strict reading of the TOML files that people write: all faults at once, with suggestions."""
 
 from __future__ import annotations
 
@@ -45,16 +45,18 @@ class Table:
         return value
 
     def check_choice(self, key: str, value: str, choices: tuple[str, ...]) -> None:
-        """Note a value that is none of `choices`."""
+        """Record a fault if a value is not one of `choices`."""
         if value not in choices:
             hint = suggest(value, choices)
             self._faults.append(f"{self._where}{key}: unknown value {value!r}; {hint}")
 
     def check_version(self, key: str) -> None:
-        """Note a value that is no version of numbers and dots; none at all is right."""
+        """Record a fault if a value is not a version of numbers and dots; it may be missing."""
         value = self._values.get(key, "")
         if value and not (isinstance(value, str) and is_version(value)):
-            self._faults.append(f"{self._where}{key}: expected a version as '2.28', not {value!r}")
+            self._faults.append(
+                f"{self._where}{key}: expected a version such as '2.28', not {value!r}"
+            )
 
     def required(self, key: str) -> str:
         """Take a string that must be there."""
@@ -114,16 +116,16 @@ class Table:
         return self.table(key) if key in self._values else None
 
     def mapping(self, key: str) -> dict[str, Any]:
-        """Take a table whose keys are not ours to know."""
+        """Take a table whose keys are not checked."""
         value: dict[str, Any] = self._take(key, {}, dict, "a table")
         return value
 
     def fault(self, message: str) -> None:
-        """Note a fault of the table as a whole."""
+        """Record a fault of the table as a whole."""
         self._faults.append(f"{self._where.rstrip('.')}: {message}")
 
     def done(self) -> None:
-        """Note every key that nothing has asked for."""
+        """Record a fault for every unknown key."""
         for key in self._values:
             if key not in self._known:
                 hint = suggest(key, self._known)
@@ -139,7 +141,7 @@ class Table:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file; an `InputError` says where it is not one."""
+    """Read a TOML file; an `InputError` says where it is not valid."""
     try:
         return tomllib.loads(path.read_bytes().decode())
     except OSError as exc:

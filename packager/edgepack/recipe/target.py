@@ -1,6 +1,6 @@
-"""A device as data: one TOML file in `targets/`, or in the folder `$EDGEPACK_TARGETS` names.
+"""A device as data: one TOML file in `targets/`, or in the folder named by `$EDGEPACK_TARGETS`.
 
-A target may extend another: what it leaves out, its variants included, is the other's.
+A target may extend another: it inherits what it leaves out, including variants.
 """
 
 from __future__ import annotations
@@ -28,64 +28,62 @@ _DEPTH = 8
 
 @dataclass(frozen=True)
 class VariantSpec:
-    """One form of the model that a target asks for, and why.
-
-    scheme: how int8 is reached. `dynamic`: activation scales at run time; `dynamic-reduced`:
-        the same with 7-bit weights; `static`: calibrated; `none` for float.
-    requires: what a device needs for this variant, beyond what the target needs.
-    """
+    """One form of the model that a target asks for."""
 
     name: str
     engine: str
     provider: str
     precision: str
     scheme: str
+    """How int8 is reached.  `dynamic`: activation scales at run time; `dynamic-reduced`: the same
+    with 7-bit weights; `static`: calibrated; `none` for float."""
     why: str = ""
+    """Why the target asks for it."""
     requires: Requires = Requires()
+    """What a device needs for this variant, in addition to the target's requirements."""
     options: Mapping[str, Any] = field(default_factory=dict)
+    """Options for the runtime's engine."""
 
 
 @dataclass(frozen=True)
 class Kit:
-    """What an offline wheelhouse for the device is made of.
-
-    python: the version its system has, as `3.11`; glibc: its newest symbol version, as `2.36`.
-    packages: pip requirements; index: where those that PyPI lacks come from, to be fetched by
-    hand or with --wheels.
-    """
+    """The contents of an offline wheelhouse for the device."""
 
     python: str = ""
+    """The version of Python on its system, such as `3.11`."""
     glibc: str = ""
+    """Its newest glibc symbol version, such as `2.36`."""
     packages: tuple[str, ...] = ()
+    """Requirements for pip."""
     index: str = ""
+    """Where to get those that PyPI lacks, by hand or with --wheels."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A kind of device and the variants to make for it, best first.
-
-    detect: {file pattern below the root: regular expression for what it must hold}; an empty one
-        if it has to exist.
-    install: what a person installs on the device, a line each.
-    depth: how many targets it extends; of those that fit a machine the deepest is the one.
-    """
+    """A kind of device and the variants to make for it."""
 
     name: str
     summary: str
     arch: str
     detect: Mapping[str, str]
+    """{file pattern below the root: regular expression for its content}; an empty expression if the
+    file only has to exist."""
     variants: tuple[VariantSpec, ...]
+    """The variants to make, best first."""
     requires: Requires = Requires()
     kit: Kit = Kit()
     install: tuple[str, ...] = ()
+    """What a person installs on the device, one line each."""
     depth: int = 0
+    """How many targets it extends; of the targets that fit a machine, the deepest is used."""
 
 
 def find_target(name: str) -> Target:
-    """Return the target called `name`; `native` is the one that fits this machine.
+    """Return the target called `name`; `native` is the one for this machine.
 
     Raises:
-        InputError: there is none; the message suggests the nearest.
+        InputError: there is none; the message suggests similar names.
 
     """
     paths = _paths()
@@ -97,12 +95,12 @@ def find_target(name: str) -> Target:
 
 
 def all_targets() -> list[Target]:
-    """Return every target, by name."""
+    """Return all targets, ordered by name."""
     return [read_target(path) for _, path in sorted(_paths().items())]
 
 
 def explain_target(target: Target) -> list[str]:
-    """Return lines that say what a target is made of, why, and what its device needs."""
+    """Return lines that describe a target: its variants, their reasons, and what they need."""
     lines = []
     if needs := demands(target.requires):
         lines.append(f"needs {', '.join(needs)}")
@@ -142,7 +140,7 @@ def as_markdown(targets: Sequence[Target]) -> str:
 
 
 def demands(requires: Requires) -> list[str]:
-    """Return a device's demands in words."""
+    """Return requirements in words."""
     words = {
         "isa_any": " or ".join(requires.isa_any),
         "memory_mb": f"{requires.memory_mb} MB of memory" if requires.memory_mb else "",
@@ -154,7 +152,7 @@ def demands(requires: Requires) -> list[str]:
 
 
 def native(root: Path, machine: str) -> Target:
-    """Return the target for a machine: the most special one whose marks are all found."""
+    """Return the target for a machine: the most specific one whose marks are all found."""
     arch = {"amd64": "x86_64", "arm64": "aarch64"}.get(machine.lower(), machine.lower())
     fit = [
         target
@@ -179,7 +177,7 @@ def _marked(root: Path, pattern: str, text: str) -> bool:
 
 
 def read_target(path: Path) -> Target:
-    """Read a target file and what it extends; every fault in one `InputError`."""
+    """Read a target file and what it extends; raise all faults as one `InputError`."""
     values, depth = _extended(path)
     faults: list[str] = []
     root = Table(values, "", faults)
@@ -205,7 +203,9 @@ def read_target(path: Path) -> Target:
     names = [variant.name for variant in target.variants]
     for name in dict.fromkeys([target.name, *names]):
         if not safe_name(name):
-            faults.append(f"{name!r} is not usable as a name: letters, digits, '.', '_' and '-'")
+            faults.append(
+                f"{name!r} is not usable as a name: use letters, digits, '.', '_' and '-'"
+            )
         if names.count(name) > 1:
             faults.append(f"variants: two are called {name!r}")
     check(path, faults)
@@ -220,13 +220,13 @@ def _is_expression(text: object) -> bool:
 
 
 def _extended(path: Path) -> tuple[dict[str, Any], int]:
-    """Return a file's values over those of the target that it extends, and how many it does."""
+    """Return a file's values merged over those it extends, and how many targets it extends."""
     values, depth = read_toml(path), 0
     while parent := values.pop("extends", None):
         paths = _paths()
         if not isinstance(parent, str) or parent not in paths or depth == _DEPTH:
             raise InputError(f"{path}: extends: no usable target {parent!r}")
-        # Marks of the parent are not inherited: a board is told by its own.
+        # Marks of the parent are not inherited: a board is recognised by its own.
         values = {**read_toml(paths[parent]), "detect": {}, **values}
         depth += 1
     return values, depth

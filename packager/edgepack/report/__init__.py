@@ -1,1 +1,1 @@
-"""What a person sees of a build."""
+"""What a build shows to people."""

@@ -1,4 +1,4 @@
-"""What a build prints at its end: one table a bundle, or the same as JSON."""
+"""What a build prints at its end: one table for each bundle, or the same as JSON."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
 
 
 def table(item: Built) -> Table:
-    """Return the closing table of one bundle: before and after, a row for each variant."""
+    """Return the final table of one bundle: before and after, with a row for each variant."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -79,7 +79,7 @@ def table(item: Built) -> Table:
 
 
 def stages_table(item: Built) -> Table:
-    """Return the table by stage: what each step cost and gained, from the teacher on."""
+    """Return the table by stage: what each step gained and cost, starting with the teacher."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -114,11 +114,11 @@ def _shown(value: float | None, factor: float, unit: str) -> str:
 
 
 def summary(item: Built) -> str:
-    """Say in one line where the bundle is and what runs of it here."""
+    """Say in one line where the bundle is and which variant runs here."""
     best = fastest(item)
     kept = item.bundle.manifest.provenance.get("left_in_float", {})
     repaired = "".join(
-        f"\nrepaired: {name} keeps {', '.join(layers)} in float" for name, layers in kept.items()
+        f"\nrepaired: {name} has {', '.join(layers)} left in float" for name, layers in kept.items()
     )
     left_out = item.bundle.manifest.provenance.get("left_out", {})
     repaired += "".join(f"\nleft out: {name}: {why}" for name, why in left_out.items())
@@ -128,7 +128,7 @@ def summary(item: Built) -> str:
 
 
 def fastest(item: Built) -> str | None:
-    """Name the variant that `load` picks on this machine, None if none runs here."""
+    """Name the variant that `load` picks on this machine; None if none runs here."""
     names = [v.name for v in item.bundle.manifest.variants if v.name in item.latency_ms]
     return min(names, key=lambda name: measured.score(name, item.latency_ms), default=None)
 

@@ -1,1 +1,1 @@
-"""What runs a build: stages, their cache, the processes that work on them."""
+"""How a build runs: stages, their cache, and the processes that work on them."""

@@ -1,8 +1,8 @@
-"""The stage cache: what was made from the same inputs once is not made again.
+"""The stage cache: a stage with the same inputs is not made twice.
 
-A stage is a pure function of its settings, its inputs, its code and the tools it uses; the hash
-of those is its key.  Its output folder appears under that key in one rename, so a build that
-is killed at any moment leaves either a whole stage or none.
+A stage is a pure function of its settings, its inputs, its code and the tools it uses; the hash of
+these is its key.  Its output folder appears under that key in one rename, so a build that is killed
+at any moment leaves either a whole stage or none.
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ _LEAST_FREE = 32 << 20
 
 @dataclass(frozen=True)
 class Source:
-    """A folder or file that no stage made: the model or the data as it was given."""
+    """A folder or file that was not made by a stage: the original model or data."""
 
     path: Path
+    """Where it is."""
     key: str
+    """The digest of its content."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a build.
-
-    label: what the progress view calls it.
-    run: `run(settings, inputs, out)` fills the folder `out` and changes nothing else.
-    settings: a frozen dataclass.
-    inputs: where `run` finds what it needs, each a source or another stage.
-    tools: distributions whose version changes the result.
-    resumes: `run` goes on from what it left in `out`, so a killed run's folder is kept.
-    """
+    """One step of a build."""
 
     label: str
+    """Its name in the progress view."""
     run: Run
+    """`run(settings, inputs, out)` fills the folder `out` and changes nothing else."""
     settings: Any
+    """A frozen dataclass."""
     inputs: Mapping[str, Stage | Source]
+    """What `run` needs; each is a source or another stage."""
     tools: tuple[str, ...] = ()
+    """Distributions whose version affects the result."""
     resumes: bool = False
+    """`run` can resume from what it left in `out`, so a killed run's folder is not removed."""
 
     @cached_property
     def key(self) -> str:
@@ -82,21 +82,21 @@ class StageCache:
         self.root = (root or cache_folder()) / "stages"
 
     def lookup(self, stage: Stage) -> Path | None:
-        """Return the folder of a finished stage, if it is there and whole."""
+        """Return the folder of a finished stage, if it is present and whole."""
         folder = self.root / stage.key
         try:
             _hold(self.root)
             sizes = json.loads((folder / MARK).read_text())["files"]
             whole = all((folder / name).stat().st_size == size for name, size in sizes.items())
             if whole:
-                with contextlib.suppress(OSError):  # a cache that is read-only
+                with contextlib.suppress(OSError):  # the cache is read-only
                     os.utime(folder / MARK)  # when it was last used
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return folder if whole else None
 
     def run(self, stage: Stage, inputs: Mapping[str, Path]) -> Path:
-        """Run a stage into a folder of its own, then rename it into place.
+        """Run a stage in a folder of its own, then rename the folder into place.
 
         Raises:
             HostError: the disk is full.
@@ -115,7 +115,7 @@ class StageCache:
 
     @contextlib.contextmanager
     def _work(self, stage: Stage) -> Iterator[Path]:
-        """Give the folder in which a stage works; that of a killed, resuming one as it was left."""
+        """Yield a stage's work folder; a stage that resumes finds what a killed run left."""
         if stage.resumes:
             work = self.root / f".{stage.key[:16]}.{RESUMES}"
             with _locked(work.with_suffix(".lock")):
@@ -139,41 +139,41 @@ class StageCache:
 
 
 def _hold(root: Path) -> None:
-    """Mark the cache as in use until this process ends, so that nobody prunes it meanwhile."""
+    """Mark the cache as in use until this process ends, so that it is not pruned meanwhile."""
     import fcntl
 
     if root in _held:
         return
-    with contextlib.suppress(OSError):  # not there yet, or read-only: nobody can remove anything
+    with contextlib.suppress(OSError):  # not there yet, or read-only: nothing can be removed
         lock = os.open(lock_of(root), os.O_RDWR | os.O_CREAT, 0o644)
         fcntl.flock(lock, fcntl.LOCK_SH)  # waits for a prune
         _held[root] = lock
 
 
 def lock_of(root: Path) -> Path:
-    """Name the lock that builds share and that a prune has for itself."""
+    """Return the lock that builds share, and that a prune holds exclusively."""
     return root.with_suffix(".lock")
 
 
 def folder_of(needed: Stage | Source, folders: Mapping[str, Path]) -> Path:
-    """Return where the content of a source or of a finished stage lies; `folders` by stage key."""
+    """Return where a source or the output of a finished stage is; `folders` are by stage key."""
     return needed.path if isinstance(needed, Source) else folders[needed.key]
 
 
 def file_source(path: Path) -> Source:
-    """Return one file as a source, named by its content; one that did not change is hashed once."""
+    """Return a file as a source, named by its content; an unchanged file is hashed only once."""
     found = path.stat()
     return _file_source(path, (found.st_ino, found.st_size, found.st_mtime_ns))
 
 
 @lru_cache
-def _file_source(path: Path, state: tuple[int, ...]) -> Source:  # noqa: ARG001 (another file then)
+def _file_source(path: Path, state: tuple[int, ...]) -> Source:  # noqa: ARG001 (a change means another file)
     return Source(path, joint_hash(hash_files(path.parent, [path])))
 
 
 @contextlib.contextmanager
 def work_folder(root: Path, name: str = "edgepack") -> Iterator[Path]:
-    """Give a hidden folder below `root` that is gone afterwards; `sweep` knows it by our pid."""
+    """Yield a temporary hidden folder below `root`; `sweep` recognises it by our pid."""
     work = root / f".{name}.{os.getpid()}"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -186,7 +186,7 @@ def work_folder(root: Path, name: str = "edgepack") -> Iterator[Path]:
 def sweep(root: Path, name: str = "*") -> None:
     """Remove the work folders called `name` of processes that are no longer alive.
 
-    What a training left behind, to resume from, goes when nobody came back for a month.
+    What a training left to resume from is removed if it was not used for a month.
     """
     for work in root.glob(f".{name}.{RESUMES}"):
         if time.time() - work.stat().st_mtime > _MONTH:
@@ -199,17 +199,19 @@ def sweep(root: Path, name: str = "*") -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that the system lets go when this process dies."""
+    """Hold a lock that the system releases when this process dies."""
     import fcntl
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as stream:  # it stays: a lock on a file that is gone locks nobody out
+    with path.open(
+        "w"
+    ) as stream:  # the file is not removed: a lock on a removed file would lock nobody out
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
 
 def hash_files(folder: Path, files: Iterable[Path]) -> dict[str, str]:
-    """Return {relative name: sha256} of files, by name."""
+    """Return {relative name: sha256} of files, ordered by name."""
     found = {}
     for path in sorted(files):
         with path.open("rb") as stream:
@@ -219,7 +221,7 @@ def hash_files(folder: Path, files: Iterable[Path]) -> dict[str, str]:
 
 
 def joint_hash(digests: Mapping[str, str]) -> str:
-    """Hash {name: digest}: the key of a folder as it was given."""
+    """Hash {name: digest}; this is the key of an original folder."""
     lines = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
     return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -239,7 +241,7 @@ def version_of(name: str) -> str:
 
 @contextlib.contextmanager
 def _disk_errors(root: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into one clear error, whoever met it first."""
+    """Turn a full or read-only disk into one clear error, whichever library noticed it."""
     try:
         yield
     except (OSError, RuntimeError) as exc:
@@ -247,7 +249,7 @@ def _disk_errors(root: Path) -> Iterator[None]:
             raise EdgepackError(f"cannot write the stage cache {root}; set EDGEPACK_CACHE") from exc
         if lacks_disk(exc) or free_bytes(root) < _LEAST_FREE:
             raise HostError(
-                f"the disk is full: {free_bytes(root) >> 20} MB left at {root}. Free some, or set "
-                "EDGEPACK_CACHE to a larger disk; finished stages are kept"
+                f"the disk is full: {free_bytes(root) >> 20} MB left at {root}. Free some space, "
+                "or set EDGEPACK_CACHE to a larger disk; finished stages are not lost"
             ) from exc
         raise

@@ -1,7 +1,7 @@
-"""Run one stage: in this process, or in a helper, a process that runs what it is handed.
+"""Run one stage: in this process, or in a helper, a process that runs the stages it is given.
 
-A helper reads pickled jobs from its standard input and answers each on its standard output.
-It ends when that input does, in the middle of a stage: so it never outlives its parent.
+A helper reads pickled jobs from its standard input and answers each on its standard output.  It
+ends when that input ends, even in the middle of a stage, so it never outlives its parent.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from edgepack.stages import progress
 from edgepack.stages.cache import Stage, StageCache
 from edgepack_runtime.errors import EdgepackError, HostError
 
-_MOST_CHARACTERS = 160  # of a library's message in one of ours
+_MOST_CHARACTERS = 160  # of a library's message, in our messages
 
 
 class StageError(EdgepackError):
     """A library could not do what a stage asked of it.
 
     Args:
-        label: of the stage.
+        label: the label of the stage.
         reason: one line without folders, the same on every machine.
-        log: where the traceback is.
+        log: the file with the traceback.
 
     """
 
@@ -50,8 +50,8 @@ def run_stage(stage: Stage, inputs: Mapping[str, Path], cache: StageCache, log: 
     """Run a stage and return its folder; what its libraries print goes to `log`.
 
     Raises:
-        EdgepackError: it failed; a `HostError` if memory ran out, a `StageError` if a library
-            raised something of its own.
+        EdgepackError: it failed: a `HostError` if memory ran out, a `StageError` if a library
+            raised an error of its own.
 
     """
     try:
@@ -59,7 +59,7 @@ def run_stage(stage: Stage, inputs: Mapping[str, Path], cache: StageCache, log: 
             return cache.run(stage, inputs)
     except EdgepackError:
         raise
-    except Exception as exc:  # the one place where every library's errors arrive
+    except Exception as exc:  # the one place that catches the errors of all libraries
         progress.log_error(log)
         if lacks_memory(exc):
             raise HostError(
@@ -69,7 +69,7 @@ def run_stage(stage: Stage, inputs: Mapping[str, Path], cache: StageCache, log: 
 
 
 def _one_line(exc: Exception) -> str:
-    """Return the first line of an error that says something, without the folders of this host."""
+    """Return the first meaningful line of an error, without the folders of this host."""
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
     told = next((line for line in lines if not line.startswith("Check '")), "")
     line = re.sub(r"(?<![\w.])/(?:[\w.+-]+/)+", "", " ".join(told.split()) or type(exc).__name__)
@@ -77,14 +77,14 @@ def _one_line(exc: Exception) -> str:
 
 
 class Helper:
-    """A process that runs stages for another; it starts with the first of them."""
+    """A process that runs stages for another one; it starts with the first stage."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
 
     def run(self, stage: Stage, inputs: Mapping[str, Path], cache: StageCache, log: Path) -> Path:
-        """Run a stage there, as `run_stage` does here.
+        """Run a stage in that process, as `run_stage` does in this one.
 
         Raises:
             EdgepackError: it failed, or the process died.
@@ -100,7 +100,7 @@ class Helper:
         except (EOFError, OSError) as exc:
             self._process = None
             raise EdgepackError(
-                f"stage {stage.label!r} failed: its process died ({_end(process)}), perhaps for "
+                f"stage {stage.label!r} failed: its process died ({_end(process)}), perhaps from "
                 "lack of memory; try --jobs 1"
             ) from exc
         if isinstance(answer, EdgepackError):
@@ -108,7 +108,7 @@ class Helper:
         return Path(answer)
 
     def close(self) -> None:
-        """Kill the process, whatever it does: a stage is there whole or not at all."""
+        """Kill the process, whatever it is doing: a stage is published whole or not at all."""
         self._closed = True
         if process := self._process:
             process.kill()
@@ -117,7 +117,7 @@ class Helper:
 
 def _start() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        # -P: modules of the current folder, which may be anybody's, are not looked at.
+        # -P: do not look for modules in the current folder, which may belong to anyone.
         [sys.executable, "-P", "-m", "edgepack.stages.helper"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -132,12 +132,12 @@ def _end(process: subprocess.Popen[bytes]) -> int:
 
 
 def main() -> None:
-    """Be a helper."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is asked to stop, and stops us
+    """Run as a helper."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets the signal, and stops us
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     with Path(os.devnull).open("rb") as nothing:
-        os.dup2(nothing.fileno(), 0)  # a fork of a library would wait for who reads it
-    os.dup2(2, 1)  # what a library prints is no answer
+        os.dup2(nothing.fileno(), 0)  # a process forked by a library would block on it
+    os.dup2(2, 1)  # what a library prints must not look like an answer
     jobs: SimpleQueue[tuple[Stage, Mapping[str, Path], StageCache, Path]] = SimpleQueue()
     Thread(target=_read, args=(requests, jobs), daemon=True).start()
     while True:
@@ -151,7 +151,7 @@ def main() -> None:
 
 
 def _read(requests: BinaryIO, jobs: SimpleQueue[Any]) -> None:
-    """Take jobs as they come; without a parent there is nobody to work for."""
+    """Take jobs as they arrive; exit when the parent is gone."""
     try:
         while True:
             jobs.put(pickle.load(requests))  # noqa: S301 (our parent)

@@ -1,6 +1,6 @@
-"""The view of a build: live on a terminal, plain lines elsewhere; a stage that ended leaves one.
+"""The view of a build: live on a terminal, plain lines elsewhere; each finished stage leaves one.
 
-Stages import noisy libraries; what they print goes to a log file, shown only on failure.
+Stages import noisy libraries; what these print goes to a log file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-_MINUTE = 60.0  # seconds between two lines of a stage that runs
+_MINUTE = 60.0  # seconds between two lines of a running stage
 
 
 class View(Protocol):
@@ -36,7 +36,7 @@ _steps: ContextVar[Callable[[int, int], None] | None] = ContextVar("steps", defa
 
 
 def step(done: int, total: int) -> None:
-    """Say how far the running stage is; a stage of many steps calls this."""
+    """Report the progress of the running stage; a stage of many steps calls this."""
     if (show := _steps.get()) is not None:
         show(done, total)
 
@@ -51,7 +51,7 @@ class Quiet:
 
 
 class Live(Quiet):
-    """A bar over all stages, a line for each that runs, and one that stays for each done."""
+    """A bar for all stages, a line for each running stage, and a lasting line for each done."""
 
     def __init__(self, console: Console, total: int) -> None:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -80,7 +80,7 @@ class Live(Quiet):
 
     @contextlib.contextmanager
     def stage(self, label: str, *, cached: bool) -> Iterator[None]:
-        """Show one stage, then leave a line for it.  Several threads may show one each."""
+        """Show one stage, then leave a line for it.  Several threads may each show a stage."""
         start = time.perf_counter()
         running = self._progress.add_task(label, total=None, count="")
 
@@ -101,7 +101,7 @@ class Live(Quiet):
 
 
 class _Running:
-    """A stage that runs: what a plain line says of it."""
+    """A running stage, as shown in a plain line."""
 
     def __init__(self, label: str) -> None:
         self.label = label
@@ -109,7 +109,7 @@ class _Running:
         self._count = ""
 
     def step(self, done: int, total: int) -> None:
-        """Note how far it is."""
+        """Record its progress."""
         self._count = f"{done}/{total}, "
 
     def took(self) -> str:
@@ -121,7 +121,7 @@ class _Running:
 
 
 class Lines(Quiet):
-    """Plain lines, for logs: one for a stage that ended, one a minute for each that runs."""
+    """Plain lines, for logs: one for each finished stage, one a minute for each running stage."""
 
     def __init__(self, stream: IO[str], total: int) -> None:
         self._stream = stream
@@ -131,7 +131,7 @@ class Lines(Quiet):
 
     @contextlib.contextmanager
     def stage(self, label: str, *, cached: bool) -> Iterator[None]:
-        """Show one stage.  Several threads may show one each."""
+        """Show one stage.  Several threads may each show a stage."""
         running, ended = _Running(label), Event()
         if not cached:
             Thread(target=self._remind, args=(running, ended), daemon=True).start()
@@ -151,15 +151,15 @@ class Lines(Quiet):
                 self._say(str(running))
 
     def _say(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # nobody reads it any more
+        with contextlib.suppress(OSError):  # the reader is gone
             self._stream.write(f"[{self._done}/{self._total}] {text}\n")
             self._stream.flush()
 
 
 class _Diverted:
-    """Stands for `sys.stdout` or `sys.stderr`: writes to a log, and when that ends to the stream.
+    """Replaces `sys.stdout` or `sys.stderr`: writes to a log, and after `end` to the stream.
 
-    Libraries that are imported meanwhile make log handlers, and those keep it for good.
+    Libraries that are imported meanwhile make log handlers, which hold this object for good.
     """
 
     def __init__(self, name: str, log: TextIO) -> None:
@@ -176,7 +176,7 @@ class _Diverted:
 
 @contextlib.contextmanager
 def _levels_kept() -> Iterator[None]:
-    """Take back what libraries set below this context: the levels of the host's own log."""
+    """Restore the levels of the host's own log, which libraries may change in this context."""
     known: list[logging.Logger | logging.Handler] = [logging.root, *logging.root.handlers]
     before = [(item, item.level) for item in known]
     try:
@@ -188,10 +188,10 @@ def _levels_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def silenced(log: Path) -> Iterator[None]:
-    """Send what libraries print, warn and log below this context to a file."""
+    """Send what libraries print, warn and log in this context to a file."""
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-    except OSError:  # the stage itself will say what is wrong with the disk
+    except OSError:  # the stage itself will report what is wrong with the disk
         log = Path(os.devnull)
     with log.open("a", encoding="utf-8") as stream, warnings.catch_warnings(), _levels_kept():
         warnings.simplefilter("ignore")
@@ -210,13 +210,13 @@ def silenced(log: Path) -> Iterator[None]:
 def make_view(
     console: Console, total: int, *, plain: bool
 ) -> contextlib.AbstractContextManager[Quiet]:
-    """Return a context that gives the view: live on a terminal, else (or if `plain`) lines."""
+    """Return a context that yields the view: live on a terminal, else (or if `plain`) lines."""
     if plain or console.is_dumb_terminal or not console.file.isatty():
         return contextlib.nullcontext(Lines(console.file, total))
     return Live(console, total)
 
 
 def log_error(log: Path) -> None:
-    """Append the traceback of the exception at hand to the log."""
+    """Append the traceback of the current exception to the log."""
     with contextlib.suppress(OSError), log.open("a", encoding="utf-8") as stream:
         stream.write(traceback.format_exc())

@@ -1,7 +1,7 @@
-"""What code a function runs: the modules of this project that it can reach, and their digest.
+"""The code that a function runs: the modules of this project that it can reach, and their digest.
 
-The imports of a module are read, not run, those inside of functions too; what stands under
-`if TYPE_CHECKING` runs never.  A module that imports by name can reach every file of its folder.
+The imports of a module are read, not run, including those inside functions, but not those under
+`if TYPE_CHECKING`.  A module that imports by name can reach every file of its folder.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ PROJECT = ("edgepack", "edgepack_runtime")
 
 @cache
 def code_digest(module: str) -> str:
-    """Hash the sources of a module and of all it imports from this project, by module name.
+    """Hash the sources of a module and of everything it imports from this project.
 
     Args:
-        module: its full name; one of another project counts alone.
+        module: its full name; for a module of another project, only that module is hashed.
 
     """
     wanted, reached = [module], set[str]()
@@ -47,14 +47,14 @@ def _path(module: str) -> Path | None:
         return None
     try:
         spec = find_spec(module)
-    except ModuleNotFoundError:  # its parent is no package, but a module that has such a name
+    except ModuleNotFoundError:  # its parent is a module with such a name, not a package
         return None
     return Path(spec.origin) if spec and spec.origin else None
 
 
 @cache
 def _imports(module: str) -> frozenset[str]:
-    """Name the modules of this project that one imports; each brings its packages."""
+    """Return the modules of this project that a module imports, with their packages."""
     path = _path(module)
     if path is None or path.suffix != ".py":
         return frozenset()
@@ -67,7 +67,7 @@ def _imports(module: str) -> frozenset[str]:
 
 
 def _named(node: ast.AST) -> Iterator[str]:
-    """Yield what may be a module in the imports below a node."""
+    """Yield the names in the imports below a node that may be modules."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
             yield from (item.name for item in child.names)

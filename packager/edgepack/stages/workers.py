@@ -1,7 +1,7 @@
-"""Run the stages of a build, those that do not wait for each other side by side.
+"""Run the stages of a build; stages that do not wait for each other run side by side.
 
-The building process works itself; each of its helpers is another process.  Training has the
-machine to itself, and stays in the building process, which shows how far it is.
+The building process runs stages itself; each of its helpers is another process.  Training has the
+machine to itself, and runs in the building process, which shows its progress.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Folders = dict[str, Path]
 Reason = InputError | DeviceError | StageError
 Failures = dict[str, Reason]
 Run = Callable[[Stage, Mapping[str, Path], StageCache, Path], Path]
-_NATURE = (InputError, DeviceError, StageError)  # of the model: trying again does not help
-# A helper imports libraries for some seconds, and holds a model several times over.
+_NATURE = (InputError, DeviceError, StageError)  # faults of the model: trying again does not help
+# A helper takes some seconds to import libraries, and holds several copies of a model.
 _LEAST_WEIGHTS = 32 << 20
 _COPIES = 10
 
@@ -31,9 +31,9 @@ class Workers:
     """The building process and its helpers, which last as long as the build.
 
     Args:
-        cache: where finished stages are found and kept.
+        cache: holds finished stages.
         view: shows every stage.
-        jobs: how many stages may run at a time, this process's included.
+        jobs: how many stages may run at a time, including in this process.
 
     """
 
@@ -60,16 +60,16 @@ class Workers:
         """Run or look up the stages that are not in `folders` yet, and add them.
 
         Args:
-            stages: each after those that it needs.
-            folders: where each finished stage lies, by key; it grows.
-            log: where libraries print to.
+            stages: the stages, each after the stages it needs.
+            folders: the folder of each finished stage, by key; stages are added.
+            log: the file for what libraries print.
             optional: keys of stages that the build can do without.
 
         Returns:
-            Why optional stages cannot be made, by key; those that need one of them included.
+            Why optional stages cannot be made, by key, including stages that need one of them.
 
         Raises:
-            EdgepackError: a stage failed; the others that ran are kept.
+            EdgepackError: a stage failed; the stages that finished are cached.
 
         """
         schedule = Schedule(stages, folders, optional)
@@ -89,14 +89,14 @@ class Workers:
                 found = self.cache.lookup(stage)
                 with self.view.stage(stage.label, cached=found is not None):
                     found = found or run(stage, inputs, self.cache, log)
-            except BaseException as exc:  # noqa: BLE001 (it is raised where the build waits)
+            except BaseException as exc:  # noqa: BLE001 (it is raised again where the build waits)
                 schedule.fail(stage, exc)
             else:
                 schedule.finish(stage, found)
 
 
 class Schedule:
-    """Hands out stages in their order, each when its inputs are there.  Safe for threads."""
+    """Hands out stages in order, each when its inputs are ready.  Safe for threads."""
 
     def __init__(
         self, stages: Iterable[Stage], folders: Folders, optional: Collection[str] = ()
@@ -113,7 +113,7 @@ class Schedule:
         """Wait for a stage that can run; None if there is none left or one has failed.
 
         Args:
-            here: for the building process; only that may take a training.
+            here: whether the caller is the building process; only it may take a training.
 
         """
         with self._changed:
@@ -135,22 +135,22 @@ class Schedule:
         return all(key in self._folders for key in needed)
 
     def inputs(self, stage: Stage) -> Folders:
-        """Return where the inputs of a stage lie."""
+        """Return the folders of a stage's inputs."""
         with self._changed:
             return {name: folder_of(item, self._folders) for name, item in stage.inputs.items()}
 
     def finish(self, stage: Stage, folder: Path) -> None:
-        """Add what a stage made."""
+        """Record the folder of a finished stage."""
         with self._changed:
             self._folders[stage.key] = folder
             self._running.remove(stage)
             self._changed.notify_all()
 
     def fail(self, stage: Stage, reason: BaseException) -> None:
-        """Leave out an optional stage that cannot be made; else hand out nothing more.
+        """Leave out an optional stage that cannot be made; otherwise hand out nothing more.
 
-        The first reason counts.  A full disk or a process that died is no trait of the model, so
-        it ends the build whatever the stage.
+        The first reason counts.  A full disk or a process that died is not a fault of the model, so
+        it ends the build, whichever stage it was.
         """
         with self._changed:
             if stage.key in self._optional and isinstance(reason, _NATURE):
@@ -161,15 +161,15 @@ class Schedule:
             self._changed.notify_all()
 
     def _leave_out(self, stage: Stage, reason: Reason) -> None:
-        """Leave out a stage and those that wait for it."""
+        """Leave out a stage and the stages that wait for it."""
         self._left_out[stage.key] = reason
-        for waiting in list(self._waiting):  # each stands after those that it needs
+        for waiting in list(self._waiting):  # each follows the stages it needs
             if any(needed.key in self._left_out for needed in waiting.inputs.values()):
                 self._waiting.remove(waiting)
                 self._left_out[waiting.key] = reason
 
     def wait(self) -> Failures:
-        """Wait for the stages that still run; raise what ended the build, return what it lacks."""
+        """Wait for running stages; raise the error that ended the build, or return failures."""
         with self._changed:
             while self._running and self._failure is None:
                 self._changed.wait()
@@ -179,7 +179,7 @@ class Schedule:
 
 
 def fitting_jobs(model: Path) -> int:
-    """Return how many stages of a build should run at a time: 2 where that pays and fits."""
+    """Return how many stages of a build should run at a time: 2 if that is faster and fits."""
     weights = sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
     room = probe().memory_mb << 20
     return 2 if cores() > 1 and weights >= _LEAST_WEIGHTS and room >= 2 * _COPIES * weights else 1

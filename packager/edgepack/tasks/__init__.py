@@ -1,7 +1,7 @@
-"""The tasks on the build host: one module each, named as in the runtime.
+"""The tasks on the build host, one module each, named as in the runtime.
 
-The folder is the registry.  What both sides must know of a task stands in the runtime's module,
-see `edgepack_runtime.tasks`.
+This folder is the registry.  What both sides must know about a task is in the runtime's module; see
+`edgepack_runtime.tasks`.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class Task(Protocol):
     AUTO_CLASS: str
     """The class of transformers that loads a model with its head."""
     ARCHITECTURES: tuple[str, ...]
-    """How the names of architectures end that answer it."""
+    """Endings of the names of architectures that answer it."""
     HEAD: str
-    """How the name of an architecture with a trained head ends; empty if it needs none."""
+    """Ending of the name of an architecture with a trained head; empty if it needs none."""
     ADAPTER: str
     """PEFT's name for it; empty if it has none."""
     DECODES: bool
     """Whether its graph writes token by token."""
     MARK: str
-    """A file that only models for it have; empty for none."""
+    """A file that only models for this task have; empty for none."""
 
     def evaluate(self, model: Model, examples: Sequence[Example], batch_size: int) -> Quality:
         """Measure a model on labelled examples; see `evaluate` of this package."""
@@ -56,7 +56,7 @@ def every() -> dict[str, Task]:
 
 
 def optimum_tasks() -> list[str]:
-    """Return the tasks whose graphs Optimum makes, as it names them."""
+    """Return the tasks whose graphs Optimum makes, by its names."""
     return sorted({task.OPTIMUM for task in every().values() if not task.DECODES})
 
 
@@ -64,12 +64,12 @@ def evaluate(model: Model, examples: Sequence[Example], *, batch_size: int = 1) 
     """Measure a model on labelled examples.
 
     Args:
-        model: a bundle's, or a torch model behind `open_torch`.
+        model: the model of a bundle, or a torch model from `open_torch`.
         examples: labelled rows for its task.
-        batch_size: rows in one run; 1 is what a device does, and what dynamic int8 depends on.
+        batch_size: rows in one run; a device uses 1, and the answers of dynamic int8 depend on it.
 
     Raises:
-        InputError: rows without a label, or labels that the model does not know.
+        InputError: a row has no label, or the model does not know a label.
 
     """
     if not examples:

@@ -14,18 +14,19 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Quality:
-    """What was found on `rows` rows; `figures[main]` is what counts, from 0 to 1.
-
-    Correlations run from -1 to 1; perplexity from 1 up, and there less is better.
-    """
+    """The result of an evaluation."""
 
     main: str
+    """The name of the main figure."""
     figures: Mapping[str, float]
+    """Figures from 0 to 1; correlations from -1 to 1; perplexity from 1 up, where less is better.
+    """
     rows: int
+    """The number of rows it was measured on."""
 
     @property
     def value(self) -> float:
-        """Return the figure that counts."""
+        """Return the main figure."""
         return self.figures[self.main]
 
     def lost(self, other: Quality) -> float:
@@ -40,5 +41,5 @@ class Quality:
 
     @property
     def name(self) -> str:
-        """Return what the figure that counts is called, for people."""
+        """Return the name of the main figure, for people."""
         return METRICS[self.main]

@@ -11,7 +11,7 @@ from edgepack_runtime.errors import InputError
 
 
 def items(examples: Sequence[Example]) -> list[Any]:
-    """Return examples as a model takes them: texts, and pairs of texts."""
+    """Return examples in the form that a model takes: texts, and pairs of texts."""
     return [
         example.text if example.pair is None else {"text": example.text, "text_pair": example.pair}
         for example in examples
@@ -28,7 +28,7 @@ def is_number(label: object) -> bool:
 
 
 def correlations(found: Sequence[float], examples: Sequence[Example]) -> Quality:
-    """Correlate scores with labels that are numbers; a pair of figures, Spearman's counts."""
+    """Correlate scores with labels that are numbers; the main figure is Spearman's."""
     from scipy.stats import pearsonr, spearmanr
 
     wrong = [example.line for example in examples if not is_number(example.label)]
@@ -36,7 +36,9 @@ def correlations(found: Sequence[float], examples: Sequence[Example]) -> Quality
         raise InputError(f"evaluation data, line {wrong[0]}: the label is not a score")
     wanted = [float(str(example.label)) for example in examples]
     if len(set(wanted)) < 2:
-        raise InputError("the evaluation data has one score only: nothing to correlate with")
+        raise InputError(
+            "the evaluation data has only one score: there is nothing to correlate with"
+        )
     figures = {
         "spearman": float(spearmanr(found, wanted).statistic),
         "pearson": float(pearsonr(found, wanted).statistic),

@@ -1,4 +1,4 @@
-"""Embeddings: how alike pairs of texts are, or what a text's nearest neighbour is."""
+"""Embeddings: how similar pairs of texts are, or what a text's nearest neighbour is."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def evaluate(model: Model, examples: Sequence[Example], batch_size: int) -> Qual
         return correlations((left * right).sum(axis=1).tolist(), examples)
     if any(example.label is None for example in examples):
         raise InputError(
-            "embeddings are evaluated on pairs with a number (how alike the two texts are), or "
+            "embeddings are evaluated on pairs with a number (how similar the texts are), or "
             "on texts with a label; some rows have neither"
         )
     vectors = embed(model, [example.text for example in examples])

@@ -1,4 +1,4 @@
-"""Similarity of sentences: embeddings, compared; measured as those are."""
+"""Similarity of sentences: it compares embeddings, and is measured as they are."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _THRESHOLD = 0.5
 
 
 def evaluate(model: Model, examples: Sequence[Example], batch_size: int) -> Quality:
-    """Measure accuracy and F1, or for a score its correlations."""
+    """Measure accuracy and F1, or for scores their correlations."""
     if model.task.problem_type == "regression" or len(model.task.labels) == 1:
         return _regression(model, examples, batch_size)
     if model.task.problem_type == "multi_label_classification":
@@ -38,7 +38,7 @@ def _classes(model: Model, examples: Sequence[Example], batch_size: int) -> Qual
 
     check_labels(examples, model.task.labels, "evaluation data")
     if any(isinstance(example.label, tuple) for example in examples):
-        raise InputError("the evaluation data has lists of labels, the model gives one label")
+        raise InputError("the evaluation data has lists of labels, but the model gives one label")
     wanted = [str(example.label) for example in examples]
     found = [answer["label"] for answer in model(items(examples), batch_size=batch_size)]
     figures = {

@@ -28,16 +28,16 @@ _WINDOW = 1024
 def evaluate(model: Model, examples: Sequence[Example], batch_size: int) -> Quality:  # noqa: ARG001 (a text runs alone)
     """Measure the perplexity of the texts, read as one, and how often the next token is right.
 
-    Windows overlap by half, and only tokens with half a window before them are counted (those of
-    the first window aside), as https://huggingface.co/docs/transformers/perplexity describes it.
+    Windows overlap by half, and except in the first window, only tokens with half a window before
+    them are counted, as described in https://huggingface.co/docs/transformers/perplexity.
 
     Raises:
-        InputError: a text of a single token.
+        InputError: the text has only one token.
 
     """
     ids = model.encoder.ids("\n".join(example.text for example in examples))
     if len(ids) < 2:
-        raise InputError("the evaluation data holds a single token; perplexity needs a next one")
+        raise InputError("the evaluation data has only one token; perplexity needs a next one")
     total, hits, count = _score(model, ids)
     figures = {
         "perplexity": math.exp(total / count),

@@ -41,7 +41,7 @@ def evaluate(model: Model, examples: Sequence[Example], batch_size: int) -> Qual
 
 
 def _word_tags(words: Sequence[str], tokens: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Give each word the tag of the first token that lies in it; `O` if it has none."""
+    """Give each word the tag of its first token; `O` if it has none."""
     starts: list[int] = []
     at = 0
     for word in words:

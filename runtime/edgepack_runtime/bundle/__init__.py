@@ -1,1 +1,1 @@
-"""What a bundle says of itself, and how it is read."""
+"""What a bundle says about itself, and how it is read."""

@@ -1,11 +1,11 @@
 """Read a bundle: an OCI image layout in a folder or in one uncompressed tar (`.epk`).
 
 Invariants:
-* nothing is extracted by a name that comes from the archive; members are found by digest;
-* every blob is hashed before a byte of it is parsed or handed to an engine;
+* nothing is extracted under a name that comes from the archive; members are found by digest;
+* every blob is hashed before any of it is parsed or passed to an engine;
 * sizes are bounded before anything is read into memory.
 
-`FORMAT.md` beside this package is the specification.
+`FORMAT.md` next to this package is the specification.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Bundle:
 
     Attributes:
         path: where it was opened.
-        manifest: what it says of itself, already checked.
+        manifest: what it says about itself, already checked.
         digest: `sha256:…` of its OCI manifest, the identity of the bundle.
-        report: what its build measured, stage by stage; for people, and not covered by `digest`.
+        report: what its build measured, stage by stage; for people, not covered by `digest`.
 
     """
 
@@ -55,11 +55,11 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
-        """Open a bundle folder or `.epk`; reads and checks its manifests, no weights.
+        """Open a bundle folder or `.epk`; read and check its manifests, but no weights.
 
         Raises:
             InputError: there is nothing at `path`.
-            TrustError: it is not a bundle, is truncated or altered, or its format is newer.
+            TrustError: it is not a bundle, it is truncated or altered, or its format is too new.
 
         """
         path = Path(path)
@@ -75,19 +75,19 @@ class Bundle:
         """Return the bytes of one file of the manifest, hashed first.
 
         Raises:
-            TrustError: the blob is missing, or its size or digest differ.
+            TrustError: the blob is missing, or its size or digest differs.
 
         """
         entry = self.manifest.file(path)
         return _checked(self._layout, entry.sha256, entry.size, path)
 
     def files(self, variant: Variant, graph: Graph | None = None) -> VariantFiles:
-        """Return the files of a variant, or of one graph of it, by name.
+        """Return the files of a variant, or of one of its graphs, by name.
 
-        Each is read and hashed when it is taken.
+        Each file is read and hashed when it is accessed.
 
         Raises:
-            TrustError: two of them have one name.
+            TrustError: two of them have the same name.
 
         """
         return VariantFiles(self, variant.name, (graph or variant).files)
@@ -97,17 +97,17 @@ class Bundle:
         return {**self._tops, **{entry.sha256: entry.size for entry in self.manifest.files}}
 
     def blob(self, sha256: str) -> memoryview:
-        """Return one blob, hashed first; a `TrustError` if it differs or is none of this bundle."""
+        """Return one blob, hashed first; a `TrustError` if it differs or is not in this bundle."""
         size = self.blobs().get(sha256)
         if size is None:
             raise TrustError(f"{self.path} has no blob {sha256}")
         return _checked(self._layout, sha256, size, f"blob {sha256[:12]}")
 
     def verify(self) -> int:
-        """Hash every file of the bundle and return how many bytes that were.
+        """Hash every file of the bundle and return the number of bytes.
 
         Raises:
-            TrustError: at the first file that is missing or differs.
+            TrustError: a file is missing or differs; the first one is named.
 
         """
         return sum(len(self.read(entry.path)) for entry in self.manifest.files)
@@ -117,13 +117,13 @@ class Bundle:
 
         Raises:
             InputError: the bundle was packed without a kit.
-            TrustError: a wheel is missing, differs, or is none of the kit's.
+            TrustError: a wheel is missing, differs, or does not belong to the kit.
 
         """
         if not self.manifest.kit:
             raise InputError(f"{self.path} was built without a kit (edgepack build --kit)")
         if foreign := sorted({p.name for p in wheels.glob("*")} - set(self.manifest.kit)):
-            raise TrustError(f"{wheels} holds {foreign[0]}, which is none of the kit's wheels")
+            raise TrustError(f"{wheels} holds {foreign[0]}, which does not belong to the kit")
         for name, digest in self.manifest.kit.items():
             try:
                 content = (wheels / name).read_bytes() if safe_path(name) else b""
@@ -136,11 +136,11 @@ class Bundle:
 class VariantFiles(Mapping[str, memoryview]):
     """The files of one variant or graph, read lazily.
 
-    A file is named as it lies in the variant's folder: `model.onnx`, `encoder/model.onnx`.  One
-    that lies elsewhere in the bundle has its whole path for a name.
+    A file's name is its path in the variant's folder: `model.onnx`, `encoder/model.onnx`.  A file
+    elsewhere in the bundle is named by its whole path.
 
     Attributes:
-        key: names their content: equal keys, equal files.
+        key: a digest of the names and contents: equal keys mean equal files.
 
     """
 
@@ -149,7 +149,7 @@ class VariantFiles(Mapping[str, memoryview]):
         self._where = f"{bundle.path}: variant {variant}"
         self._paths = {path.removeprefix(f"{variant}/"): path for path in paths}
         if len(self._paths) < len(paths):
-            raise TrustError(f"{self._where} has two files of one name; build it again")
+            raise TrustError(f"{self._where} has two files of the same name; build it again")
         digests = [
             f"{name} {bundle.manifest.file(path).sha256}" for name, path in self._paths.items()
         ]
@@ -191,7 +191,7 @@ def _open_layout(layout: Layout) -> tuple[str, dict[str, int], Manifest, list[An
 
 
 def _report(index: Mapping[str, Any]) -> list[Any]:
-    """Read the build's table from the index; one that is no list is as good as none."""
+    """Read the build's table from the index; anything but a list is ignored."""
     try:
         found = json.loads(index["annotations"][REPORT])
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -231,7 +231,9 @@ def _descriptor(
 def _checked(layout: Layout, sha256: str, size: int, what: str) -> memoryview:
     content = layout.member(f"blobs/sha256/{sha256}")
     if len(content) != size:
-        raise TrustError(f"{what} has {len(content)} bytes, {size} are promised; copy it again")
+        raise TrustError(
+            f"{what} has {len(content)} bytes, but {size} were promised; copy it again"
+        )
     if hashlib.sha256(content).hexdigest() != sha256:
         raise TrustError(f"{what} does not match its digest; the bundle was altered or damaged")
     return content

@@ -1,6 +1,6 @@
-"""Where the members of an OCI layout lie: in a folder, or in one uncompressed tar.
+"""Where the members of an OCI layout are: in a folder, or in one uncompressed tar.
 
-Nothing is extracted by a name that comes from an archive, and sizes are bounded before anything
+Nothing is extracted under a name that comes from an archive, and sizes are bounded before anything
 is read into memory.
 """
 
@@ -15,7 +15,7 @@ from edgepack_runtime.bundle import limits
 from edgepack_runtime.errors import InputError, TrustError
 from edgepack_runtime.paths import map_file
 
-_HOSTILE = (RecursionError, OverflowError, MemoryError)  # what a crafted header provokes
+_HOSTILE = (RecursionError, OverflowError, MemoryError)  # what a crafted header can cause
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
 _METADATA = re.compile(r"metadata/(\d+\.)?(root|targets|snapshot|timestamp)\.json")
 _FOLDERS = {"blobs", "blobs/sha256", "metadata"}
@@ -23,10 +23,10 @@ _TOP = {"oci-layout", "index.json"}
 
 
 class _Header(tarfile.TarInfo):
-    """A header of an archive that holds plain files and folders only.
+    """A header of an archive that holds only plain files and folders.
 
-    Extended headers (pax, long names, sparse files) are refused before their bodies are read,
-    which `tarfile` would do at whatever size they claim.
+    Extended headers (pax, long names, sparse files) are refused before their bodies are read;
+    `tarfile` would read them at any size they claim.
     """
 
     @classmethod
@@ -35,7 +35,7 @@ class _Header(tarfile.TarInfo):
         header = super().frombuf(buf, encoding, errors)
         if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
             raise TrustError(
-                f"member {header.name!r} does not belong in a bundle: it is no plain file of a "
+                f"member {header.name!r} does not belong in a bundle: it is not a plain file of a "
                 "USTAR archive"
             )
         return header
@@ -55,7 +55,7 @@ class FolderLayout:
         self._root = root
 
     def member(self, name: str) -> memoryview:
-        """Map one file of the folder; links are refused, on the way to it as well."""
+        """Map one file of the folder; links are refused, also on the way to the file."""
         path = self._root / name
         on_the_way = (path, *path.parents)[: name.count("/") + 1]
         if any(step.is_symlink() for step in on_the_way) or not path.is_file():
@@ -87,15 +87,15 @@ def _map(path: Path) -> memoryview:
 
 
 def scan(path: Path, length: int, stream: BinaryIO | None = None) -> dict[str, tuple[int, int]]:
-    """List the members of an archive as name -> (offset, size); refuse all but plain ones.
+    """List the members of an archive as name -> (offset, size); refuse all but plain files.
 
     Args:
         path: where it is, for errors.
-        length: its bytes.
-        stream: the opened archive, if it is not to be opened by its path.
+        length: its size in bytes.
+        stream: the opened archive; if None, it is opened by its path.
 
     Raises:
-        TrustError: it is no archive of a bundle, or holds what does not belong in one.
+        TrustError: it is not the archive of a bundle, or holds something that does not belong.
 
     """
     spans: dict[str, tuple[int, int]] = {}
@@ -120,5 +120,5 @@ def scan(path: Path, length: int, stream: BinaryIO | None = None) -> dict[str, t
 
 
 def _belongs(name: str) -> bool:
-    """Tell whether an archive may hold a member: a layout's own, or metadata that signs it."""
+    """Tell whether an archive may hold a member: part of the layout, or metadata that signs it."""
     return name in _TOP or bool(_BLOB.fullmatch(name) or _METADATA.fullmatch(name))

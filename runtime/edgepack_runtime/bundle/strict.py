@@ -1,7 +1,7 @@
 """Read frozen dataclasses from JSON values, strictly.
 
-An unknown key, a missing key or a wrong type is a `TrustError`: a device must never guess what was
-meant.
+An unknown key, a missing key or a wrong type is a `TrustError`: a device must never guess a
+meaning.
 """
 
 from __future__ import annotations

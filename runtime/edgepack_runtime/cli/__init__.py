@@ -1,8 +1,8 @@
 """`edgepack-runtime`: run, inspect, verify, selftest, tune, prepare, doctor, and updates.
 
-Exit codes: 0 done, 1 unexpected, 2 wrong input, 4 device does not fit, 5 bundle not
-trusted, 6 self-test failed, 7 nothing to do, 8 this host lacks something.  Only this module
-prints; `cli/update.py` says what.
+Exit codes: 0 done, 1 unexpected, 2 wrong input, 4 the device does not fit, 5 the bundle is not
+trusted, 6 the self-test failed, 7 nothing to do, 8 this host lacks something.  Only this module
+prints; commands return what to print.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Takes options before, between and behind the positional arguments."""
+    """Takes options before, between and after the positional arguments."""
 
     _within = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse as `parse_intermixed_args` does, which itself calls this."""
+        """Parse as `parse_intermixed_args` does; that function calls this one again."""
         if self._within:
             return super().parse_known_args(args, namespace)
         self._within = True
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except OSError as exc:
         where = f"{exc.filename}: " if exc.filename else ""
-        _complain(f"error: {where}{exc.strerror or exc}; put that right and try again")
+        _complain(f"error: {where}{exc.strerror or exc}; fix this and try again")
         return 1
     return 0
 
@@ -67,11 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     for name, action, text in (
         ("run", _run, "answer texts (arguments, or one per line of standard input)"),
         ("chat", _chat, "talk with a language model"),
-        ("inspect", _inspect, "show what a bundle says of itself"),
-        ("verify", _verify, "hash every file against the manifest, and a kit's wheels"),
+        ("inspect", _inspect, "show what a bundle says about itself"),
+        ("verify", _verify, "check every file against the manifest, and a kit's wheels"),
         ("selftest", _selftest, "verify every file and run the golden inputs"),
         ("tune", _tune, "measure the variants here, so that load picks the fastest"),
-        ("prepare", _prepare, "compile what this device compiles, so that load may pick it"),
+        ("prepare", _prepare, "compile the variants that need it, so that load may pick them"),
         ("doctor", _doctor, "say what is wrong with this device, and which variants fit it"),
     ):
         command = commands.add_parser(name, help=text, description=text)
@@ -87,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
         if name == "doctor":
             command.add_argument("--root", default="/", help="a file tree captured from a device")
         if name == "tune":
-            command.add_argument("--seconds", type=float, default=1.0, help="a variant and length")
+            command.add_argument(
+                "--seconds", type=float, default=1.0, help="seconds for each variant and cell"
+            )
         if name == "run":
             run.add_arguments(command)
         if name == "chat":
@@ -199,9 +201,9 @@ def _prepare(args: argparse.Namespace) -> None:
     if sys.stderr.isatty():
         sys.stderr.write("\n")
     shown = {name: said or "ready" for name, said in found.items()}
-    _report(args, shown or {"prepared": "no variant of this bundle needs it"})
+    _report(args, shown or {"prepared": "no variant of this bundle needs preparing"})
     if failed := [name for name, said in found.items() if said]:
-        raise DeviceError(f"not prepared: {', '.join(failed)}; the other variants run")
+        raise DeviceError(f"not prepared: {', '.join(failed)}; the other variants can run")
 
 
 def _doctor(args: argparse.Namespace) -> None:
@@ -233,7 +235,7 @@ def _doctor(args: argparse.Namespace) -> None:
 
 
 def _fit(path: str, system: System, report: dict[str, Any]) -> list[str]:
-    """Add what fits of a bundle to the report; return what keeps the whole of it away."""
+    """Add the variants that fit to the report; return why the bundle as a whole does not fit."""
     from pathlib import Path
 
     from edgepack_runtime.fit import misfits, why_not_each
@@ -267,7 +269,7 @@ def _report(args: argparse.Namespace, report: dict[str, Any]) -> None:
 
 def _print(text: str) -> None:
     if sys.stdout is None:
-        raise EdgepackError("standard output is closed: there is nowhere to write to")
+        raise EdgepackError("standard output is closed: there is nowhere to write")
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

@@ -1,7 +1,7 @@
-"""`edgepack-runtime chat`: a dialogue in the terminal, written as it comes.
+"""`edgepack-runtime chat`: a dialogue in the terminal; answers appear as they are written.
 
-`/reset` begins a new dialogue, `/exit` or the end of the input leaves.  The answers go to standard
-output, how fast they came to standard error.
+`/reset` begins a new dialogue; `/exit` or the end of the input leaves.  Answers go to standard
+output, and their speed to standard error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Say = Callable[[str], None]
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add what `chat` takes beside the bundle and how to load it."""
+    """Add the arguments of `chat`, besides the bundle and how to load it."""
     command.add_argument("--system", default="", help="the first message: what the model is to be")
     command.add_argument(
         "-o",
@@ -38,12 +38,12 @@ def chat(args: argparse.Namespace, load: Callable[[], Model], complain: Say) -> 
     """Answer line by line until the input ends.
 
     Args:
-        args: as parsed.
-        load: opens the model; wrong arguments are refused before.
+        args: the parsed arguments.
+        load: opens the model; wrong arguments are refused before that.
         complain: prints what is wrong with a message, and how fast an answer was.
 
     Raises:
-        InputError: an option is wrong, or the bundle is not of a model that chats.
+        InputError: an option is wrong, or the bundle's model cannot chat.
 
     """
     options: dict[str, Any] = dict(map(option, args.option))
@@ -70,7 +70,7 @@ def chat(args: argparse.Namespace, load: Callable[[], Model], complain: Say) -> 
 
 
 def _lines() -> Iterator[str]:
-    """Yield what a person says, line by line, without empty ones."""
+    """Yield what a person says, line by line, without empty lines."""
     asks = sys.stdin.isatty()
     while True:
         try:
@@ -82,7 +82,7 @@ def _lines() -> Iterator[str]:
 
 
 def _write(pieces: Iterable[str], complain: Say) -> str:
-    """Print the pieces as they come; return them joined."""
+    """Print the pieces as they arrive; return them joined."""
     start = time.monotonic()
     first, text = 0.0, []
     for piece in pieces:

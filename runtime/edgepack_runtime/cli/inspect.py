@@ -1,4 +1,4 @@
-"""`edgepack-runtime inspect`: what a bundle says of itself."""
+"""`edgepack-runtime inspect`: what a bundle says about itself."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """`edgepack-runtime run`: texts in, answers out, one JSON line for each.
 
-A line that cannot be answered (bytes that are no UTF-8, JSON that is none, a value that the task
-does not take) is reported by its number and gets `{"error": …}` in place of an answer, so that the
-answers stand line by line as the inputs did.  The others are answered; the exit code is 2.
+A line that cannot be answered (it is not UTF-8, it is not JSON, or the task does not take its
+value) is reported by its number and gets `{"error": …}` in place of an answer, so that answers
+match inputs line by line.  The other lines are answered; the exit code is 2.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Print = Callable[[str], None]
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add what `run` takes beside the bundle and how to load it."""
-    command.add_argument("text", nargs="*", help="texts; none: lines of standard input")
+    """Add the arguments of `run`, besides the bundle and how to load it."""
+    command.add_argument("text", nargs="*", help="texts; without any, the lines of standard input")
     command.add_argument(
         "--json-input",
         action="store_true",
@@ -43,13 +43,13 @@ def run(args: argparse.Namespace, load: Callable[[], Model], show: Print, compla
     """Answer every text.
 
     Args:
-        args: as parsed.
-        load: opens the model; wrong arguments are refused before.
+        args: the parsed arguments.
+        load: opens the model; wrong arguments are refused before that.
         show: prints an answer.
         complain: prints what is wrong with an input.
 
     Raises:
-        InputError: an option is wrong, or some input was.
+        InputError: an option or an input is wrong.
 
     """
     options: dict[str, Any] = dict(map(option, args.option))
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace, load: Callable[[], Model], show: Print, compla
 
 
 def _raw(texts: list[str]) -> Iterator[tuple[str, str | bytes]]:
-    """Yield every input with where it stands."""
+    """Yield every input with its position."""
     for number, text in enumerate(texts, 1):
         yield f"text {number}", text
     if not texts:
@@ -90,7 +90,7 @@ def _decoded(raw: str | bytes, *, as_json: bool) -> Any:
     except ValueError as exc:
         raise InputError(f"not JSON: {exc}") from exc
     except RecursionError as exc:
-        raise InputError("not JSON that this runtime reads: it is nested too deep") from exc
+        raise InputError("not JSON that this runtime reads: it is nested too deeply") from exc
 
 
 def option(item: str) -> tuple[str, object]:

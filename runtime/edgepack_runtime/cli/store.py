@@ -1,4 +1,4 @@
-"""The commands that look at a device's store and tend it: status, rollback, pin, retry, collect."""
+"""The commands that show and maintain a device's store: status, rollback, pin, retry, collect."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Commands:
         self._report = report  # prints what a command found
 
     def add(self, name: str, action: Action, text: str) -> argparse.ArgumentParser:
-        """Add a command and what every one of them takes; return its parser."""
+        """Add a command with the options that all commands take; return its parser."""
         command: argparse.ArgumentParser = self._parsers.add_parser(
             name, help=text, description=text
         )
@@ -43,17 +43,17 @@ class Commands:
 
 def add_commands(commands: Commands) -> None:
     """Add the commands of this module."""
-    commands.add("status", _status, "show what the store runs, tries and refuses")
+    commands.add("status", _status, "show what the store runs, has on trial and refuses")
     command = commands.add("rollback", _rollback, "go back to the release before")
-    command.add_argument("--release", default="", help="only if this one (digest) runs")
+    command.add_argument("--release", default="", help="only if the release with this digest runs")
     command.add_argument(
         "--factory",
         action="store_true",
-        help="also where no release ran before: the factory's, or none, runs then",
+        help="even if no release ran before: then the factory's runs, or none",
     )
-    command = commands.add("pin", _pin, "take no updates; --off takes them again")
-    command.add_argument("--off", action="store_true", help="take updates again")
-    text = "forget which releases failed here, and what time it was"
+    command = commands.add("pin", _pin, "take no updates; --off allows them again")
+    command.add_argument("--off", action="store_true", help="allow updates again")
+    text = "forget which releases failed here, and the remembered time"
     commands.add("retry", _retry, text).add_argument(
         "--new-root",
         action="store_true",
@@ -63,10 +63,10 @@ def add_commands(commands: Commands) -> None:
 
 
 def folder_of(args: argparse.Namespace) -> Path:
-    """Return the folder of the store; an `InputError` if it can be none."""
+    """Return the folder of the store; an `InputError` if it cannot be one."""
     path = Path(args.store)
     if not args.store or (path.exists() and not path.is_dir()):
-        raise InputError(f"--store {args.store!r} is no folder")
+        raise InputError(f"--store {args.store!r} is not a folder")
     if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
         raise InputError(f"the store at {path} cannot be read: run this as the user that owns it")
     return path
@@ -94,7 +94,7 @@ def _rollback(args: argparse.Namespace) -> dict[str, Any]:
         if last and state.active and args.release in ("", state.active):
             raise InputError(
                 f"no release ran here before {state.active}, so there is none to go back to: "
-                "--factory goes back to what the device was shipped with, if that is anything"
+                "--factory goes back to what the device was shipped with, if anything"
             )
         return {"active": store.rollback(args.release).active or "the factory's release"}
 

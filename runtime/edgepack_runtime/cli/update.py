@@ -32,11 +32,11 @@ _MACHINE_ID = Path("/etc/machine-id")
 
 def add_commands(commands: Commands) -> None:
     """Add the commands of this module."""
-    text = "take the next release from a channel, try it out, keep it or go back"
+    text = "take the next release from a channel, try it out, then confirm it or go back"
     command = commands.add("update", _update, text)
     _link_options(command)
     _trial_options(command)
-    text = "take the release of a signed .epk, whatever carried it here"
+    text = "take the release of a signed .epk, however it got here"
     command = commands.add("import", _import, text)
     command.add_argument("file", help="written by edgepack channel export --epk")
     _trial_options(command)
@@ -47,22 +47,36 @@ def _link_options(command: argparse.ArgumentParser) -> None:
         "--channel", action="append", required=True, help="address or folder; repeat for mirrors"
     )
     command.add_argument(
-        "--device", default="", help="this device's own name, for rollouts (made of its machine id)"
+        "--device",
+        default="",
+        help="this device's name, for rollouts (default: made from its machine id)",
     )
     command.add_argument("--cohort", default="", help="the group that this device belongs to")
     command.add_argument("--max-rate", type=int, default=0, help="bytes a second at most")
     command.add_argument("--proxy", default="", help="proxy instead of the environment's")
-    command.add_argument("--check", action="store_true", help="say what there is, take nothing")
+    command.add_argument(
+        "--check", action="store_true", help="show what is available, take nothing"
+    )
 
 
 def _trial_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--root", required=True, help="root metadata that was shipped (JSON)")
-    command.add_argument("--name", required=True, help="what to follow, as NAME/BOARD")
     command.add_argument(
-        "--switch-name", action="store_true", help="take another name than that which runs here"
+        "--root", required=True, help="root metadata that was shipped with the device (JSON)"
     )
-    command.add_argument("--before", default="", help="command before the switch; fails: not now")
-    command.add_argument("--after", default="", help="command after the switch; fails: go back")
+    command.add_argument("--name", required=True, help="which releases to follow, as NAME/BOARD")
+    command.add_argument(
+        "--switch-name",
+        action="store_true",
+        help="accept a different name from the one that runs here",
+    )
+    command.add_argument(
+        "--before",
+        default="",
+        help="command before the switch; if it fails, the update is postponed",
+    )
+    command.add_argument(
+        "--after", default="", help="command after the switch; if it fails, the device goes back"
+    )
     command.add_argument(
         "--patience", type=float, default=600.0, help="seconds for a self-test or a hook (600)"
     )
@@ -132,28 +146,28 @@ def _updater(args: argparse.Namespace, sources: Sequence[Source], policy: Policy
 
 
 def _check_name(store: Store, name: str) -> None:
-    """Refuse to replace a model by another one: the name may be mistyped."""
+    """Refuse to replace one model with another: the name may be mistyped."""
     running = store.running()
     if running is None:
         return
     known = f"{running.manifest.name}/{running.manifest.target}"
     if known != name:
         raise InputError(
-            f"this store runs {known}, and --name is {name}: --switch-name if it is meant to "
-            "change over"
+            f"this store runs {known}, but --name is {name}: add --switch-name if the model is "
+            "meant to change"
         )
 
 
 def _own_name() -> str:
-    """Return a name of this device, the same at each start; empty if it has no machine id.
+    """Return a name for this device, the same at each start; empty if it has no machine id.
 
-    It is hashed: the machine id itself should not leave the device.
+    The machine id is hashed, because it should not leave the device.
     """
     try:
         machine = _MACHINE_ID.read_text().strip()
     except (OSError, ValueError):
         return ""
-    # An image that did not start yet says "uninitialized".
+    # The file of an image that has not started yet says "uninitialized".
     if len(machine) != 32:
         return ""
     return hashlib.sha256(f"edgepack {machine}".encode()).hexdigest()
@@ -165,7 +179,7 @@ def _said(name: str, taken: Taken) -> dict[str, Any]:
 
 def _need_tuf() -> None:
     try:
-        import edgepack_runtime.update.updater  # noqa: F401 (whether it is there)
+        import edgepack_runtime.update.updater  # noqa: F401 (whether it is installed)
     except ImportError as exc:
         raise HostError(
             f"updates need python-tuf ({exc}): pip install 'edgepack-runtime[update]'"

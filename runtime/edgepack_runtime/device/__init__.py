@@ -1,1 +1,1 @@
-"""What this device is, and what fits it."""
+"""What this device is, and what was measured on it."""

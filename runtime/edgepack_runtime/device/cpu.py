@@ -1,8 +1,8 @@
 """Ask an x86 CPU itself what it can do.
 
-`/proc/cpuinfo` shows what the kernel's CPU can do, which under user-mode emulation, and in
-some containers and virtual machines, is not what runs this process.  So the flags that decide
-between kernels are asked of the CPUID instruction, as engines do.
+`/proc/cpuinfo` shows the abilities of the kernel's CPU.  Under user-mode emulation, and in some
+containers and virtual machines, that is not the CPU that runs this process.  So the flags that
+decide between kernels are read with the CPUID instruction, as engines do.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _FLAGS = {
 
 @cache
 def absent() -> frozenset[str]:
-    """Return those of the flags above that this x86 CPU says it lacks.
+    """Return the flags of the table above that this x86 CPU says it lacks.
 
-    Empty on other CPUs, and where the system forbids the question.
+    Empty on other CPUs, and where the system does not allow the instruction to run.
     """
     wide = sys.maxsize > _LARGEST_32_BIT  # the code below is for 64-bit processes
     if platform.machine().lower() not in ("x86_64", "amd64") or not wide:
@@ -48,7 +48,7 @@ def absent() -> frozenset[str]:
 
 
 def _leaf_seven() -> list[tuple[int, ...]]:
-    """Run CPUID from a page of our own; return the registers of both subleaves."""
+    """Run CPUID from a separate page; return the registers of both subleaves."""
     import ctypes
     import mmap
 

@@ -1,7 +1,7 @@
 """What this device is: architecture, CPU flags, memory, system.
 
-Probes are cheap and import no engine.  What needs an engine or a GPU driver to answer is asked
-only when a variant depends on it: see `fit.py` and `gpu.py`.
+Probes are cheap and import no engine.  Questions that an engine or a GPU driver must answer are
+asked only when a variant depends on them: see `fit.py` and `gpu.py`.
 """
 
 from __future__ import annotations
@@ -26,30 +26,33 @@ _JETPACK = {"R32": "4", "R35": "5", "R36": "6", "R38": "7", "R39": "7"}
 
 @dataclass(frozen=True)
 class Device:
-    """The facts that decide which variant fits.
-
-    arch uses Linux names (`x86_64`, `aarch64`), isa the flags of /proc/cpuinfo that the CPU does
-    not deny, memory_mb is what the kernel says is available now, 0 if it does not say.  glibc is
-    a version as `2.36`, jetpack a major one as `6`; empty if not known, or on no Jetson.
-    """
+    """The facts that decide which variant fits."""
 
     arch: str
+    """The architecture by its Linux name: `x86_64`, `aarch64`."""
     cpu: str
+    """The model of the CPU."""
     isa: frozenset[str]
+    """The flags of /proc/cpuinfo, without those that the CPU itself denies."""
     memory_mb: int
+    """The memory that the kernel reports as available now; 0 if it does not report it."""
     cores: int
+    """The processors that this process may use."""
     glibc: str = ""
+    """A version such as `2.36`; empty if unknown."""
     jetpack: str = ""
+    """A major version such as `6`; empty if unknown, or if this is not a Jetson."""
     root: Path = Path("/")
+    """The file tree that was read."""
 
     @property
     def fingerprint(self) -> str:
-        """Name the machine for a record of measurements: CPU model, cores, ISA that matters."""
+        """Name the machine for a record of measurements: CPU model, cores, relevant flags."""
         return "/".join([self.arch, self.cpu, str(self.cores), *sorted(self.isa & set(_ISA))])
 
 
 def probe(root: Path = Path("/")) -> Device:
-    """Read the device; `root` lets a captured file tree stand in for this machine's."""
+    """Read the device; `root` may be a captured file tree in place of this machine's."""
     live = root == Path("/")
     info = read_text(root / "proc/cpuinfo")
     flags = frozenset((_field(info, "flags") or _field(info, "Features")).split())
@@ -84,13 +87,13 @@ def check_threads(threads: object) -> None:
 
 
 def jetson_release(root: Path = Path("/")) -> str:
-    """Return the release of Jetson Linux as `R36`; empty on anything else."""
+    """Return the release of Jetson Linux, such as `R36`; empty on anything else."""
     found = re.match(r"#\s*(R\d+)", read_text(root / "etc/nv_tegra_release"))
     return found[1] if found else ""
 
 
 def captured_arch(root: Path) -> str:
-    """Tell the architecture of a file tree by its dynamic loader; empty if it has none."""
+    """Return the architecture of a file tree, by its dynamic loader; empty if it has none."""
     for pattern, arch in (("ld-linux-aarch64.so*", "aarch64"), ("ld-linux-x86-64.so*", "x86_64"),
                           ("ld-linux-armhf.so*", "armv7l")):  # fmt: skip
         if any(True for folder in ("lib", "lib64", "usr/lib", "usr/lib64")
@@ -100,7 +103,7 @@ def captured_arch(root: Path) -> str:
 
 
 def captured_glibc(root: Path) -> str:
-    """Read glibc's version off the library of a file tree; empty if it is not there."""
+    """Read glibc's version from the library of a file tree; empty if it is not there."""
     for path in sorted(
         {
             *root.glob("lib/*/libc.so.6"),

@@ -1,4 +1,4 @@
-"""Which NVIDIA GPU a machine has: asked of the driver, or read from what the kernel shows."""
+"""Which NVIDIA GPU a machine has, according to the driver or to the kernel's files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgepack_runtime.paths import read_text
 
-# Compute capability by the words of a GPU's name, the first that fits: NVIDIA CUDA GPUs table.
+# Compute capability by words of a GPU's name; the first match counts.  NVIDIA CUDA GPUs table.
 _BY_NAME = (
     ("Quadro RTX", "7.5"), ("RTX 4000 Ada", "8.9"), ("RTX 5000 Ada", "8.9"),
     ("RTX 6000 Ada", "8.9"), ("RTX 2000 Ada", "8.9"), ("RTX 4500 Ada", "8.9"),
@@ -26,17 +26,19 @@ _NAME_BYTES = 128
 
 @dataclass(frozen=True)
 class Gpu:
-    """name: the vendor's; compute_capability: as `8.7`, empty if unknown."""
+    """An NVIDIA GPU."""
 
     name: str
+    """The vendor's name for it."""
     compute_capability: str
+    """Such as `8.7`; empty if unknown."""
 
 
 @cache
 def find_gpu(root: Path = Path("/")) -> Gpu | None:
     """Return the first NVIDIA GPU; None if there is none.
 
-    Asks the CUDA driver for this machine; a captured `root` is known by names alone.
+    This machine's CUDA driver is asked; in a captured `root`, only names are known.
     """
     if root == Path("/") and (found := _ask_driver()):
         return found
@@ -49,7 +51,7 @@ def find_gpu(root: Path = Path("/")) -> Gpu | None:
 
 
 def capability_of(name: str) -> str:
-    """Return the compute capability of a GPU or board by its name; empty if it is not known."""
+    """Return the compute capability of a GPU or board by its name; empty if unknown."""
     for word, capability in _BY_NAME:
         if re.search(rf"\b{re.escape(word)}", name):
             return capability
@@ -57,7 +59,7 @@ def capability_of(name: str) -> str:
 
 
 def driver_version(root: Path = Path("/")) -> str:
-    """Return the version of the NVIDIA kernel driver, as `580.65.06`; empty if there is none."""
+    """Return the version of the NVIDIA kernel driver, such as `580.65.06`; empty for none."""
     text = read_text(root / "proc/driver/nvidia/version")
     found = re.search(r"Module.*?\s(\d+\.[\d.]+)", text)
     return found[1] if found else ""

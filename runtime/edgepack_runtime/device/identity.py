@@ -26,10 +26,11 @@ def identity(device: Device) -> str:
 
 
 def compiled_for(variant: Variant, device: Device) -> str:
-    """Hash what a compiled form of a variant depends on, for the name of a folder.
+    """Hash what the compiled form of a variant depends on, for the name of a folder.
 
-    For the CPU its model and flags, for a GPU or NPU the driver and the libraries.  Not the
-    number of processors: a service may be bound to fewer than the shell that prepared it.
+    For the CPU, that is its model and flags; for a GPU or NPU, the driver and the libraries.  The
+    number of processors is left out: a service may be bound to fewer than the shell that prepared
+    it.
     """
     parts = [variant.engine, engine_version(variant.engine), variant.provider]
     if variant.on_cpu:
@@ -45,7 +46,8 @@ def compiled_for(variant: Variant, device: Device) -> str:
 def engine_version(engine: str) -> str:
     """Return the version of an installed engine; empty if it is not there.
 
-    Read off the name of its metadata folder: `importlib.metadata` is a tenth of a cold start.
+    It is read from the name of the metadata folder: `importlib.metadata` takes a tenth of a cold
+    start.
     """
     spec = find_spec(engine) if engine in engines.known() else None
     if spec is None or not spec.origin:
@@ -59,10 +61,10 @@ def engine_version(engine: str) -> str:
 
 @cache
 def tensorrt_version() -> int:
-    """Return the version of the TensorRT library that would be loaded, as 101602; 0 for none.
+    """Return the version of the TensorRT library that would be loaded, such as 101602; 0 for none.
 
-    An engine that another version built does not load, and ONNX Runtime's own cache names it
-    by the version it was compiled with, not by the one that runs.
+    An engine built by another version does not load, and ONNX Runtime's own cache names it by the
+    version that ONNX Runtime was compiled with, not by the one that runs.
     """
     import ctypes
 

@@ -1,8 +1,8 @@
-"""What was measured of a bundle on this machine, and where it is kept.
+"""What was measured for a bundle on this machine, and where it is stored.
 
 A record belongs to one bundle digest and one identity: machine, CPU flags, GPU driver, engine
-versions.  Anything else ignores it.  Measurements stay out of the bundle, so that a bundle is
-the same bytes every time.
+versions.  For any other, the record is ignored.  Measurements are not stored in the bundle, so that
+a bundle always has the same bytes.
 """
 
 from __future__ import annotations
@@ -22,20 +22,18 @@ Latencies = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Record:
-    """Measurements by variant; empty if there are none.
-
-    latency_ms: {variant: {"tokens×rows": median}}, each at its best number of threads.
-    threads: {variant: that number}.
-    details: {variant: {figure: value}}: 95th percentiles, memory, energy, agreement.
-    """
+    """Measurements by variant; empty if there are none."""
 
     latency_ms: Latencies = field(default_factory=dict)
+    """{variant: {"tokens×rows": median}}, each at its best number of threads."""
     threads: Mapping[str, int] = field(default_factory=dict)
+    """{variant: its best number of threads}."""
     details: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """{variant: {figure: value}}: 95th percentiles, memory, energy, agreement."""
 
 
 def load(digest: str, device: Device) -> Record:
-    """Return what was measured of a bundle here; an empty record if nothing was."""
+    """Return what was measured for a bundle here; an empty record if nothing was."""
     try:
         kept = json.loads(_path(digest).read_text())
         if kept["identity"] != identity(device):
@@ -56,7 +54,7 @@ def load(digest: str, device: Device) -> Record:
 
 
 def save(digest: str, device: Device, record: Record) -> Path:
-    """Keep a measurement for later loads; written whole or not at all."""
+    """Store a measurement for later loads; it is written whole or not at all."""
     path = _path(digest)
     value = {"identity": identity(device), **asdict(record)}
     write_whole(path, json.dumps(value, indent=1).encode())
@@ -64,15 +62,15 @@ def save(digest: str, device: Device, record: Record) -> Path:
 
 
 def forget(digest: str) -> None:
-    """Drop what was measured of a bundle."""
+    """Delete what was measured for a bundle."""
     _path(digest).unlink(missing_ok=True)
 
 
 def score(name: str, latencies: Latencies) -> float:
     """Compare a variant with the fastest, cell by cell: 1.0 is fastest everywhere.
 
-    The geometric mean of the ratios, so that no single length decides alone; infinite for
-    a variant that was not measured.
+    This is the geometric mean of the ratios, so that no single length decides alone.  It is
+    infinite for a variant that was not measured.
     """
     mine = latencies.get(name)
     if not mine:

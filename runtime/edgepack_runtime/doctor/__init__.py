@@ -1,8 +1,8 @@
 """What is wrong with a device, in plain words, and what to do about it.
 
-A rule is a function of what `facts` found; it looks at one thing and returns (level, what,
-remedy) or None.  Facts behind the rules: the wheels' own metadata and binaries, NVIDIA's release
-notes, and the issues named beside them.
+A rule is a function of what `facts` found.  It checks one thing and returns (level, what, remedy)
+or None.  The rules rest on the wheels' own metadata and binaries, NVIDIA's release notes, and the
+issues named next to them.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ _LEVELS = ("fault", "limit", "note")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong.
-
-    rule: names it for programs; level: `fault`, nothing runs until it is mended; `limit`, some
-    variants cannot run or run slowly; `note`.
-    """
+    """One thing that is wrong."""
 
     rule: str
+    """Its name for programs."""
     level: str
+    """`fault`: nothing runs until it is fixed; `limit`: some variants cannot run, or run slowly;
+    `note`."""
     what: str
+    """What is wrong."""
     remedy: str
+    """What to do about it."""
 
 
 def findings(system: System) -> list[Finding]:

@@ -14,7 +14,7 @@ def _gpu_unused(system: System) -> Found:
     if system.gpu is None or "cuda" in system.providers or not engine(system):
         return None
     if "gpu" not in install_line(system) and not system.jetson:
-        return None  # there is nothing to be installed for this GPU
+        return None  # there is nothing to install for this GPU
     return (
         "limit",
         f"{system.gpu.name} is not used: the installed onnxruntime is for CPUs only",
@@ -27,16 +27,16 @@ def _gpu_build_without_gpu(system: System) -> Found:
         return None
     return (
         "limit",
-        "onnxruntime-gpu is installed and no NVIDIA GPU is visible",
+        "onnxruntime-gpu is installed, but no NVIDIA GPU is visible",
         "install the driver, or: pip uninstall -y onnxruntime-gpu; pip install onnxruntime",
     )
 
 
 def _no_kernels_for_gpu(system: System) -> Found:
-    """Tell a wheel without the GPU's own kernels.
+    """Detect a wheel without kernels for the GPU.
 
-    A cubin runs on later minor versions of its major one, but on Jetson only on its own (CUDA
-    C++ Programming Guide, binary compatibility); PTX runs on all that come later.
+    A cubin runs on later minor versions of its major version, but on a Jetson only on its own
+    version (CUDA C++ Programming Guide, binary compatibility).  PTX runs on all later versions.
     """
     gpu, sm = system.gpu, capability(system)
     if gpu is None or "cuda" not in system.providers or not sm:
@@ -48,7 +48,7 @@ def _no_kernels_for_gpu(system: System) -> Found:
     has = ", ".join(f"sm_{n}" for n in sorted(library.cubins))
     return (
         "fault",
-        f"the installed onnxruntime has kernels for {has or 'no GPU'}, and {gpu.name} "
+        f"the installed onnxruntime has kernels for {has or 'no GPU'}, but {gpu.name} "
         f"needs sm_{sm}: nothing runs on the GPU",
         f"pip uninstall -y onnxruntime-gpu; {install_line(system)}",
     )
@@ -98,7 +98,7 @@ def _cuda_of_another_major(system: System) -> Found:
         return None
     return (
         "fault",
-        f"onnxruntime-gpu is built for CUDA {wanted}, installed is CUDA "
+        f"onnxruntime-gpu is built for CUDA {wanted}, but the installed one is CUDA "
         f"{' and '.join(sorted(found))}",
         f"pip install 'onnxruntime-gpu[cuda,cudnn]' brings CUDA {wanted}; "
         "onnxruntime-gpu==1.26.0 is the last for CUDA 12",
@@ -106,7 +106,7 @@ def _cuda_of_another_major(system: System) -> Found:
 
 
 def _cudnn_missing(system: System) -> Found:
-    """Since 1.31 the CUDA provider loads cuDNN when it needs it; TensorRT's is linked to it."""
+    """Since 1.31 the CUDA provider loads cuDNN on demand; TensorRT's provider is linked to it."""
     by_cuda, by_tensorrt = (_needs(system, name, "cudnn") for name in ("cuda", "tensorrt"))
     wanted = by_cuda or by_tensorrt
     if not wanted or wanted in system.libraries.get("cudnn", frozenset()):
@@ -126,8 +126,8 @@ def _tensorrt_missing(system: System) -> Found:
         return None
     return (
         "limit",
-        f"TensorRT {wanted} (libnvinfer.so.{wanted}) is not installed: its variants "
-        "cannot run, the CUDA ones can",
+        f"TensorRT {wanted} (libnvinfer.so.{wanted}) is not installed: TensorRT variants "
+        "cannot run, but CUDA variants can",
         f"apt install libnvinfer{wanted}",
     )
 
@@ -139,7 +139,7 @@ def _tensorrt_of_another_major(system: System) -> Found:
         return None
     return (
         "limit",
-        f"onnxruntime is built for TensorRT {wanted}, installed is TensorRT "
+        f"onnxruntime is built for TensorRT {wanted}, but the installed one is TensorRT "
         f"{' and '.join(sorted(found))}",
         f"apt install libnvinfer{wanted}",
     )
@@ -152,7 +152,7 @@ def _old_jetpack(system: System) -> Found:
         "fault",
         f"JetPack {system.device.jetpack} has Python 3.8, CUDA 11 or older, and "
         "TensorRT 8: nothing runs there",
-        "flash JetPack 6 (any Orin); a Xavier is a cpu-arm64 with a newer Python",
+        "flash JetPack 6 (any Orin); use a Xavier as a cpu-arm64 with a newer Python",
     )
 
 
@@ -161,7 +161,7 @@ def _unknown_jetson(system: System) -> Found:
         return None
     return (
         "note",
-        f"Jetson Linux {system.jetson} is no release that this runtime knows",
+        f"Jetson Linux {system.jetson} is not a release that this runtime knows",
         "upgrade edgepack-runtime",
     )
 

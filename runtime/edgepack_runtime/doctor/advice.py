@@ -1,12 +1,12 @@
-"""The command that installs what suits a device, and the facts about wheels that it rests on."""
+"""The command that installs the right engine, and the facts about wheels that it depends on."""
 
 from __future__ import annotations
 
 from edgepack_runtime.doctor.facts import System
 from edgepack_runtime.fit import older
 
-PYPI_LEAST = 75  # the least sm of the GPU wheels on PyPI
-_CUDA_13, _CUDA_12 = "580", "525"  # least driver branch (CUDA release notes)
+PYPI_LEAST = 75  # the lowest sm of the GPU wheels on PyPI
+_CUDA_13, _CUDA_12 = "580", "525"  # oldest driver branch (CUDA release notes)
 DRIVERS = {"12": _CUDA_12, "13": _CUDA_13}
 _JETPACK_6 = (
     "pip install 'numpy<2' onnxruntime-gpu==1.23.0 "
@@ -35,6 +35,6 @@ def install_line(system: System) -> str:
 
 
 def capability(system: System) -> int:
-    """Return the GPU's compute capability as 87; 0 if there is no GPU or it is not known."""
+    """Return the GPU's compute capability, such as 87; 0 if there is no GPU or it is unknown."""
     text = system.gpu.compute_capability if system.gpu else ""
     return int(text.replace(".", "")) if text else 0

@@ -1,8 +1,8 @@
-"""What a doctor looks at: releases, drivers, libraries and Python packages of a device.
+"""What the doctor examines: releases, drivers, libraries and Python packages of a device.
 
 Everything is read below a root folder, so that a captured file tree (a mounted SD card, a copy
-sent to support) is examined as the device itself would be.  `capture.json` in that root may hold
-what no file says: {"disk_free_mb": 812}.
+sent to support) is examined like the device itself.  `capture.json` in that root may hold what no
+file shows: {"disk_free_mb": 812}.
 """
 
 from __future__ import annotations
@@ -41,39 +41,48 @@ _WANTED = re.compile(r"lib(cudart|cudnn|nvinfer|cublas)\.so\.(\d+)")
 
 @dataclass(frozen=True)
 class Provider:
-    """A GPU library inside an installed ONNX Runtime.
-
-    cubins and ptx: compute capabilities as 87; needs: {library: major version}.
-    """
+    """A GPU library inside an installed ONNX Runtime."""
 
     cubins: frozenset[int] = frozenset()
+    """Compute capabilities that it has machine code for, such as 87."""
     ptx: frozenset[int] = frozenset()
+    """Compute capabilities that it has PTX for."""
     needs: Mapping[str, str] = field(default_factory=dict)
+    """{library: major version} of the libraries it is linked to."""
 
 
 @dataclass(frozen=True)
 class System:
-    """A device as a doctor sees it.
-
-    python: version of the interpreter that runs, or the system's; packages: {name: version};
-    libraries: {cudart, cudnn, nvinfer, cublas: major versions found}; providers: by `cuda` and
-    `tensorrt`, those that the installed ONNX Runtime brings; memory_mb and disk_mb: total, free.
-    """
+    """A device as the doctor sees it."""
 
     device: Device
+    """The facts that decide which variant fits."""
     release: str
+    """The name of the operating system's release."""
     board: str
+    """The model of the board, from its device tree."""
     jetson: str
+    """The release of Jetson Linux; empty on anything else."""
     gpu: Gpu | None
+    """The first NVIDIA GPU."""
     driver: str
+    """The version of the NVIDIA kernel driver."""
     python: str
+    """The version of the interpreter that runs, or of the captured system's."""
     managed: bool
+    """The system's Python refuses pip install (PEP 668)."""
     packages: Mapping[str, str]
+    """{name: version} of the Python packages."""
     libraries: Mapping[str, frozenset[str]]
+    """{cudart, cudnn, nvinfer, cublas: major versions found}."""
     providers: Mapping[str, Provider]
+    """The `cuda` and `tensorrt` providers of the installed ONNX Runtime."""
     memory_mb: int
+    """Total memory."""
     disk_mb: int | None
+    """Free disk space; None if unknown."""
     devices: frozenset[str]
+    """What was found of Intel's GPU and NPU: device files and user drivers."""
 
 
 def examine(root: Path = Path("/")) -> System:
@@ -92,7 +101,7 @@ def examine(root: Path = Path("/")) -> System:
         driver=driver_version(root),
         python=_python(root),
         managed=any(True for _ in root.glob("usr/lib/python3*/EXTERNALLY-MANAGED")),
-        packages=dict(_installed(folders[::-1])),  # of two, Python imports the first
+        packages=dict(_installed(folders[::-1])),  # of two versions, Python imports the first
         libraries=_libraries(root, folders),
         providers=_providers(folders),
         memory_mb=int(memory[1]) // 1024 if memory else 0,
@@ -162,7 +171,7 @@ def _disk(root: Path) -> int | None:
 
 
 def _device_files(root: Path) -> Iterator[str]:
-    """Name what Intel's GPU and NPU need: their device files and user drivers."""
+    """Name what is present for Intel's GPU and NPU: their device files and user drivers."""
     vendors = (
         read_text(path).strip() for path in root.glob("sys/class/drm/renderD*/device/vendor")
     )

@@ -1,8 +1,8 @@
-"""Which GPUs a CUDA library has kernels for: read off the library, without CUDA.
+"""Which GPUs a CUDA library has kernels for: read from the library, without CUDA.
 
 A CUDA library holds fat binaries: a header, then entries of machine code (cubin, for one
 compute capability) or of PTX (which the driver can compile for newer ones).  The layout is
-NVIDIA's `fatBinaryCtl` as its tools print it; `cuobjdump --list-elf` shows the same list.
+NVIDIA's `fatBinaryCtl` as printed by its tools; `cuobjdump --list-elf` shows the same list.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PTX, _CUBIN = 1, 2
 
 
 def architectures(path: Path) -> tuple[frozenset[int], frozenset[int]]:
-    """Return the compute capabilities (as 87) of a library's cubins, and those of its PTX.
+    """Return the compute capabilities (such as 87) of a library's cubins, and those of its PTX.
 
     Both are empty if it holds no kernels or cannot be read.
     """

@@ -22,7 +22,7 @@ def _system_of_32_bits(system: System) -> Found:
         return None
     return (
         "fault",
-        "the system is a 32-bit one; no engine has wheels for it",
+        "this is a 32-bit system; no engine has wheels for it",
         "install the 64-bit image of the same system",
     )
 
@@ -84,7 +84,7 @@ def _low_disk(system: System) -> Found:
         "fault",
         f"{system.disk_mb} MB of disk are free; an engine and a bundle take "
         f"{_LOW_DISK_MB} MB or more",
-        "free some, or move $EDGEPACK_CACHE to another disk",
+        "free some space, or move $EDGEPACK_CACHE to another disk",
     )
 
 
@@ -93,7 +93,7 @@ def _low_memory(system: System) -> Found:
         return None
     return (
         "limit",
-        f"{system.memory_mb} MB of memory in all; a small int8 model takes 150 MB",
+        f"the device has {system.memory_mb} MB of memory; a small int8 model takes 150 MB",
         "build with budget.memory_mb, or trim the vocabulary",
     )
 
@@ -139,7 +139,7 @@ def _numpy_2_with_a_numpy_1_build(system: System) -> Found:
         return None
     return (
         "fault",
-        f"numpy is {numpy}, and onnxruntime-gpu {version} for Jetson is built for "
+        f"numpy is {numpy}, but onnxruntime-gpu {version} for Jetson is built for "
         "numpy 1: importing it crashes",
         "pip install 'numpy<2'",
     )
@@ -152,13 +152,13 @@ def _missing_needs(system: System) -> Found:
     names = " and ".join(lacking)
     return (
         "fault",
-        f"{names}, which the runtime needs, is not there",
+        f"packages that the runtime needs are missing: {names}",
         f"pip install {' '.join(lacking)}",
     )
 
 
 def _openvino_on_arm(system: System) -> Found:
-    """Intel in openvino_build_deploy#440."""
+    """Intel says so in openvino_build_deploy#440."""
     if system.device.arch != "aarch64" or "openvino" not in system.packages:
         return None
     return (

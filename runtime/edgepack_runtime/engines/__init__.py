@@ -1,4 +1,4 @@
-"""The engines: one module each, and this folder is the registry.
+"""The engines, one module each; this folder is the registry.
 
 An engine module has `open_session(files, variant, threads, cache) -> Session`, which opens one
 graph of a variant.  A name that is not a file in this folder is refused, so a manifest can never
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 class State(Protocol):
-    """What the runs of one call leave for its next run: keys and values of attention.
+    """What one run leaves for the next run of the same call: keys and values of attention.
 
-    It belongs to the call that opened it, which closes it to free its memory.
+    A state belongs to the call that opened it; the call closes it to free its memory.
     """
 
     @property
@@ -31,7 +31,7 @@ class State(Protocol):
         """Count the positions that it holds."""
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Run on the positions that follow, and hold them too; else as `Session.run`."""
+        """Run on the positions that follow, and add them to the state; else as `Session.run`."""
 
     def truncate(self, length: int) -> None:
         """Forget the positions from `length` on, at no cost."""
@@ -49,7 +49,7 @@ class Session(Protocol):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Name what it gives, in its own order."""
+        """Name the outputs, in the graph's own order."""
 
     @property
     def provider(self) -> str:
@@ -57,18 +57,18 @@ class Session(Protocol):
 
     @property
     def placement(self) -> Mapping[str, int]:
-        """Count the graph's nodes by what executes them; empty where one thing does."""
+        """Count the graph's nodes by provider; empty if one provider executes all of them."""
 
     def width(self, rows: int, tokens: int) -> int:
         """Return the padded width, at least `tokens`, that runs a batch of `rows` best."""
 
     def compile_all(self) -> None:
-        """Compile what would else be compiled when a shape is first asked for."""
+        """Compile now what would otherwise be compiled when a shape is first asked for."""
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run on arrays by name; return the outputs by name, owned by the caller.
 
-        What the graph does not take is left out.  Whole numbers come as int64.
+        Arrays that the graph does not take are ignored.  Whole numbers arrive as int64.
         """
 
     def begin(self, capacity: int) -> State:
@@ -76,7 +76,7 @@ class Session(Protocol):
 
 
 class Stateless:
-    """A session of a graph that every run starts from nothing."""
+    """A session of a graph without a state: every run starts from scratch."""
 
     def begin(self, capacity: int) -> State:
         """Refuse."""
@@ -87,17 +87,17 @@ class Engine(Protocol):
     """What an engine module provides."""
 
     CPU: str
-    """Its provider that runs on the CPU."""
+    """The name of its provider for the CPU."""
 
     def providers(self) -> tuple[str, ...]:
-        """List what it can run on here."""
+        """List the providers that it can run on here."""
 
     def open_session(
         self, files: Mapping[str, memoryview], variant: Variant, threads: int, cache: Path | None
     ) -> Session:
-        """Load the files of one graph, named as in the variant's folder, on so many threads.
+        """Load the files of one graph, named as in the variant's folder, on `threads` threads.
 
-        `cache` is a folder, made when needed, for what the engine compiles from these files.
+        `cache` is a folder for what the engine compiles from these files; it is made when needed.
         """
 
 
@@ -113,10 +113,12 @@ def whole_number(variant: Variant, name: str, default: int, *, least: int) -> in
 
 
 def only(files: Mapping[str, memoryview], ending: str) -> str:
-    """Name the one file of a graph that ends so; a `TrustError` if there is none or another."""
+    """Name the one file of a graph with this ending; a `TrustError` if there is not exactly one."""
     found = [name for name in files if name.endswith(ending)]
     if len(found) != 1:
-        raise TrustError(f"a graph has {len(found)} files {ending}, not one; build it again")
+        raise TrustError(
+            f"a graph has {len(found)} files {ending}, not one; build the bundle again"
+        )
     return found[0]
 
 

@@ -1,11 +1,12 @@
 """Which rows share one run of a graph, so that an answer is the same alone and in any batch.
 
-What an int8 graph gives for a row depends on how the row is run: dynamic int8 takes its scale
-from all that is in the run, and static int8 turns the last bit, which another padding or another
-compiled plan changes, into a whole step.  So dynamic rows run one by one, and static ones run in
-the width and on the plan that they have alone.  Float32 takes any company: its answers differ by
-10⁻⁶.  On GPUs, which are made for full batches, answers differ by the rounding of half precision.
-A model that sees padding (`exact_width`) shares a run with texts of its own length alone, anywhere.
+The output of an int8 graph for a row depends on how the row is run.  Dynamic int8 takes its scale
+from everything in the run.  Static int8 turns a change of the last bit, which another padding or
+another compiled plan can cause, into a whole step.  So dynamic rows run one by one, and static rows
+run in the width and on the plan that they would have alone.  Float32 rows can share any run: their
+answers differ by 10⁻⁶.  On GPUs, which are made for full batches, answers differ by the rounding of
+half precision.  With a model that sees padding (`exact_width`), only texts of the same length share
+a run, on every device.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from edgepack_runtime.engines import Session
 
 
 def mixes(variant: Variant) -> bool:
-    """Tell whether rows of unlike widths may share a run."""
+    """Tell whether rows of different widths may share a run."""
     alike = variant.precision == "float32" or not variant.on_cpu
     return alike and not exact(variant)
 
 
 def exact(variant: Variant) -> bool:
-    """Tell whether a text must run in its own length."""
+    """Tell whether a text must run at its own length."""
     return variant.options.get("exact_width") is True
 
 
 def most_rows(variant: Variant, wanted: int) -> int:
-    """Return how many rows a run may have when the caller wants so many."""
+    """Return how many rows a run may have when the caller wants `wanted`."""
     if variant.scheme.startswith("dynamic") and variant.on_cpu:
         return 1
     most = variant.options.get("max_rows")  # what the engine was compiled for
@@ -38,11 +39,11 @@ def most_rows(variant: Variant, wanted: int) -> int:
 def runs(
     variant: Variant, session: Session, lengths: Sequence[int], size: int
 ) -> Iterator[tuple[list[int], int]]:
-    """Group rows of like length: yield the row numbers and the padded width of each run.
+    """Group rows of similar length: yield the row numbers and the padded width of each run.
 
     Args:
-        variant: what runs.
-        session: which knows the widths that it likes.
+        variant: the variant that runs.
+        session: its session, which knows its best widths.
         lengths: tokens of each row.
         size: the most rows that the caller wants in one run.
 

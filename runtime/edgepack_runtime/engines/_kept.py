@@ -1,6 +1,6 @@
-"""Compiled forms of graphs, kept on this machine: each file ends in the digest of what it holds.
+"""Compiled graphs, cached on this machine: each file ends in the digest of its content.
 
-A digest is made in one call: a thread that hashes piece by piece waits for others at each.
+A digest is computed in one call: a thread that hashes in pieces waits for other threads after each.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _DIGEST_BYTES = 32
 
 
 def read(path: Path) -> bytes | None:
-    """Read what is kept, if it is there and whole."""
+    """Read a cached file, if it is present and whole."""
     try:
         with path.open("rb", buffering=0) as stream:
             content = stream.read(max(0, path.stat().st_size - _DIGEST_BYTES))
@@ -24,9 +24,9 @@ def read(path: Path) -> bytes | None:
 
 
 def map_whole(path: Path) -> memoryview | None:
-    """Map what is kept, if it is there and whole.
+    """Map a cached file, if it is present and whole.
 
-    It is hashed through a mapping of its own, so that pages which no kernel needs do not stay.
+    It is hashed through a separate mapping, so that pages no kernel needs do not stay in memory.
     """
     try:
         found = map_file(path)
@@ -38,7 +38,7 @@ def map_whole(path: Path) -> memoryview | None:
 
 
 def keep(made: Path, path: Path) -> None:
-    """Keep a file that was made on the same disk; an `OSError` if that is full or read-only."""
+    """Cache a file that was made on the same disk; an `OSError` if it is full or read-only."""
     digest = hashlib.sha256(made.read_bytes()).digest()
     with made.open("ab") as stream:
         stream.write(digest)
@@ -46,5 +46,5 @@ def keep(made: Path, path: Path) -> None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Keep something; an `OSError` if the disk is full or read-only."""
+    """Cache some content; an `OSError` if the disk is full or read-only."""
     write_whole(path, content + hashlib.sha256(content).digest())

@@ -1,8 +1,8 @@
-"""Read an ONNX graph as far as it takes to see that it stands alone.
+"""Read just enough of an ONNX graph to check that it names no other file.
 
-A tensor may name a file that holds its values, by any path.  Engines differ by version in which of
-these files they open, so no graph that names one reaches an engine.  The walk knows protobuf's wire
-format and where ONNX keeps tensors; it skips all else by its length.
+A tensor may name a file that holds its values, by any path.  Which of these files an engine opens
+depends on its version, so a graph that names one never reaches an engine.  The walk knows
+protobuf's wire format and where ONNX stores tensors; it skips everything else by its length.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from edgepack_runtime.errors import TrustError
 
-# Where messages that may hold a tensor stand in each other: {message: {field number: message}}.
+# How messages that may hold a tensor are nested: {message: {field number: message}}.
 _INSIDE: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -38,10 +38,10 @@ _MOST_TAG = 1 << 32  # parsers drop what is above
 
 
 def check_alone(content: memoryview) -> None:
-    """See that a serialized `ModelProto` names no other file, in any graph or function of it.
+    """Check that a serialized `ModelProto` names no other file, in any of its graphs or functions.
 
     Raises:
-        TrustError: it does, or is malformed.
+        TrustError: it does, or it is malformed.
 
     """
     todo = [("model", content)]
@@ -50,7 +50,7 @@ def check_alone(content: memoryview) -> None:
         for number, value in _fields(message):
             if _names_a_file(kind, number, value):
                 raise TrustError(
-                    "the graph names a file outside of itself, which nobody hashed; save the model "
+                    "the graph names an external file, which nothing has hashed; save the model "
                     "in one file and build the bundle again"
                 )
             if isinstance(value, memoryview) and number in _INSIDE[kind]:
@@ -65,7 +65,7 @@ def _names_a_file(kind: str, number: int, value: int | memoryview) -> bool:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield (field number, value) of a message; numbers of fixed size as their bytes."""
+    """Yield (field number, value) of a message; numbers of fixed size are given as bytes."""
     at, end = 0, len(message)
     while at < end:
         tag, at = _varint(message, at)
@@ -85,7 +85,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """Return a varint and where it ends."""
+    """Return a varint and the offset where it ends."""
     value = 0
     for shift, byte in enumerate(message[at : at + _LONGEST]):
         value |= (byte & 0x7F) << 7 * shift

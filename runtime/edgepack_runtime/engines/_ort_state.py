@@ -1,7 +1,7 @@
 """Keys and values of a decoder in ONNX Runtime: one buffer, bound as past and present.
 
-The graph's attention (GroupQueryAttention) writes new positions into the buffer that it reads, so
-nothing is copied for a token, and to take positions back is to say a smaller length.
+The graph's attention (GroupQueryAttention) writes new positions into the buffer that it reads.  So
+nothing is copied for a token, and removing positions only means giving a smaller length.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class OrtState:
         self.length = 0
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Run on the positions that follow, and hold them too."""
+        """Run on the positions that follow, and add them to the state."""
         import numpy as np
 
         if self._binding is None:
@@ -71,7 +71,7 @@ class OrtState:
         except Exception as exc:
             raise DeviceError(f"onnxruntime fails on {count} more positions: {exc}") from exc
         self.length = total
-        # In the order of binding, so the last ones: those of the state were bound first.
+        # Outputs are in the order of binding: those of the state come first, these last.
         found = self._binding.get_outputs()[-len(self._outputs) :]
         return {name: value.numpy() for name, value in zip(self._outputs, found, strict=True)}
 

@@ -1,7 +1,7 @@
 """Where an ONNX graph really runs, node by node.
 
-ONNX Runtime hands what a provider does not take to the CPU, and says nothing.  Shape arithmetic
-may go there; the operators that cost time may not, else a bundle claims a GPU and runs on a CPU.
+ONNX Runtime silently gives the CPU every node that a provider does not take.  Shape arithmetic may
+go there.  The operators that cost time may not: else a bundle claims a GPU and runs on a CPU.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def assigned(session: Any) -> Placement | None:
 
 
 def profiled(make: Callable[[str], Any], run: Callable[[Any], object]) -> Placement:
-    """Return {provider: {operator: nodes}} by profiling one run, as older versions need it.
+    """Return {provider: {operator: nodes}} by profiling one run, for older versions.
 
     Args:
-        make: opens a session that writes its profile to files of the given prefix.
+        make: opens a session that writes its profile to files with the given prefix.
         run: runs it once.
 
     """
@@ -67,7 +67,7 @@ def profiled(make: Callable[[str], Any], run: Callable[[Any], object]) -> Placem
 
 
 def read(path: Path) -> Placement | None:
-    """Return a placement that was kept; None if there is none to be read."""
+    """Return a cached placement; None if there is none that can be read."""
     try:
         kept = json.loads(path.read_text())
         return {str(p): {str(o): int(n) for o, n in row.items()} for p, row in kept.items()}
@@ -76,12 +76,12 @@ def read(path: Path) -> Placement | None:
 
 
 def write(path: Path, placement: Placement) -> None:
-    """Keep a placement; it holds for one graph and one machine."""
+    """Cache a placement; it holds for one graph and one machine."""
     write_whole(path, json.dumps(placement).encode())
 
 
 def strays(placement: Placement, wanted: str) -> dict[str, int]:
-    """Return {"operator on provider": nodes} of heavy operators that run elsewhere than wanted."""
+    """Return {"operator on provider": nodes} of heavy operators that run on another provider."""
     return {
         f"{operator} on {provider}": count
         for provider, counts in placement.items()

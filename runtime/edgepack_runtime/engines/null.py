@@ -1,8 +1,8 @@
 """The engine with no weights: a fixed function of the token ids, for tests and dry runs.
 
-Its JSON file holds `{"rank": 2 | 3, "size": n}`.  Row (or token) x gets a one-hot output at
-the sum of its ids modulo n, so every answer is known beforehand.  A state adds the ids of the runs
-before: its output is that of the whole text so far.
+Its JSON file holds `{"rank": 2 | 3, "size": n}`.  A row (or token) gets a one-hot output at the
+sum of its ids modulo n, so every answer is known in advance.  A state adds the ids of the earlier
+runs: its output is that of the whole text so far.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class NullSession:
         return tokens
 
     def compile_all(self) -> None:
-        """Nothing is compiled here."""
+        """Do nothing: there is nothing to compile."""
 
     def begin(self, capacity: int) -> NullState:
         """Open a state."""
@@ -84,12 +84,12 @@ class NullState:
         self._ids = (self._ids or [])[:length]
 
     def close(self) -> None:
-        """Forget all."""
+        """Forget all ids."""
         self._ids = None
 
 
 def providers() -> tuple[str, ...]:
-    """Return the one thing it runs on."""
+    """Return the one provider it runs on."""
     return (CPU,)
 
 
@@ -99,7 +99,7 @@ def open_session(
     threads: int,  # noqa: ARG001 (the Engine protocol)
     cache: Path | None,  # noqa: ARG001 (the Engine protocol)
 ) -> NullSession:
-    """Read the one JSON file; a `TrustError` if it does not say what to give."""
+    """Read the one JSON file; a `TrustError` if it is malformed."""
     try:
         shape = json.loads(bytes(files[only(files, ".json")]))
         return NullSession(rank=int(shape["rank"]), size=int(shape["size"]))

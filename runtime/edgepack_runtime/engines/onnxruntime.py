@@ -1,7 +1,7 @@
 """ONNX Runtime: CPU everywhere, CUDA and TensorRT where the installed build has them.
 
-Thread spinning is off: an idle model uses no CPU.  The provider the variant asks for must take
-every operator that costs time; ONNX Runtime's own silent fall back to the CPU is an error.
+Thread spinning is off, so an idle model uses no CPU.  The provider that the variant asks for must
+take every operator that costs time; ONNX Runtime's silent fallback to the CPU is an error.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 CPU = "CPUExecutionProvider"
 _TENSORRT = "TensorrtExecutionProvider"
 _KEPT = "onnxruntime.onnx"
-_MOST_KEPT = 128 << 20  # bytes; to write a larger graph takes memory that a small device lacks
+_MOST_KEPT = 128 << 20  # bytes; writing a larger graph takes memory that a small device lacks
 _ERROR_ONLY = 3
 _LAST_WITH_FLAGS = 10  # TensorRT 11 takes the precision from the graph alone
-# What a manifest may set.  Others name libraries to load and paths to write.
+# The options that a manifest may set.  Others name libraries to load and paths to write.
 _PROVIDER_OPTIONS = {
     "trt_engine_cache_enable",
     "trt_timing_cache_enable",
@@ -50,7 +50,7 @@ class OrtSession:
     """One `onnxruntime.InferenceSession`.
 
     Attributes:
-        placement: {provider: nodes}; empty for a CPU variant, where there is no doubt.
+        placement: {provider: nodes}; empty for a CPU variant, where it is always the CPU.
 
     """
 
@@ -65,11 +65,11 @@ class OrtSession:
         self.provider = str(session.get_providers()[0])
 
     def width(self, rows: int, tokens: int) -> int:  # noqa: ARG002 (the Session protocol)
-        """Return `tokens`: shapes cost nothing here, padding would."""
+        """Return `tokens`: a new shape costs nothing here, but padding would."""
         return tokens
 
     def compile_all(self) -> None:
-        """Nothing: TensorRT's engine covers every shape that the runtime sends."""
+        """Do nothing: TensorRT's engine covers every shape that the runtime sends."""
 
     def begin(self, capacity: int) -> State:
         """Open a state of the graph's keys and values, if it has such."""
@@ -88,7 +88,7 @@ class OrtSession:
 
 
 def _dtype(declared: str) -> str:
-    """Return numpy's name of a type that ONNX Runtime calls `tensor(float)`."""
+    """Return numpy's name for a type such as ONNX Runtime's `tensor(float)`."""
     name = declared.removeprefix("tensor(").removesuffix(")")
     return {"float": "float32", "double": "float64"}.get(name, name)
 
@@ -105,8 +105,8 @@ def open_session(
 
     Raises:
         DeviceError: the graph does not load, or the provider did not take it.
-        TrustError: the manifest sets an option of the provider that it may not, or the graph
-            names files outside of itself.
+        TrustError: the manifest sets a provider option that it may not set, or the graph names
+            external files.
 
     """
     checked = _provider_options(variant, cache)
@@ -141,15 +141,15 @@ def open_session(
 
 
 def _open_on_cpu(files: Mapping[str, memoryview], threads: int, cache: Path | None) -> OrtSession:
-    """Load the graph as ONNX Runtime optimized it here before, or optimize and keep it.
+    """Load the optimized graph from the cache, or optimize the graph and cache it.
 
-    What is optimized loads in half the time.
+    An optimized graph loads in half the time.
     """
     path = cache / _KEPT if cache else None
     if path is not None and (content := kept.read(path)) is not None:
         options = _session_options(threads)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        with suppress(DeviceError):  # kept by a build that only looked the same
+        with suppress(DeviceError):  # cached by a build that only looked the same
             return OrtSession(_make(content, options, [CPU]), {})
     content = _read(files)
     session = None
@@ -165,7 +165,7 @@ def _read(files: Mapping[str, memoryview]) -> bytes:
 
 
 def _make_and_keep(content: bytes, threads: int, path: Path) -> ort.InferenceSession | None:
-    """Make the session and keep the graph that it optimized for this CPU; None if it cannot be."""
+    """Make the session and cache the graph it optimized for this CPU; None if that fails."""
     from tempfile import TemporaryDirectory
 
     try:
@@ -179,7 +179,7 @@ def _make_and_keep(content: bytes, threads: int, path: Path) -> ort.InferenceSes
                 kept.keep(made, path)
             return session
     except (OSError, DeviceError) as exc:
-        _log.info("the optimized graph is not kept: %s", exc)
+        _log.info("the optimized graph is not cached: %s", exc)
     return None
 
 
@@ -202,14 +202,14 @@ def _session_options(threads: int) -> ort.SessionOptions:
 
 
 def _preload() -> None:
-    """Load CUDA's libraries from NVIDIA's Python packages, where the loader does not look."""
+    """Load CUDA's libraries from NVIDIA's Python packages, which the loader does not search."""
     if hasattr(ort, "preload_dlls"):  # since 1.21
         with redirect_stdout(StringIO()):
             ort.preload_dlls(directory="")
 
 
 def _profiled(make: Callable[[str], Any], cache: Path | None) -> placement.Placement:
-    """Profile one run, or take what an earlier profile of the same graph and machine said."""
+    """Profile one run, or use an earlier profile of the same graph on the same machine."""
     kept = cache / "placement.json" if cache else None
     if kept is not None and (found := placement.read(kept)) is not None:
         return found
@@ -234,12 +234,14 @@ def _run_once(session: ort.InferenceSession) -> None:
 
 
 def _provider_options(variant: Variant, cache: Path | None) -> dict[str, str]:
-    """Return the manifest's options, and those that only the device knows."""
+    """Return the manifest's options, and those that depend on the device."""
     wanted = variant.options.get("provider_options", {})
     if not isinstance(wanted, dict) or not all(isinstance(v, str) for v in wanted.values()):
-        raise TrustError(f"variant {variant.name}: provider_options must be texts, not {wanted!r}")
+        raise TrustError(
+            f"variant {variant.name}: provider_options must be strings, not {wanted!r}"
+        )
     if unknown := sorted(set(wanted) - _PROVIDER_OPTIONS):
-        raise TrustError(f"variant {variant.name} sets {unknown[0]!r}, which no bundle may")
+        raise TrustError(f"variant {variant.name} sets {unknown[0]!r}, which no bundle may set")
     if variant.provider != _TENSORRT:
         return wanted
     ours: dict[str, str] = {}
@@ -255,7 +257,7 @@ def _provider_options(variant: Variant, cache: Path | None) -> dict[str, str]:
 
 
 def tensorrt_major() -> int:
-    """Return the major version of TensorRT that the installed provider is linked to, else 10."""
+    """Return the TensorRT major version that the installed provider is linked to, else 10."""
     library = Path(ort.__file__).parent / "capi/libonnxruntime_providers_tensorrt.so"
     try:
         found = re.search(rb"libnvinfer\.so\.(\d+)", library.read_bytes())

@@ -1,11 +1,11 @@
 """OpenVINO on its devices: CPU, GPU and NPU.
 
-Small graphs spend much of a short text on dynamic shapes.  So a variant may name
-`static_tokens`: a text is padded to the least of these lengths that holds it and runs on a plan
-of fixed shape; a longer one, and a batch whose answers do not depend on the plan, runs on the
-dynamic plan, its widths rounded up to `pad_multiple` so that shapes recur.  With `static_only`,
-as an NPU needs it, there is no dynamic plan.  The first plan is compiled at load, the others on
-first use; what was compiled is kept in the cache folder, by OpenVINO version, device and CPU.
+With short texts, small graphs spend much of their time on dynamic shapes.  So a variant may name
+`static_tokens`: a text is padded to the smallest of these lengths that holds it, and runs on a plan
+of fixed shape.  A longer text, and a batch whose answers do not depend on the plan, run on the
+dynamic plan; their widths are rounded up to `pad_multiple`, so that shapes recur.  With
+`static_only`, which an NPU needs, there is no dynamic plan.  The first plan is compiled at load,
+the others on first use.  Compiled plans are cached by OpenVINO version, device and CPU.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _log = logging.getLogger(__name__)
 
 
 def _import_openvino() -> Any:
-    """Import the binding of OpenVINO without its Python layer, which no device needs.
+    """Import OpenVINO's binding without its Python layer, which no device needs.
 
-    That layer (operator sets, converter, telemetry) is three quarters of its import time and
-    15 MB.  Other code of this process can import the whole package before or after.
+    That layer (operator sets, converter, telemetry) takes three quarters of the import time and
+    15 MB.  Other code in this process can import the whole package before or after.
     """
     name = "openvino._pyopenvino"
     if "openvino" in sys.modules:
@@ -76,7 +76,7 @@ class Plan:
 
     def __init__(self, compiled: Any, memory: Any) -> None:
         self._request = compiled.create_infer_request()
-        # The model points into it and does not keep it alive: it goes after the request.
+        # The model points into it but does not hold a reference: it must outlive the request.
         self._memory = memory
         self.inputs = tuple(item.get_any_name() for item in compiled.inputs)
         self.outputs = tuple(item.get_any_name() for item in compiled.outputs)
@@ -95,8 +95,8 @@ class OpenVinoSession(Stateless):
     """One model, compiled once for each plan.
 
     Attributes:
-        provider: the device, `CPU`, `GPU` or `NPU`.  OpenVINO runs a whole graph on the one
-            it compiled it for, or fails.
+        provider: the device, `CPU`, `GPU` or `NPU`.  OpenVINO runs a whole graph on the device it
+            was compiled for, or fails.
 
     """
 
@@ -114,8 +114,8 @@ class OpenVinoSession(Stateless):
             raise TrustError(f"variant {variant.name}: static_only needs static_tokens")
         self._multiple = whole_number(variant, "pad_multiple", 1, least=1)
         self._limit = whole_number(variant, "max_tokens", 0, least=0)
-        # A plan of fixed shape takes one row.  A batch of short texts runs on it text by text
-        # where the dynamic plan would answer otherwise.
+        # A plan of fixed shape takes one row.  A batch of short texts runs on it text by text if
+        # the dynamic plan would give different answers.
         self._by_row = self._static_only or not mixes(variant)
         self._process = os.getpid()
         self._lock = Lock()
@@ -125,7 +125,7 @@ class OpenVinoSession(Stateless):
         self.inputs, self.outputs = self._plans[first].inputs, self._plans[first].outputs
 
     def width(self, rows: int, tokens: int) -> int:
-        """Return the least static length that holds the text, else a multiple."""
+        """Return the smallest static length that holds the text, else a multiple."""
         fit = next((size for size in self._static if tokens <= size), 0)
         if fit and (rows == 1 or self._by_row):
             return fit
@@ -157,11 +157,11 @@ class OpenVinoSession(Stateless):
                 raise DeviceError(f"openvino fails on {rows}×{width} tokens: {exc}") from exc
 
     def _refuse_after_fork(self) -> None:
-        """Say so instead of waiting for ever: a fork does not copy OpenVINO's threads."""
+        """Raise an error instead of waiting for ever: a fork does not copy OpenVINO's threads."""
         if os.getpid() != self._process:
             raise DeviceError(
-                "this process was forked after the model was loaded, and OpenVINO's threads stayed "
-                "behind: load the model in each worker (gunicorn without --preload, "
+                "this process was forked after the model was loaded, and a fork does not have "
+                "OpenVINO's threads: load the model in each worker (gunicorn without --preload, "
                 "multiprocessing with the spawn method), or pick a variant of onnxruntime"
             )
 
@@ -173,10 +173,10 @@ class OpenVinoSession(Stateless):
         return {name: np.concatenate([row[name] for row in rows]) for name in self.outputs}
 
     def _plan(self, tokens: int) -> Plan:
-        """Take a plan from the cache, or compile it and keep it there."""
+        """Take a plan from the cache, or compile and cache it."""
         path = self._path(tokens)
         if path is not None and (content := _read_kept(path)) is not None:
-            with suppress(RuntimeError):  # kept by a build that only looked the same
+            with suppress(RuntimeError):  # cached by a build that only looked the same
                 blob = _tensor(content)
                 return Plan(self._core.import_model(blob, self.provider, self._config), blob)
         compiled = self._compile(tokens)
@@ -184,7 +184,7 @@ class OpenVinoSession(Stateless):
             try:
                 kept.write(path, compiled.export_model().getvalue())
             except (OSError, RuntimeError) as exc:  # some devices cannot export
-                _log.info("the compiled model is not kept: %s", exc)
+                _log.info("the compiled model is not cached: %s", exc)
         return Plan(compiled, self._weights)
 
     def _compile(self, tokens: int) -> Any:
@@ -207,7 +207,7 @@ class OpenVinoSession(Stateless):
         return self._core.read_model(graph, self._weights)
 
     def _path(self, tokens: int) -> Path | None:
-        """Name the file of a plan: another OpenVINO, CPU or setting is another file."""
+        """Name the file of a plan; it depends on the OpenVINO version, the device and settings."""
         if self._cache is None:
             return None
         identity = [ov.get_version(), str(sorted(self._config.items()))]
@@ -218,14 +218,14 @@ class OpenVinoSession(Stateless):
 
 
 def providers() -> tuple[str, ...]:
-    """List OpenVINO's devices, each kind once or more."""
+    """List OpenVINO's devices; a kind may be listed more than once."""
     return tuple(name.partition(".")[0] for name in _core(os.getpid()).available_devices)
 
 
 def open_session(
     files: Mapping[str, memoryview], variant: Variant, threads: int, cache: Path | None
 ) -> OpenVinoSession:
-    """Load the one `.xml` file and its `.bin` of weights, or what was compiled from them before.
+    """Load the one `.xml` file and its `.bin` of weights, or the cached plan made from them.
 
     Raises:
         DeviceError: OpenVINO cannot read or compile the graph.
@@ -268,7 +268,7 @@ def _config(variant: Variant, threads: int) -> dict[str, Any]:
 
 
 def _tensor(content: memoryview) -> Any:
-    """Wrap bytes without a copy; OpenVINO wants them writable, as mapped files here are."""
+    """Wrap bytes without a copy; OpenVINO needs them writable, and mapped files here are."""
     import numpy as np
 
     array = np.frombuffer(content, dtype=np.uint8)
@@ -276,7 +276,7 @@ def _tensor(content: memoryview) -> Any:
 
 
 def _read_kept(path: Path) -> memoryview | None:
-    """Read a kept plan while numpy is imported, which takes longer than to hash it."""
+    """Read a cached plan while numpy is imported, which takes longer than hashing the plan."""
     with ThreadPoolExecutor(1) as pool:
         content = pool.submit(kept.map_whole, path)
         import numpy as np  # noqa: F401

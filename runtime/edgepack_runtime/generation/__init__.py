@@ -1,1 +1,1 @@
-"""Text that a language model writes, token by token: options, scores, the loop, pieces of text."""
+"""How a language model writes text, token by token: options, scores, the loop, pieces of text."""

@@ -13,20 +13,20 @@ from edgepack_runtime.generation.settings import Settings
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 
-_PIECE = 512  # tokens of a prompt in one run: bounds memory, and what a cancelled call waits for
+_PIECE = 512  # tokens of a prompt in one run; this bounds memory, and the delay of a cancelled call
 
 
 def write(
     state: State, prompt: Sequence[int], settings: Settings, eos: Sequence[int]
 ) -> Iterator[int]:
-    """Yield the tokens that follow a prompt; those that end the text are not among them.
+    """Yield the tokens that follow a prompt, without those that end the text.
 
-    The state is closed when the iterator is, so a call that is given up frees its memory.
+    The state is closed together with the iterator, so an abandoned call frees its memory.
 
     Args:
-        state: of the graph, with room for the prompt and the answer.
-        prompt: the tokens before the first one to write; those that the state holds are skipped.
-        settings: how to pick, and when to end.
+        state: the graph's state, with room for the prompt and the answer.
+        prompt: the tokens before the first new one; those that the state holds are skipped.
+        settings: how to choose tokens, and when to end.
         eos: tokens that end the text.
 
     """
@@ -61,7 +61,7 @@ def step(state: State, ids: Sequence[int]) -> Array:
 
 
 def all_logits(state: State, ids: Sequence[int], *, last: bool = False) -> Array:
-    """Run on more tokens; return the logits [tokens, vocabulary], or those of the last alone."""
+    """Run on more tokens; return the logits [tokens, vocabulary], or only those of the last."""
     import numpy as np
 
     rows = [len(ids) - 1] if last else range(len(ids))

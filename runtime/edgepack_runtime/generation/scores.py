@@ -1,4 +1,4 @@
-"""From the logits of one position to its token, in the order that transformers 4.57 has.
+"""From the logits of one position to its token, in the order of transformers 4.57.
 
 Source of the order and of each rule: `GenerationMixin._get_logits_processor` and
 `generation/logits_process.py`.  Presence and frequency penalties are OpenAI's.
@@ -31,7 +31,7 @@ class Chooser:
         self._rng = np.random.default_rng(settings.seed)
 
     def choose(self, logits: Array) -> int:
-        """Return the token for the logits [vocabulary] of the next position, and remember it."""
+        """Choose a token by the logits [vocabulary] of the next position, and remember it."""
         scores = self.processed(logits)
         token = draw(scores, self._rng) if self._settings.do_sample else int(scores.argmax())
         self._ids.append(token)
@@ -39,7 +39,7 @@ class Chooser:
         return token
 
     def processed(self, logits: Array) -> Array:
-        """Return the scores that a token is picked by."""
+        """Return the scores by which a token is chosen."""
         import numpy as np
 
         settings = self._settings
@@ -57,7 +57,7 @@ class Chooser:
 
 
 def warped(scores: Array, settings: Settings) -> Array:
-    """Return the scores of the tokens that may be drawn; those of others are minus infinity."""
+    """Return the scores of the tokens that may be drawn; all others are minus infinity."""
     if settings.temperature != 1.0:
         scores = scores / settings.temperature
     if settings.top_k:
@@ -72,7 +72,7 @@ def warped(scores: Array, settings: Settings) -> Array:
 
 
 def penalize_repeated(scores: Array, ids: Sequence[int], penalty: float) -> None:
-    """Make tokens that were there less likely, in place."""
+    """Make tokens that have occurred less likely, in place."""
     import numpy as np
 
     seen = np.unique(np.asarray(ids, dtype=np.int64))
@@ -81,7 +81,7 @@ def penalize_repeated(scores: Array, ids: Sequence[int], penalty: float) -> None
 
 
 def banned(ids: Sequence[int], size: int) -> list[int]:
-    """Return the tokens that would make a run of `size` tokens come twice."""
+    """Return the tokens that would repeat a run of `size` tokens."""
     if len(ids) + 1 < size:
         return []
     last = tuple(ids[len(ids) - size + 1 :])
@@ -90,7 +90,7 @@ def banned(ids: Sequence[int], size: int) -> list[int]:
 
 
 def top_k(scores: Array, count: int) -> Array:
-    """Leave the `count` best; ties with the last of them stay."""
+    """Allow the `count` best tokens, and ties with the last of them."""
     import numpy as np
 
     if count >= scores.size:
@@ -100,7 +100,7 @@ def top_k(scores: Array, count: int) -> Array:
 
 
 def top_p(scores: Array, share: float) -> Array:
-    """Leave the best that hold `share` of the probability, at least one."""
+    """Allow the best tokens that hold `share` of the probability, at least one."""
     import numpy as np
 
     order = np.argsort(scores, kind="stable")
@@ -112,7 +112,7 @@ def top_p(scores: Array, share: float) -> Array:
 
 
 def min_p(scores: Array, share: float) -> Array:
-    """Leave those at least `share` as probable as the best."""
+    """Allow tokens that are at least `share` as probable as the best."""
     import numpy as np
 
     chances = _softmax(scores)
@@ -120,7 +120,7 @@ def min_p(scores: Array, share: float) -> Array:
 
 
 def typical(scores: Array, mass: float) -> Array:
-    """Leave the tokens whose surprise is nearest to the expected one, up to `mass`.
+    """Allow the tokens whose surprise is closest to the expected one, up to `mass`.
 
     Source: Meister et al. 2022, arXiv 2202.00666.
     """
@@ -138,7 +138,7 @@ def typical(scores: Array, mass: float) -> Array:
 
 
 def draw(scores: Array, rng: np.random.Generator) -> int:
-    """Draw a token by the softmax of its scores."""
+    """Draw a token by the softmax of the scores."""
     import numpy as np
 
     allowed = np.flatnonzero(np.isfinite(scores))

@@ -1,4 +1,4 @@
-"""How a text is written: what a call asks for, joined with what the model declares."""
+"""How a text is written: the options of a call, merged with what the model declares."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ Number = float | int | None
 
 @dataclass(frozen=True)
 class Asked:
-    """What a call may say; None leaves it to the model's own `generation_config.json`."""
+    """The options of a call; None leaves the choice to the model's `generation_config.json`."""
 
     max_new_tokens: int | None = None
-    """Tokens to write at most; 256 where the model says nothing."""
+    """The most tokens to write; 256 if the model says nothing."""
     min_new_tokens: int | None = None
     """Tokens to write before the text may end."""
     do_sample: bool | None = None
-    """Draw each token by its probability, not the most probable one."""
+    """Draw each token by its probability, instead of taking the most probable one."""
     temperature: Number = None
-    """Divides the logits before a draw; above 1 is more varied."""
+    """Divides the logits before a draw; above 1, texts are more varied."""
     top_k: int | None = None
     """Draw among this many best tokens; 0 for all."""
     top_p: Number = None
     """Draw among the best tokens that hold this share of the probability."""
     min_p: Number = None
-    """Draw among tokens at least this share as probable as the best one."""
+    """Draw among tokens that are at least this share as probable as the best one."""
     typical_p: Number = None
     """Draw among the most typical tokens that hold this share of the probability."""
     repetition_penalty: Number = None
-    """Divides the logits of tokens that were there, the prompt's too; 1 changes nothing."""
+    """Divides the logits of tokens that have occurred, also in the prompt; 1 changes nothing."""
     presence_penalty: Number = None
-    """Is subtracted from the logits of tokens that were written."""
+    """Subtracted from the logits of tokens that were written."""
     frequency_penalty: Number = None
-    """Is subtracted from them once for each time that they were written."""
+    """Subtracted from the logits of tokens once for each time they were written."""
     no_repeat_ngram_size: int | None = None
-    """No run of this many tokens comes twice; 0 allows it."""
+    """No run of this many tokens is repeated; 0 allows repeats."""
     stop: str | list[str] | None = None
     """Texts that end the answer; they are not part of it."""
     seed: int | None = None
     """Makes the draws the same every time."""
     max_time: Number = None
-    """Seconds after which the answer ends where it is."""
+    """Seconds after which the answer ends, finished or not."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is done, with nothing left open; the fields mean what those of `Asked` do."""
+    """The final settings, with nothing left open; the fields are those of `Asked`."""
 
     max_new_tokens: int = MAX_NEW_TOKENS
     min_new_tokens: int = 0
@@ -92,10 +92,10 @@ class Settings:
 
 
 def settle(asked: Asked, declared: Mapping[str, Any]) -> Settings:
-    """Join what a call asks for with what a model declares.
+    """Merge the options of a call with what a model declares.
 
     Raises:
-        InputError: a value means nothing, or two contradict each other.
+        InputError: a value is not valid, or two values contradict each other.
 
     """
     given = {f.name: getattr(asked, f.name) for f in fields(Asked)}
@@ -103,7 +103,7 @@ def settle(asked: Asked, declared: Mapping[str, Any]) -> Settings:
     sampling = [name for name in _SAMPLING if name in given]
     if sampling and given.get("do_sample") is False:
         raise InputError(
-            f"{sampling[0]} is for draws, and do_sample=False takes the most probable token; "
+            f"{sampling[0]} is for draws, but do_sample=False takes the most probable token; "
             "leave one of them out"
         )
     if sampling:

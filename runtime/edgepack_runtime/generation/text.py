@@ -1,4 +1,4 @@
-"""Tokens to text, piece by piece: no character is split, and a stop text is seen across tokens."""
+"""Tokens to text, piece by piece: characters are never split, and stop texts may span tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_CONTEXT = 8  # tokens of the prompt that decide how the first ones are joined to it
+_CONTEXT = 8  # tokens of the prompt that decide how the first new ones are joined to it
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -16,8 +16,8 @@ class Pieces:
     """The text of an answer as it grows.
 
     Attributes:
-        text: what was given out so far.
-        stopped: whether a stop text came; it is not part of the text.
+        text: the text returned so far.
+        stopped: whether a stop text occurred; it is not part of the text.
 
     """
 
@@ -42,12 +42,12 @@ class Pieces:
         return self._give(whole[len(before) :])
 
     def finish(self) -> str:
-        """Return what was held back: the answer ends here."""
+        """End the answer; return the text that was held back."""
         if self.stopped:
-            return ""  # what came after is no part of the text
+            return ""  # what came after the stop text is not part of the text
         rest = self._decode(len(self._ids))[len(self._decode(self._read)) :]
         piece = self._give(rest)
-        held, self._held = self._held, ""  # nothing, if a stop text came
+        held, self._held = self._held, ""  # nothing, if a stop text occurred
         self.text += held
         return piece + held
 
@@ -55,7 +55,7 @@ class Pieces:
         return str(self._tokenizer.decode(self._ids[self._start : end], skip_special_tokens=True))
 
     def _give(self, more: str) -> str:
-        """Add to what is held; give out all that cannot be part of a stop text."""
+        """Add to the held text; return the part that cannot belong to a stop text."""
         self._held += more
         found = [at for text in self._stop if (at := self._held.find(text)) >= 0]
         if found:

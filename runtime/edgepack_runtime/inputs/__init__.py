@@ -1,6 +1,6 @@
-"""What becomes tensors: one file a kind of input.
+"""How inputs become tensors: one file for each kind of input.
 
-A task says in the manifest which kinds it takes; `open_inputs` opens what reads them.
+The manifest says which kinds a task takes; `open_inputs` opens their readers.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from edgepack_runtime.inputs.text import TextEncoder
 
 @dataclass(frozen=True)
 class Inputs:
-    """What makes tensors of a task's inputs."""
+    """The readers of a task's inputs, which make tensors."""
 
     text: TextEncoder | None = None
     """None for a model that takes no text."""
 
 
 def open_inputs(task: Task, read: Callable[[str], bytes | memoryview]) -> Inputs:
-    """Open what reads the kinds of input that a task takes.
+    """Open the readers for the kinds of input that a task takes.
 
     Args:
-        task: as the manifest describes it.
-        read: returns a file that the description names.
+        task: the task, as described by the manifest.
+        read: returns the content of a file that the description names.
 
     Raises:
         TrustError: a file is missing, damaged or malformed.

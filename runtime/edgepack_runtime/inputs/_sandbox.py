@@ -1,6 +1,6 @@
-"""Jinja2 for templates that came with a model: no attribute of Python, no endless work.
+"""Jinja2 for templates that came with a model: no access to Python's internals, no endless work.
 
-Every loop is counted, and no text or list that a template makes grows beyond a bound.
+Every loop is counted, and texts and lists made by a template cannot grow beyond a bound.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _PADDING = {"ljust", "rjust", "center", "zfill", "expandtabs", "format_map"}
 
 
 def render(template: Any, values: Mapping[str, Any]) -> str:
-    """Return the text that a template of `make` makes.
+    """Return the text made by a template from an environment of `make`.
 
     Raises:
-        SecurityError: it reaches for what it may not, or does not end.
+        SecurityError: it does something that is forbidden, or does not end.
 
     """
     _steps.set([0])
@@ -50,7 +50,7 @@ def make() -> Any:
 
 
 class _Generation(Extension):
-    """Reads `{% generation %}` blocks, which mark what is learned from; here they are text."""
+    """Reads `{% generation %}` blocks, which mark text to learn from, as ordinary text."""
 
     tags = {"generation"}  # noqa: RUF012 (Jinja2's own way)
 
@@ -83,7 +83,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return attr not in _PADDING and super().is_safe_attribute(obj, attr, value)
 
     def wrap_str_format(self, value: Any) -> Any:
-        """Let a text be filled in, but not be padded to any width."""
+        """Allow a text to be filled in, but not to be padded to any width."""
         text = getattr(value, "__self__", None)
         if isinstance(text, str) and getattr(value, "__name__", "") == "format" and ":" in text:
             raise SecurityError("a text with a format of its own")
@@ -94,7 +94,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 
 class _Joins(NodeTransformer):
-    """Has `a ~ b` counted too."""
+    """Makes `a ~ b` count too."""
 
     def __init__(self, environment: Any) -> None:
         self._environment = environment
@@ -110,7 +110,7 @@ def _joined(items: list[Any]) -> str:
 
 
 def _counted(items: Iterable[Any]) -> list[Any]:
-    """Count the rounds of a loop before it begins."""
+    """Count the steps of a loop before it begins."""
     found = list(items)
     steps = _steps.get()
     steps[0] += len(found) + 1

@@ -1,4 +1,4 @@
-"""What a call may hold: its inputs, and options as `transformers.pipeline` takes them."""
+"""What a call may contain: its inputs, and the options that `transformers.pipeline` takes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ BATCH_SIZE = 8
 
 @dataclass(frozen=True)
 class Batching:
-    """batch_size: rows in one run of a graph."""
+    """The options of tasks that read texts in batches."""
 
     batch_size: int = BATCH_SIZE
+    """Rows in one run of a graph."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -30,18 +31,16 @@ class Batching:
 
 @dataclass(frozen=True)
 class Cutting(Batching):
-    """What becomes of a text that is too long: the options of tasks that read one window.
-
-    max_length: tokens that are read; the model's own limit if left out, which is also the most.
-    on_long: `warn` once that a text is cut, `cut` it silently, or refuse it with an `error`.
-    truncation: True asks for what happens anyway, and for no warning.
-    padding: nothing, for answers do not depend on it.
-    """
+    """The options of tasks that read one window: what happens to a text that is too long."""
 
     max_length: int | None = None
+    """Tokens to read; by default the model's own limit, which is also the maximum."""
     on_long: str = "warn"
+    """`warn` once that a text is cut, `cut` it silently, or refuse it with an `error`."""
     truncation: bool | str | None = None
+    """Texts are cut anyway; True also turns the warning off."""
     padding: bool | str | None = None
+    """Has no effect: answers do not depend on padding."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,25 +52,27 @@ class Cutting(Batching):
                 "at its end. Leave it out, or pass on_long='error' to refuse such texts"
             )
         if self.padding not in _PADDING:
-            raise InputError(f"padding={self.padding!r} means nothing; leave it out")
+            raise InputError(f"padding={self.padding!r} has no meaning; leave it out")
 
     @property
     def when_long(self) -> str:
-        """Return `on_long`; who names a length or asks for truncation needs no warning."""
+        """Return `on_long`; a caller who sets a length or asks for truncation needs no warning."""
         asked = self.truncation is not None or self.max_length is not None
         return "cut" if asked and self.on_long == "warn" else self.on_long
 
 
 def listed(inputs: object) -> object:
-    """Return the inputs of a call, as a list if they are any other iterable of items.
+    """Return the inputs of a call; other iterables of items are returned as a list.
 
     Raises:
-        InputError: a table or array of more than one dimension.
+        InputError: they are a table, or an array of more than one dimension.
 
     """
     if isinstance(inputs, (str, bytes, bytearray, list, Mapping)):
         return inputs
-    if getattr(inputs, "ndim", 1) != 1:  # arrays, and tables, which would list their columns
+    if (
+        getattr(inputs, "ndim", 1) != 1
+    ):  # arrays, and tables, whose iteration would give column names
         raise InputError(
             f"expected texts, found {type(inputs).__name__} of {inputs.ndim} "  # type: ignore[attr-defined]
             "dimensions; pass one column of it"
@@ -83,7 +84,7 @@ def read_options(task: str, kind: type[Any], given: Mapping[str, object]) -> Any
     """Return the options of a task (a dataclass `kind`) that a call gave.
 
     Raises:
-        InputError: an unknown option, with the near one; or a value that it cannot have.
+        InputError: an option is unknown (the message names a similar one), or its value is wrong.
 
     """
     if not given:

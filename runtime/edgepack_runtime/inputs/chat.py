@@ -1,8 +1,8 @@
-"""A dialogue to the text that its model was taught on, by the model's own chat template.
+"""Turn a dialogue into text of the form that its model was trained on, by its chat template.
 
 The template is Jinja2, as in transformers (`utils/chat_template_utils.py` of 4.57), in a sandbox
-that lets it change nothing.  A sandbox does not end a loop, so size and steps of a template and the
-length of what it makes are bounded too.
+where it cannot change anything.  A sandbox does not end a loop, so the size and steps of a template
+and the length of its output are bounded as well.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ def render(
     tools: Sequence[Mapping[str, Any]] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return the text of a dialogue, up to where the model goes on.
+    """Return the text of a dialogue, up to where the model continues.
 
     Args:
-        template: the model's.
-        messages: each {"role": …, "content": …}.
-        tokens: special tokens by name, as `bos_token`.
+        template: the model's template.
+        messages: each is {"role": …, "content": …}.
+        tokens: special tokens by name, such as `bos_token`.
         tools: JSON schemas of functions that the model may call.
-        options: more variables that the template knows, as `enable_thinking`.
+        options: more variables of the template, such as `enable_thinking`.
 
     Raises:
-        InputError: the messages are not such, or the template refuses them.
-        TrustError: the template is no usable one.
+        InputError: a message has another form, or the template refuses the messages.
+        TrustError: the template is not usable.
 
     """
     _check(messages)
@@ -60,7 +60,7 @@ def render(
 
 def _check(messages: Sequence[Mapping[str, Any]]) -> None:
     if not messages:
-        raise InputError("a dialogue needs one message at least")
+        raise InputError("a dialogue needs at least one message")
     for number, message in enumerate(messages, 1):
         if not isinstance(message, Mapping) or "role" not in message:
             raise InputError(
@@ -123,4 +123,4 @@ def _refuse(message: str) -> NoReturn:
 def _now(how: str) -> str:
     from datetime import datetime
 
-    return datetime.now().strftime(how)  # noqa: DTZ005 (as the template's author has it: local)
+    return datetime.now().strftime(how)  # noqa: DTZ005 (templates expect local time)

@@ -1,6 +1,6 @@
 """Text to token ids, exactly as the model's own fast tokenizer does it.
 
-Invariants: a text is never shortened silently (`Tokens.rest` says what was cut), and
+Invariants: a text is never shortened silently (the windows after the first hold what was cut), and
 padding is only added by `batch`, never stored.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Tokens:
     """The windows of one text, each at most `max_length` tokens, as `tokenizers` encodings.
 
-    The first window stands for the whole text when the text fits.
+    If the text fits, the first window is the whole text.
     """
 
     windows: tuple[Encoding, ...]
@@ -42,7 +42,7 @@ class TextEncoder:
     """The tokenizer of a bundle."""
 
     def __init__(self, content: bytes, spec: Text) -> None:
-        # Engines wait for numpy, and a thread that imports beside it doubles that wait.
+        # Engines wait for numpy, and a thread that imports at the same time doubles that wait.
         import numpy as np  # noqa: F401
         from tokenizers import Tokenizer
 
@@ -52,8 +52,8 @@ class TextEncoder:
             raise TrustError(f"the tokenizer of the bundle cannot be read: {exc}") from exc
         self.tokenizer.no_padding()
         self.spec = spec
-        self.said_cut = False  # that texts are longer than the model reads
-        self._truncation = (-1, 0)  # stride and length of the windows it makes now
+        self.said_cut = False  # whether it was said that texts are cut
+        self._truncation = (-1, 0)  # current stride and length of the windows
         self._lock = Lock()
 
     def encode(
@@ -68,8 +68,8 @@ class TextEncoder:
             max_length: tokens of a window; the bundle's own limit if left out.
 
         Raises:
-            InputError: not text, text that is not valid Unicode, a stride that is too long, or a
-                length that the bundle was not built for.
+            InputError: the input is not text or not valid Unicode, the stride is too long, or the
+                bundle was not built for the length.
 
         """
         first, second = _string(text), None if pair is None else _string(pair)
@@ -89,7 +89,7 @@ class TextEncoder:
             return list(self.tokenizer.encode(checked, add_special_tokens=special).ids)
 
     def encode_words(self, words: Sequence[object], *, stride: int = 0) -> Tokens:
-        """Tokenize a text that is already split into words, else as `encode`."""
+        """Tokenize a text that is already split into words; otherwise the same as `encode`."""
         checked = [_string(word) for word in words]
         with self._lock:
             self._truncate(stride, self.spec.max_length)
@@ -102,8 +102,8 @@ class TextEncoder:
         special = self.tokenizer.num_special_tokens_to_add(is_pair=False)
         if not special < length <= self.spec.max_length:
             raise InputError(
-                f"max_length must be from {special + 1} to {self.spec.max_length} tokens, which "
-                f"this bundle was built for, not {length}; a recipe may say more (model.max_length)"
+                f"max_length must be from {special + 1} to {self.spec.max_length} tokens, which is "
+                f"this bundle's limit, not {length}; a recipe can raise it (model.max_length)"
             )
         if not 0 <= stride < length - special:
             raise InputError(
@@ -113,7 +113,7 @@ class TextEncoder:
         self._truncation = (stride, length)
 
     def _clip(self, text: str) -> str:
-        """Cut one text of a pair after two windows: the windows of two long texts multiply."""
+        """Cut one text of a pair after two windows, because windows of two long texts multiply."""
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
         if len(encoding.overflowing) < 2:
             return text
@@ -123,7 +123,7 @@ class TextEncoder:
     def batch(self, rows: Sequence[Encoding], width: int) -> dict[str, Array]:
         """Stack encodings into int64 arrays [rows, width], padded on the model's side.
 
-        Positions count the tokens of a text, wherever its padding stands.
+        Positions count the tokens of a text, on whichever side its padding is.
         """
         import numpy as np
 

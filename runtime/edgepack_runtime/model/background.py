@@ -1,4 +1,4 @@
-"""Compile behind a running model, and let it take over what came out better."""
+"""Compile variants while a model runs, and switch the model to a better one."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _log = logging.getLogger(__name__)
 def prepare_behind(
     bundle: Bundle, model: Model, threads: int | None, *, any_device: bool = False
 ) -> Thread:
-    """Prepare a bundle's variants in a thread; when the best one changes, `model` becomes it.
+    """Prepare a bundle's variants in a thread; if the best one changes, `model` switches to it.
 
-    What could not be compiled before is not tried again here: `edgepack-runtime prepare` does.
+    A variant that failed to compile before is not tried again here; `edgepack-runtime prepare`
+    tries it again.
     """
     arguments = (bundle, model, threads, any_device)
     worker = Thread(target=_prepare, args=arguments, daemon=True)

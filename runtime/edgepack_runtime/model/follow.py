@@ -1,4 +1,4 @@
-"""A model that follows its store: it changes over to a new release and loses no call."""
+"""A model that follows its store: it switches to a new release without losing a call."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _SHORTEST, _LONGEST = 30.0, 3600.0  # seconds until a release that did not load 
 
 
 class Follower:
-    """Answers as the release that a store runs, now.
+    """Answers with the release that a store runs now.
 
-    A call takes the model that is there when it begins and ends with it.  A release that is
-    answered from is not collected.  One that does not load leaves the one before in place.
+    A call uses one model from its beginning to its end.  The release that answers is protected from
+    collection.  If a new release does not load, the one before goes on answering.
 
     Attributes:
-        digest: of the release that answers; empty for the factory's.
+        digest: the digest of the release that answers; empty for the factory's.
 
     """
 
@@ -45,7 +45,7 @@ class Follower:
 
     @property
     def model(self) -> Model:
-        """The model that answers now."""
+        """The current model."""
         assert self._model is not None  # noqa: S101 (the first look loaded one, or raised)
         return self._model
 
@@ -54,9 +54,9 @@ class Follower:
         return self.model(inputs, **options)
 
     def look(self) -> bool:
-        """Change over if the store runs another release by now; tell whether it was done.
+        """Switch if the store now runs another release; tell whether that happened.
 
-        What does not load now is tried again after a pause that grows.
+        A release that does not load is tried again after a growing pause.
 
         Raises:
             EdgepackError: only the first time: there is nothing to load.
@@ -68,7 +68,7 @@ class Follower:
                 return False
             try:
                 switched = self._switch()
-            except BaseException as exc:  # a tokenizer that panics raises no `Exception`
+            except BaseException as exc:  # a tokenizer that panics does not raise an `Exception`
                 if self._model is None or isinstance(exc, KeyboardInterrupt | SystemExit):
                     raise
                 self._pause = min(2 * self._pause, _LONGEST) if seq == self._failed else _SHORTEST
@@ -86,7 +86,7 @@ class Follower:
                 return False
             found = bundle or self._factory
             if found is None:
-                raise InputError("the store has no release yet; name the factory's bundle")
+                raise InputError("the store has no release yet; name the factory bundle")
             self._model = load(found)
             self.digest = digest
             self._held, before = held.pop_all(), self._held
@@ -106,15 +106,15 @@ class Follower:
 
 
 def follow(store: str | Path, *, factory: str | Path | None = None, every: float = 5.0) -> Follower:
-    """Load what a store runs, and change over when that changes.
+    """Load the release that a store runs, and switch when that changes.
 
     Args:
         store: its folder.
-        factory: the bundle that the device was shipped with, while the store has none.
-        every: seconds between two looks at the store's record.
+        factory: the bundle that the device was shipped with; it runs while the store has none.
+        every: seconds between two checks of the store's record.
 
     Raises:
-        InputError: the store has no release, and no factory's bundle is named.
+        InputError: the store has no release, and no factory bundle is named.
         EdgepackError: the release does not load.
 
     """

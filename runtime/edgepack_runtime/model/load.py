@@ -35,16 +35,16 @@ def load(
     """Load a bundle on this device.
 
     Args:
-        path: a bundle folder, an `.epk`, an open `Bundle`, or the folder of a store, for the
+        path: a bundle folder, an `.epk`, an open `Bundle`, or the folder of a store, to load the
             release that runs there.
-        variant: the variant to run; left out, the best one this device can run: by what was
-            measured here (`edgepack-runtime tune`), else in the target's order.
-        threads: CPU threads; left out, as many as `edgepack-runtime tune` found best, else every
-            processor this process may use.
+        variant: the variant to run.  By default, the best one that this device can run: the fastest
+            one measured here (`edgepack-runtime tune`), else the first in the target's order.
+        threads: CPU threads.  By default, as many as `edgepack-runtime tune` found best, else every
+            processor that this process may use.
         any_device: try a bundle that was built for another kind of machine.
         allow_fallback: if the best variant does not load, try the next instead of failing.
-        prepare: compile in the background what this device could run better (TensorRT, GPU,
-            NPU), and switch to it when it has passed the golden inputs; not if `variant` names one.
+        prepare: compile better variants (TensorRT, GPU, NPU) in the background, and switch to one
+            once it has passed the golden inputs; ignored if `variant` names one.
 
     Raises:
         InputError: there is no bundle at `path`, or no such variant.

@@ -1,4 +1,4 @@
-"""A loaded bundle: the graphs of one variant joined to the rules of the task."""
+"""A loaded bundle: the graphs of one variant, and the rules of the task."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Running:
-    """What a model answers with, changed as one."""
+    """The state of a model, replaced in one step."""
 
     opened: Opened
-    """What a call takes once, and uses nothing else."""
+    """The only thing a call uses; it takes this once."""
     choice: Choice | None = None
     """How the variant was picked; None when it was opened directly."""
     closed: bool = False
-    """Whether the model was closed; then there are no graphs."""
+    """Whether the model was closed; if so, there are no graphs."""
 
 
 class Model:
-    """The graphs of a variant and a task: call it with what the task takes."""
+    """The graphs of a variant and a task; call it with the inputs that the task takes."""
 
     def __init__(
         self,
@@ -52,12 +52,12 @@ class Model:
 
     @property
     def task(self) -> Task:
-        """What it answers and with which labels."""
+        """The task, with its labels."""
         return self._running.opened.task
 
     @property
     def encoder(self) -> TextEncoder:
-        """What makes tokens of its texts; a `TrustError` if it takes none."""
+        """The encoder that turns texts into tokens; a `TrustError` if the model takes none."""
         return self._running.opened.text
 
     @property
@@ -67,13 +67,13 @@ class Model:
 
     @property
     def provider(self) -> str:
-        """What really executes it, `closed` once it was closed."""
+        """The provider that really executes it; `closed` after it was closed."""
         found = {session.provider for session in self._running.opened.graphs.values()}
         return ", ".join(sorted(found)) or "closed"
 
     @property
     def placement(self) -> Mapping[str, int]:
-        """{provider: nodes of the graphs}, empty where there is but one."""
+        """{provider: nodes of the graphs}; empty if there is only one provider."""
         found: Counter[str] = Counter()
         for session in self._running.opened.graphs.values():
             found.update(session.placement)
@@ -86,48 +86,48 @@ class Model:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """What is timed of its task, by name; see `cell`."""
+        """The names of what is timed for its task; see `cell`."""
         return self._rules.CELLS
 
     def __call__(self, inputs: object, **options: object) -> Any:
         """Answer one input or a list of them, as `transformers.pipeline` does.
 
         Args:
-            inputs: what the task takes; a list, or any other iterable of texts, is run in
-                batches of texts of like length.
-            options: the task's own, see `Options` in `edgepack_runtime.tasks`; those that read
-                texts in batches take `batch_size`, the rows in one run of the graph.
+            inputs: the inputs that the task takes; a list, or any other iterable of texts, is run
+                in batches of texts of similar length.
+            options: the task's own options, see `Options` in `edgepack_runtime.tasks`.  Tasks that
+                read texts in batches take `batch_size`, the rows in one run of the graph.
 
         Raises:
-            InputError: not text, text that is not valid Unicode, or an unknown option.
+            InputError: an input is not text or not valid Unicode, or an option is unknown.
 
         """
         return self._rules.answer(self._opened(), inputs, self.options(**options))
 
     def options(self, **given: object) -> Any:
-        """Return the task's options as a call would read them; an `InputError` if it would not."""
+        """Return the task's options as a call reads them; an `InputError` if one is wrong."""
         return read_options(self.task.name, self._rules.Options, given)
 
     def outputs(self, inputs: Sequence[Any]) -> list[Array]:
-        """Return what of each input is compared with golden outputs, each run on its own.
+        """Return the outputs that are compared with golden outputs; each input runs on its own.
 
-        Of tasks that decide it is the logits, [labels] or [tokens, labels]; of embeddings the
-        pooled vector [width].  What is beyond `max_length` is cut to its first window.
+        For tasks that decide, these are the logits, [labels] or [tokens, labels]; for embeddings,
+        the pooled vector [width].  A text longer than `max_length` is cut to its first window.
         """
         return self._rules.outputs(self._opened(), inputs)
 
     def compare(self, wanted: Sequence[Array], got: Sequence[Array]) -> Agreement:
-        """Compare such outputs with a reference, as the task has it."""
+        """Compare such outputs with a reference, by the task's rules."""
         return self._rules.compare(self.task, wanted, got)
 
     def least(self) -> Tolerance:
-        """Return what it must reach to be the model that its bundle says it is."""
+        """Return the agreement it must reach to count as the model that its bundle describes."""
         return self._rules.least(self.variant.tolerance)
 
     def cell(self, name: str, samples: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
-        """Return the inputs and options of the call that a cell times, made of sample inputs.
+        """Return the inputs and options of the call that a cell times, made from sample inputs.
 
-        No inputs where the model cannot take them.
+        There are no inputs if the model cannot take them.
         """
         return self._rules.cell(self._opened(), name, samples)
 
@@ -136,7 +136,7 @@ class Model:
         return self._opened().graph(graph).begin(capacity)
 
     def close(self) -> None:
-        """Let go of the graphs and their memory; calls under way go on, later ones are refused."""
+        """Free the graphs and their memory; running calls finish, later ones are refused."""
         opened = replace(self._running.opened, graphs={})
         self._running = replace(self._running, opened=opened, closed=True)
 
@@ -153,17 +153,17 @@ class Model:
         )
 
     def take_over(self, other: Model) -> None:
-        """Answer from now on as `other`, a model of the same bundle; calls under way go on."""
+        """Answer like `other`, a model of the same bundle, from now on; running calls finish."""
         if not self._running.closed:
             self._running = replace(other._running, choice=other.choice or self.choice)
 
     def compile_all(self) -> None:
-        """Compile every shape that a graph may be asked for, where it compiles at all."""
+        """Compile every shape that a graph may be asked for, if its engine compiles at all."""
         for session in self._opened().graphs.values():
             session.compile_all()
 
     def _opened(self) -> Opened:
-        """Return what runs now; an `InputError` if the model was closed."""
+        """Return the open variant; an `InputError` if the model was closed."""
         running = self._running
         if running.closed:
             raise InputError("the model was closed; load it again")

@@ -1,13 +1,13 @@
 """Compile a bundle's variants on the device before they are needed.
 
-An engine of TensorRT, or a plan for a GPU or NPU, takes from seconds to many minutes to build.
-Such a variant says so (`prepare` in its options), and `load` leaves it alone until it stands in
-the cache and has passed its golden inputs here.  Meanwhile the best of the others answers.
+A TensorRT engine, or a plan for a GPU or NPU, takes from seconds to many minutes to build.  Such a
+variant says so (`prepare` in its options), and `load` does not pick it until it is in the cache and
+has passed its golden inputs here.  Until then the best of the others answers.
 
-What is compiled is kept by content and by what it depends on of this machine: another driver or
-engine is another folder, and the old one is removed.  One process compiles at a time.  The mark
-that says so holds the digests of what was compiled: files that a power cut left torn are made
-again.
+A compiled variant is cached by its content and by what it depends on in this machine: another
+driver or engine means another folder, and the old folder is removed.  One process compiles at a
+time.  The mark of a compiled variant holds the digests of its files, so files torn by a power cut
+are made again.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def needs_preparing(variant: Variant) -> bool:
 
 
 def compiled_folder(bundle: Bundle, variant: Variant, device: Device) -> Path:
-    """Return where the compiled form of a variant is kept for this machine."""
+    """Return where the compiled form of a variant is cached for this machine."""
     key = bundle.files(variant).key
     return cache_folder() / "compiled" / key / compiled_for(variant, device)
 
 
 def forget(gone: Iterable[Bundle], stay: Iterable[Bundle]) -> None:
-    """Remove what was compiled from releases that are gone, unless one that stays has it too."""
+    """Remove what was compiled from the releases in `gone`, unless one in `stay` needs it too."""
     wanted, old = (
         {bundle.files(variant).key for bundle in bundles for variant in bundle.manifest.variants}
         for bundles in (stay, gone)
@@ -57,12 +57,12 @@ def forget(gone: Iterable[Bundle], stay: Iterable[Bundle]) -> None:
 
 
 def prepared(bundle: Bundle, variant: Variant, device: Device) -> bool:
-    """Tell whether a variant was compiled and passed its golden inputs on this machine."""
+    """Tell whether a variant was compiled and has passed its golden inputs on this machine."""
     return _said(bundle, variant, device) == ""
 
 
 def distrust(bundle: Bundle, variant: Variant, device: Device) -> None:
-    """Forget that a variant was compiled, because it does not load: the next `prepare` does it."""
+    """Forget that a variant was compiled, because it does not load; `prepare` compiles it again."""
     with suppress(OSError):
         _mark(bundle, variant, device).unlink()
 
@@ -72,11 +72,11 @@ def prepare(bundle: Bundle, tick: Tick | None = None, *, again: bool = True) -> 
 
     Args:
         bundle: what to prepare.
-        tick: called with the variant's name and the seconds it has taken, a few times a second.
-        again: also try what failed here before.
+        tick: called a few times a second with the variant's name and the seconds it has taken.
+        again: also try variants that failed here before.
 
     Returns:
-        {variant: why it cannot be used}; an empty text for one that is ready.
+        {variant: why it cannot be used}; an empty string for one that is ready.
 
     """
     device = probe()
@@ -100,7 +100,7 @@ def prepare(bundle: Bundle, tick: Tick | None = None, *, again: bool = True) -> 
 
 
 def _compile(bundle: Bundle, variant: Variant, tick: Tick | None) -> str:
-    """Compile in a process of its own, which may crash or be killed; say what went wrong."""
+    """Compile in a separate process, which may crash or be killed; return what went wrong."""
     import subprocess
     import sys
     import tempfile
@@ -108,7 +108,7 @@ def _compile(bundle: Bundle, variant: Variant, tick: Tick | None) -> str:
     start = time.monotonic()
     command = [sys.executable, "-m", "edgepack_runtime", "selftest", str(bundle.path.absolute()),
                "--variant", variant.name, "--any-device"]  # fmt: skip
-    with tempfile.TemporaryFile() as said:  # compilers are talkative: a pipe would fill up
+    with tempfile.TemporaryFile() as said:  # compilers write a lot: a pipe would fill up
         child = subprocess.Popen(  # noqa: S603 (our own program)
             command, stdout=subprocess.DEVNULL, stderr=said, **of_its_own()
         )
@@ -126,7 +126,7 @@ def _compile(bundle: Bundle, variant: Variant, tick: Tick | None) -> str:
 
 
 def _said(bundle: Bundle, variant: Variant, device: Device) -> str | None:
-    """Return what came of compiling a variant: empty if it is ready, None if it was not tried."""
+    """Return the result of compiling a variant: empty if it is ready, None if it was not tried."""
     mark = _mark(bundle, variant, device)
     try:
         kept = json.loads(mark.read_text())
@@ -139,7 +139,7 @@ def _said(bundle: Bundle, variant: Variant, device: Device) -> str | None:
 
 
 def _keep(bundle: Bundle, variant: Variant, device: Device, said: str) -> None:
-    """Make what was compiled durable, then say so."""
+    """Make the compiled files durable, then write the mark."""
     mark = _mark(bundle, variant, device)
     folder = mark.parent
     made = {
@@ -148,7 +148,7 @@ def _keep(bundle: Bundle, variant: Variant, device: Device, said: str) -> None:
     }
     write_whole(mark, json.dumps({"said": said, "made": made}).encode())
     if not said:
-        measured.forget(bundle.digest)  # an election without this variant
+        measured.forget(bundle.digest)  # a choice that was made without this variant
 
 
 def _mark(bundle: Bundle, variant: Variant, device: Device) -> Path:
@@ -157,7 +157,7 @@ def _mark(bundle: Bundle, variant: Variant, device: Device) -> Path:
 
 
 def _made(folder: Path) -> list[Path]:
-    """Return the files that a compiler left, marks aside."""
+    """Return the files that a compiler left, without marks."""
     return sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != _MARK)
 
 

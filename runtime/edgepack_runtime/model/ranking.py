@@ -16,23 +16,26 @@ from edgepack_runtime.model.prepare import needs_preparing, prepared
 
 @dataclass(frozen=True)
 class Choice:
-    """The variant that was picked, why, and why the others were not: {name: reason}."""
+    """Which variant was picked."""
 
     variant: Variant
+    """The variant that was picked."""
     reason: str
+    """Why it was picked."""
     rejected: Mapping[str, str]
+    """Why the others were not: {name: reason}."""
 
 
 def rank(
     bundle: Bundle, device: Device, *, any_device: bool = False, uncompiled: bool = False
 ) -> tuple[list[tuple[Variant, str]], dict[str, str]]:
-    """Order the variants that `device` can run, each with its reason; and say why not the others.
+    """Order the variants that `device` can run, each with its reason; give reasons for the others.
 
     Args:
-        bundle: whose variants.
+        bundle: the bundle whose variants are ranked.
         device: where they should run.
-        any_device: whatever architecture the bundle was built for.
-        uncompiled: also those that need compiling first and were not.
+        any_device: ignore the architecture that the bundle was built for.
+        uncompiled: include variants that must be compiled first and were not.
 
     Raises:
         DeviceError: the bundle was built for another architecture.

@@ -2,7 +2,7 @@
 
 The golden outputs are those of the float model.  Each variant carries the tolerance that was
 measured for it at build time, with a margin for other processors.  The task says how outputs are
-compared, and below which floor no tolerance counts.
+compared, and sets a floor below which no tolerance counts.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Golden:
     """Inputs and the float model's outputs for them."""
 
     inputs: tuple[Any, ...]
-    """What the task takes; what is no JSON came from a file of the bundle, as bytes."""
+    """Inputs for the task; an input that is not JSON is the bytes of a file of the bundle."""
     outputs: tuple[Array, ...]
-    """What the task compares: logits, a vector, token ids."""
+    """The outputs that the task compares: logits, a vector, token ids."""
 
 
 def read_golden(bundle: Bundle) -> Golden:
@@ -62,7 +62,7 @@ def selftest(bundle: Bundle, model: Model, *, limit: int | None = None) -> Agree
     golden = read_golden(bundle)
     found = model.compare(golden.outputs[:limit], model.outputs(golden.inputs[:limit]))
     allowed = model.least()
-    # A share of decisions means little on a few texts; the cosine holds for each of them.
+    # A share of decisions means little on a few texts; the cosine is meaningful for each of them.
     disagrees = limit is None and found.agreement < allowed.agreement
     if found.cosine < allowed.cosine or disagrees:
         raise SelfTestError(
@@ -75,7 +75,7 @@ def selftest(bundle: Bundle, model: Model, *, limit: int | None = None) -> Agree
 
 
 def _input(bundle: Bundle, value: Any) -> Any:
-    """Return a golden input: what JSON holds stands there, the rest is a file of the bundle."""
+    """Return a golden input: the JSON value itself, or the content of the file it names."""
     if isinstance(value, dict) and set(value) == {"file"}:
         return bytes(bundle.read(str(value["file"])))
     return value

@@ -1,4 +1,4 @@
-"""Open one variant of a bundle: its engine, its graphs, what makes tensors of its inputs."""
+"""Open one variant of a bundle: its engine, its graphs, and the reader of its inputs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from edgepack_runtime.model.ranking import Choice
 def open_variant(
     bundle: Bundle, variant: Variant, threads: int | None = None, choice: Choice | None = None
 ) -> Model:
-    """Load one variant, whatever the device; every file that is read is hashed first.
+    """Load one variant, whatever the device; every file is hashed before it is used.
 
     Raises:
-        TrustError: a file is missing or differs from its digest, or a graph is not what the
-            manifest says of it.
-        DeviceError: the engine is not installed or cannot load a graph, or a graph wants what
-            this runtime does not make.
+        TrustError: a file is missing or differs from its digest, or a graph is not as the manifest
+            describes it.
+        DeviceError: the engine is not installed or cannot load a graph, or a graph needs an input
+            that this runtime does not make.
 
     """
     check_threads(threads)
@@ -51,7 +51,7 @@ def open_variant(
 
 
 def _compare(variant: Variant, graph: Graph, session: engines.Session) -> None:
-    """See that a graph takes and gives what the manifest says."""
+    """Check that a graph has the inputs and outputs that the manifest lists."""
     for what, said, found in (
         ("takes", graph.inputs, session.inputs),
         ("gives", graph.outputs, session.outputs),

@@ -1,1 +1,1 @@
-"""The device's disk: releases, and which of them runs."""
+"""The device's disk: the releases on it, and which one runs."""

@@ -1,4 +1,4 @@
-"""The blobs of a store: each stands under its digest only when it is durable and whole."""
+"""The blobs of a store.  A blob gets its digest as its name only once it is durable and whole."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Fetch = Callable[[int], Iterator[Buffer]]
 
 
 class Blobs:
-    """Files by their sha256, and the parts of those that are on their way."""
+    """Files by their sha256, and the parts of unfinished downloads."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
     def bundle(self, digest: str) -> Bundle:
-        """Open a release; a `TrustError` if it is not whole."""
+        """Open a release; raise a `TrustError` if it is not whole."""
         name = _checked_name(digest.removeprefix("sha256:"))
         size = self._storage.size(f"{BLOBS}/{name}")
         if size < 0:
@@ -32,7 +32,7 @@ class Blobs:
         return Bundle(self._storage.root / digest, BlobLayout(self._storage, name, size))
 
     def whole(self, digest: str) -> Bundle | None:
-        """Open a release and hash every byte of it; None if it is not whole."""
+        """Open a release and hash every byte of it; return None if it is not whole."""
         try:
             found = self.bundle(digest)
             blobs = found.blobs()
@@ -43,13 +43,13 @@ class Blobs:
         return None
 
     def missing(self, bundle: Bundle) -> dict[str, int]:
-        """Return {sha256: bytes} of the blobs of a bundle that the store lacks, as `has` tells."""
+        """Return {sha256: bytes} of the bundle's blobs that the store lacks, according to `has`."""
         return {name: size for name, size in bundle.blobs().items() if not self.has(name, size)}
 
     def has(self, name: str, size: int) -> bool:
-        """Tell whether a blob is there and whole; a damaged one is removed, so that it comes again.
+        """Tell whether a blob is present and whole; remove a damaged one, so it is fetched again.
 
-        It is hashed: its size says nothing of a flipped bit or a bad sector.
+        The blob is hashed, because its size does not reveal a flipped bit or a bad sector.
         """
         path = f"{BLOBS}/{name}"
         if self._storage.size(path) != size:
@@ -61,19 +61,19 @@ class Blobs:
         return False
 
     def receive(self, name: str, size: int, chunks: Sequence[str], fetch: Fetch) -> None:
-        """Take one blob: checked chunk by chunk, made durable, hashed once more, then named.
+        """Receive one blob: check it chunk by chunk, make it durable, hash it again, then name it.
 
-        A part that an earlier try left is kept as far as its chunks are right.
+        A part left by an earlier attempt is reused up to its first wrong chunk.
 
         Args:
             name: its sha256.
-            size: its bytes; not one more is read.
-            chunks: the sha256 of each `CHUNK` bytes; empty if it is to be checked as a whole.
-            fetch: called with the first byte that is missing; yields the bytes from there on.
+            size: its size in bytes; nothing beyond that is read.
+            chunks: the sha256 of each `CHUNK` bytes; empty to check only the whole blob.
+            fetch: called with the offset of the first missing byte; yields the bytes from there on.
 
         Raises:
-            LinkError: too few or too many bytes came, or wrong ones; what was right is kept.
-            OSError: the disk refuses.
+            LinkError: too few, too many or wrong bytes arrived; the correct ones are not discarded.
+            OSError: the disk reports an error.
 
         """
         part = f"{PARTS}/{_checked_name(name)}"
@@ -87,7 +87,7 @@ class Blobs:
             self._storage.sync(part)
             found = self._storage.digest(part)
         except OSError:
-            self._storage.remove(part)  # what it shows now may not be what the disk keeps
+            self._storage.remove(part)  # what can be read now may not be what is on the disk
             raise
         if found != name:
             self._storage.remove(part)
@@ -95,9 +95,9 @@ class Blobs:
         self._storage.rename(part, f"{BLOBS}/{name}")
 
     def _good(self, part: str, size: int, chunks: Sequence[str]) -> int:
-        """Cut a part to its right chunks, or make a new one; return its bytes."""
+        """Cut a part down to its correct chunks, or make a new one; return its size in bytes."""
         good = 0
-        with suppress(OSError):  # a bad sector: what stands before it is good
+        with suppress(OSError):  # a bad sector: what precedes it is good
             for digest in chunks if self._storage.size(part) > 0 else ():
                 chunk = self._storage.read(part, min(CHUNK, size - good), good)
                 if hashlib.sha256(chunk).hexdigest() != digest:
@@ -112,10 +112,11 @@ class Blobs:
     def collect(
         self, releases: Iterable[str], keep: Collection[str], *, spare_readers: bool = True
     ) -> int:
-        """Remove what none of these releases needs, nor `keep` names; return the bytes.
+        """Remove the blobs that none of these releases needs; return the number of bytes freed.
 
-        What somebody reads is kept, unless readers are not to be spared.  Nothing is synced: what a
-        cut brings back is collected the next time.
+        Blobs named in `keep` are protected, and so are those that somebody reads, unless
+        `spare_readers` is off.  Nothing is synced: what a power cut brings back is collected the
+        next time.
         """
         wanted = self._wanted(releases)
         if wanted is not None and spare_readers:
@@ -131,7 +132,7 @@ class Blobs:
         return freed
 
     def _wanted(self, releases: Iterable[str]) -> set[str] | None:
-        """Return the blobs that releases need; None if one of them cannot be read to tell."""
+        """Return the blobs that the releases need; None if one of them cannot be read."""
         found: set[str] = set()
         for digest in releases:
             name = digest.removeprefix("sha256:")
@@ -144,7 +145,7 @@ class Blobs:
         return found
 
     def _read_by_others(self, wanted: Collection[str]) -> set[str]:
-        """Return the blobs of other releases than those that are wanted, which somebody holds."""
+        """Return the blobs of releases that are not wanted but that somebody still reads."""
         found: set[str] = set()
         for name in self._storage.names(BLOBS):
             if name in wanted:
@@ -157,7 +158,7 @@ class Blobs:
 
 
 def _checked_name(name: str) -> str:
-    """Return a blob's name if it is a digest: it becomes part of a path."""
+    """Return a blob's name if it is a digest, because it becomes part of a path."""
     if not is_digest(name):
-        raise TrustError(f"{name[:80]!r} is no sha256")
+        raise TrustError(f"{name[:80]!r} is not a sha256")
     return name

@@ -1,4 +1,4 @@
-"""Cut a stream into the chunks that were signed, and check each as it comes."""
+"""Cut a stream into the signed chunks, and check each one as it arrives."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ Buffer = bytes | memoryview
 
 
 class WrongBytesError(LinkError):
-    """What came is not what was signed: another try or mirror may bring the right bytes."""
+    """The bytes are not what was signed; another attempt or mirror may deliver the right ones."""
 
 
 def rest(content: memoryview, start: int) -> Iterator[Buffer]:
-    """Yield what follows a byte, at once."""
+    """Yield everything from `start` on, in one piece."""
     yield content[start:]
 
 
 def checked(stream: Iterator[Buffer], size: int, chunks: Sequence[str]) -> Iterator[bytes]:
-    """Cut a stream into chunks and check each; exactly `size` bytes have to come."""
+    """Cut a stream into chunks and check each one; the stream must hold exactly `size` bytes."""
     digests, buffer, left = iter(chunks), bytearray(), size
     for piece in stream:
         buffer += piece
         if len(buffer) > left:
-            raise WrongBytesError("more bytes came than were signed")
+            raise WrongBytesError("more bytes arrived than were signed")
         while len(buffer) >= CHUNK:
             yield _right(bytes(buffer[:CHUNK]), next(digests, ""))
             del buffer[:CHUNK]

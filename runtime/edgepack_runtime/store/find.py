@@ -1,4 +1,4 @@
-"""Find a bundle wherever it lies: a folder, an `.epk`, or a release of a store."""
+"""Find a bundle wherever it is: in a folder, in an `.epk`, or as a release of a store."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from edgepack_runtime.store.record import FILES
 
 
 def open_bundle(path: str | Path) -> Bundle:
-    """Open a bundle as `Bundle.open` does, or the release that runs from a store.
+    """Open a bundle as `Bundle.open` does; in a store, open the release that runs.
 
-    That is hashed as a whole, and not collected as long as somebody holds the bundle: engines read
-    some files only when they need them.  `STORE/sha256:…`, which is the path of such a bundle,
-    opens that release, whatever runs.
+    A release of a store is hashed completely, and it is protected from collection while the
+    `Bundle` object lives, because engines read some files only when they need them.  Its path,
+    `STORE/sha256:…`, opens that release whichever one runs.
 
     Raises:
-        InputError: there is nothing at `path`, or a store without a release.
-        TrustError: it is not a bundle, is truncated or altered, or its format is newer.
+        InputError: there is nothing at `path`, or it is a store without a release.
+        TrustError: it is not a bundle, it is truncated or altered, or its format is too new.
 
     """
     path = Path(path)
@@ -42,6 +42,6 @@ def _running(store: Path) -> Bundle:
     with ExitStack() as held:
         running = held.enter_context(Reader.at(store).reading())
         if running is None:
-            raise InputError(f"the store at {store} has no release yet; load the factory's bundle")
+            raise InputError(f"the store at {store} has no release yet; load the factory bundle")
         finalize(running, held.pop_all().close)
     return running

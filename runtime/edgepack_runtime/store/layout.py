@@ -26,12 +26,14 @@ class BlobLayout(Layout):
         }
 
     def member(self, name: str) -> memoryview:
-        """Return a member: made up, or a blob of the store."""
+        """Return a member: a generated one, or a blob of the store."""
         if name in self._made:
             return memoryview(self._made[name])
         path = f"{BLOBS}/{name.removeprefix('blobs/sha256/')}"
         try:
-            if self._storage.size(path) <= CHUNK:  # manifests, which updates read: never a signal
+            if (
+                self._storage.size(path) <= CHUNK
+            ):  # updates read manifests: a bad sector must not be a signal
                 return memoryview(self._storage.read(path))
             return self._storage.map(path)
         except FileNotFoundError as exc:

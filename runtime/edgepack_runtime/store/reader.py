@@ -1,4 +1,4 @@
-"""A store as those see it that only read: which releases are there, and which of them runs."""
+"""A store for readers: which releases it holds, and which one runs."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ Opened = TypeVar("Opened", bound="Reader")
 
 
 class Reader:
-    """Releases on a disk and the record of which one runs."""
+    """The releases on a disk, and the record of which one runs."""
 
     def __init__(self, storage: Storage) -> None:
-        self.storage = storage  # nothing is written before there is something to write
+        self.storage = storage  # nothing is created until there is something to write
         self.blobs = Blobs(storage)
 
     @classmethod
     def at(cls: type[Opened], root: Path) -> Opened:  # noqa: PYI019 (Python 3.10 has no Self)
-        """Open the store in a folder; nothing is made before there is something to write."""
+        """Open the store in a folder; nothing is created until there is something to write."""
         return cls(Disk(root))
 
     @property
     def state(self) -> Record:
-        """Read the state that counts now."""
+        """Read the current state."""
         return records.read(self.storage)
 
     def running(self) -> Bundle | None:
-        """Return the release that runs, a trial not counted; None for the factory's."""
+        """Return the release that runs, ignoring any trial; None for the factory's."""
         state = self.state
         wholes = (self.blobs.whole(digest) for digest in (state.active, state.previous) if digest)
         return next((found for found in wholes if found is not None), None)
 
     def before_is_damaged(self) -> bool:
-        """Tell whether there is nothing whole to go back to, though there should be."""
+        """Tell whether the previous release exists but is damaged."""
         state = self.state
         return state.previous != "" and self.blobs.whole(state.previous) is None
 
     def releases(self) -> list[Bundle]:
-        """Return the releases of the record that can be read: active, previous, on trial."""
+        """Return the readable releases of the record: active, previous, on trial."""
         state, found = self.state, []
         for digest in filter(None, (state.active, state.previous, state.trial)):
             with suppress(TrustError, OSError):
@@ -56,10 +56,10 @@ class Reader:
 
     @contextmanager
     def reading(self) -> Iterator[Bundle | None]:
-        """Keep the release that runs from being collected while the block runs.
+        """Protect the running release from collection while the block runs.
 
-        Yields it, or None for the factory's.  The lock is on its manifest's blob, and the kernel
-        lets go of it if this process dies.
+        Yields it, or None for the factory's.  The lock is on its manifest's blob; the kernel
+        releases it if this process dies.
         """
         with ExitStack() as held:
             yield self._held(held)
@@ -69,10 +69,10 @@ class Reader:
             state = self.state
             for digest in filter(None, (state.active, state.previous)):
                 path = f"{BLOBS}/{digest.removeprefix('sha256:')}"
-                with suppress(OSError):  # it is gone, or this disk knows no locks
+                with suppress(OSError):  # it is gone, or this disk does not support locks
                     held.enter_context(self.storage.lock(path, shared=True))
                 found, now = self.blobs.whole(digest), self.state
-                # What was dropped before the lock was there may be half collected.
+                # A release dropped before the lock was taken may be half collected.
                 if found is not None and digest in (now.active, now.previous):
                     return found
             if self.state.seq == state.seq:
@@ -82,13 +82,13 @@ class Reader:
         """Raise a `NothingToDoError` if a release is not to be installed."""
         state = self.state
         if state.pinned:
-            raise NothingToDoError("the store is pinned: edgepack-runtime pin --off takes updates")
+            raise NothingToDoError("the store is pinned: edgepack-runtime pin --off allows updates")
         if digest == state.active and self.blobs.whole(digest):
             raise NothingToDoError(f"{digest} is installed already")
         if digest == state.trial:
             raise NothingToDoError(f"{digest} is on trial already")
         if digest in state.bad:
             raise NothingToDoError(
-                f"{digest} failed on this device before, or was taken back; edgepack-runtime retry "
-                "lets it be tried again"
+                f"{digest} failed on this device before, or was rolled back; "
+                "edgepack-runtime retry allows another attempt"
             )

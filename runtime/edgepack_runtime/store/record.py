@@ -1,9 +1,9 @@
-"""What a device runs, in one record of fixed size, kept twice.
+"""What a device runs, in one record of fixed size, stored twice.
 
-Two files of 4096 bytes are written in turn, in place.  The one with the higher sequence number
-and a right digest counts, so a torn write loses nothing but the write: the other still holds
-what was before.  No rename and no new block is needed to commit, so it works on FAT and on a
-full disk.
+Two files of 4096 bytes are written alternately, in place.  The file with the higher sequence
+number and a correct digest counts.  A torn write therefore loses only itself: the other file still
+holds the state before.  A commit needs neither a rename nor a new block, so it works on FAT and on
+a full disk.
 """
 
 from __future__ import annotations
@@ -20,40 +20,43 @@ from edgepack_runtime.store.storage import Storage
 
 SIZE = 4096
 FILES = ("S0", "S1")
-RELEASE = "release:"  # the floor of this name and NAME/BOARD: no older release is taken
-MINIMUM = "minimum:"  # likewise: no rollback goes below that release
+RELEASE = "release:"  # prefix of the floor of NAME/BOARD: no older release is taken
+MINIMUM = "minimum:"  # likewise: no rollback goes below this release
 ROOT = "root"  # the floor of the root metadata's version
-TIME = "time"  # the floor below which no clock is believed, in seconds since 1970
+TIME = "time"  # the floor of the clock: earlier times are not believed; seconds since 1970
 _MAGIC = b"edgepack-state-1 "
 _MOST_BAD = 16
 
 
 @dataclass(frozen=True)
 class Record:
-    """The state of a store.
-
-    seq: counts writes.  active: digest of the release that runs, empty for the factory's.
-    previous: what ran before it, to go back to.  trial: a release that is being tried, with
-    `attempts` starts left.  bad: releases that failed, newest last, never tried again.  pinned:
-    take no update.  floors: the least versions accepted from now on, by name.  root: sha256 of the
-    newest root metadata that was accepted, that of the version in floors.
-    """
+    """The state of a store."""
 
     seq: int = 0
+    """Counts the writes."""
     active: str = ""
+    """Digest of the release that runs; empty for the factory's."""
     previous: str = ""
+    """Digest of the release that ran before it, for a rollback."""
     trial: str = ""
+    """Digest of the release on trial."""
     attempts: int = 0
+    """How many starts the trial has left."""
     bad: tuple[str, ...] = ()
+    """Releases that failed, newest last; they are never tried again."""
     pinned: bool = False
+    """Take no updates."""
     floors: Mapping[str, int] = field(default_factory=dict)
+    """The lowest versions accepted from now on, by name."""
     root: str = ""
+    """The sha256 of the newest accepted root metadata, whose version is in `floors`."""
 
     def raised(self, floors: Mapping[str, int]) -> Record:
-        """Return the record with its floors raised; none ever falls.
+        """Return the record with its floors raised; a floor never falls.
 
-        A name as `timestamp@KEYS` replaces that of the same role with other keys: its versions
-        count anew, which only a newer root can bring about, and the root's floor never goes.
+        A name such as `timestamp@KEYS` replaces the floor of the same role under other keys.  Its
+        versions then start over, which only a newer root can cause.  The root's own floor is never
+        dropped.
         """
         renewed = {name.partition("@")[0] for name in floors if "@" in name}
         kept = {
@@ -65,17 +68,17 @@ class Record:
         return replace(self, floors=merged)
 
     def floor(self, name: str) -> int:
-        """Return the floor of a name, whatever keys it was seen under; 0 for none."""
+        """Return the floor of a name under any keys; 0 for none."""
         return max((v for k, v in self.floors.items() if k.partition("@")[0] == name), default=0)
 
     def has_floor(self, name: str) -> bool:
-        """Tell whether a name was seen, under whatever keys."""
+        """Tell whether a name was seen, under any keys."""
         return any(known.partition("@")[0] == name for known in self.floors)
 
     def by_keys(self, name: str) -> str:
-        """Return a name with the keys that sign releases now, `NAME@KEYS`.
+        """Return a name with the keys that sign releases now: `NAME@KEYS`.
 
-        Its floor goes with them: what a thief set must not outlive the keys that he stole.
+        Its floor is dropped with the keys: a floor set by a thief must not outlive the stolen keys.
         """
         known = (key.partition("@") for key in self.floors)
         return f"{name}@{next((keys for role, _, keys in known if role == 'targets'), '')}"
@@ -85,13 +88,13 @@ class Record:
         return replace(self, trial="", attempts=0)
 
     def forgiven(self, *, root: bool) -> Record:
-        """Return the record without what failed and what time it was, nor the `root` if asked."""
+        """Return the record without failed releases and the time; without the `root` if asked."""
         gone = {TIME, ROOT} if root else {TIME}
         floors = {name: least for name, least in self.floors.items() if name not in gone}
         return replace(self, bad=(), floors=floors, root="" if root else self.root)
 
     def with_bad(self, digest: str) -> Record:
-        """Return the record with one more release that failed."""
+        """Return the record with one more failed release."""
         kept = [known for known in self.bad if known != digest]
         return replace(self, bad=(*kept, digest)[-_MOST_BAD:])
 
@@ -100,7 +103,7 @@ def encode(record: Record) -> bytes:
     """Return the 4096 bytes of a record.
 
     Raises:
-        TrustError: it holds more than that, as only an odd channel can make it.
+        TrustError: it needs more than that, which only a malformed channel can cause.
 
     """
     body = json.dumps(asdict(record), sort_keys=True, separators=(",", ":")).encode()
@@ -111,7 +114,7 @@ def encode(record: Record) -> bytes:
 
 
 def decode(content: bytes) -> Record | None:
-    """Read a record; None if these bytes are none, whatever they are."""
+    """Read a record; return None if these bytes are not one, whatever they are."""
     if len(content) != SIZE or not content.startswith(_MAGIC):
         return None
     head, _, rest = content[len(_MAGIC) :].partition(b"\n")
@@ -125,7 +128,7 @@ def decode(content: bytes) -> Record | None:
 
 
 def _read(value: Any) -> Record | None:
-    """Check the types; a record of a newer runtime may hold more, which is dropped."""
+    """Check the types; drop the extra fields that a newer runtime may have written."""
     known = {item.name for item in fields(Record)}
     found = Record(**{key: item for key, item in value.items() if key in known})
     texts = (found.active, found.previous, found.trial, found.root, *found.bad)
@@ -138,7 +141,7 @@ def _read(value: Any) -> Record | None:
 
 
 def read(storage: Storage) -> Record:
-    """Return the state that counts; a fresh one if neither file holds any."""
+    """Return the current state; a fresh one if neither file holds a state."""
     return max(_found(storage), key=lambda item: item[1].seq, default=(0, Record()))[1]
 
 
@@ -146,7 +149,7 @@ def write(storage: Storage, record: Record) -> Record:
     """Write the next state over the older file and make it durable; return it with its number.
 
     Raises:
-        OSError: the disk refuses; the state that counted still does.
+        OSError: the disk reports an error; the state before still counts.
 
     """
     prepare(storage)
@@ -159,7 +162,7 @@ def write(storage: Storage, record: Record) -> Record:
         storage.overwrite(path, content)
         storage.sync(path)
     except OSError:
-        # What the disk shows now may not be what it keeps: it must not count as the newest.
+        # What can be read now may not be what is on the disk: it must not count as the newest.
         with suppress(OSError):
             storage.overwrite(path, bytes(SIZE))
         raise
@@ -167,26 +170,26 @@ def write(storage: Storage, record: Record) -> Record:
 
 
 def prepare(storage: Storage) -> None:
-    """Make the two files, empty of state, if they are not there whole.
+    """Make the two files, without a state, if either is missing or has the wrong size.
 
-    Their names, and that of their folder, must last before the first state is written; their bytes
-    become durable with it.
+    Their names, and the name of their folder, must be durable before the first state is written.
+    Their bytes become durable with that state.
     """
     storage.make_folder("")
     missing = [path for path in FILES if storage.size(path) != SIZE]
     for path in missing:
         storage.create(path)
         storage.append(path, bytes(SIZE))
-    if missing or not _found(storage):  # an earlier try may have been killed before it got so far
+    if missing or not _found(storage):  # an earlier attempt may have been killed before this point
         storage.sync_folder("")
         storage.sync_folder("..")
 
 
 def _found(storage: Storage) -> list[tuple[int, Record]]:
-    """Return (place, record) of the files that hold one."""
+    """Return (place, record) of each file that holds a record."""
     found = []
     for place, path in enumerate(FILES):
-        with suppress(OSError):  # an unreadable one must not take the other with it
+        with suppress(OSError):  # an unreadable file must not hide the other one
             if storage.size(path) == SIZE and (record := decode(storage.read(path, SIZE))):
                 found.append((place, record))
     return found

@@ -1,4 +1,4 @@
-"""Room on a store's disk: what no release needs goes, before an update is refused."""
+"""Room on a store's disk: unneeded blobs are removed before an update is refused."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _MARGIN = 1 << 20  # bytes left free for the rest of the system
 
 
 def has_room(storage: Storage, size: int) -> bool:
-    """Tell whether so many bytes more fit, with some left for the rest of the system."""
+    """Tell whether `size` more bytes fit, with some left for the rest of the system."""
     return storage.free() >= size + _MARGIN
 
 
 def make_room(store: Reader, size: int, keep: Collection[str] = ()) -> None:
-    """See that there is room for so many bytes more; what no release needs goes first.
+    """Make room for `size` more bytes, by removing what no release needs.
 
-    `keep` names blobs of a release that is on its way.
+    `keep` names blobs of a release that is being downloaded: they are protected.
 
     Raises:
-        DeviceError: there is not.
+        DeviceError: there is not enough room.
 
     """
     parts = (store.storage.size(f"{PARTS}/{name}") for name in keep)
@@ -37,7 +37,7 @@ def make_room(store: Reader, size: int, keep: Collection[str] = ()) -> None:
     if store.storage.free() < needed and settled:
         records.write(
             store.storage, replace(store.state, previous="")
-        )  # better than never to update again
+        )  # better than never updating again
         collect(store, keep)
     if store.storage.free() < needed:
         collect(store, keep, spare_readers=False)  # any local user can hold a reader's lock
@@ -48,7 +48,7 @@ def make_room(store: Reader, size: int, keep: Collection[str] = ()) -> None:
 
 
 def collect(store: Reader, keep: Collection[str] = (), *, spare_readers: bool = True) -> int:
-    """Remove what no release needs or somebody reads, nor `keep` names; return the bytes."""
+    """Remove blobs that no release needs, nobody reads and `keep` does not protect."""
     state = store.state
     releases = filter(None, (state.active, state.previous, state.trial))
     return store.blobs.collect(releases, keep, spare_readers=spare_readers)

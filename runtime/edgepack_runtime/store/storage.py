@@ -1,9 +1,9 @@
-"""The one way to the disk of a store: few operations, each of known durability.
+"""The only way to the disk of a store: a few operations, each of known durability.
 
 What survives a power cut: the bytes of a file that was synced, under a name whose folder was
-synced after the name was made, and so the folder's own name.  Nothing else is promised, so
-everything in the store is built from these operations and proven by the crash explorer of the
-tests, which enumerates what a cut may leave behind.
+synced after the name was made.  The same holds for the folder's own name.  Nothing else is
+promised.  So everything in the store is built from these operations and proven by the crash
+explorer of the tests, which enumerates what a power cut may leave behind.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _OWN = 0o600
 class Storage(Protocol):
     """A tree of files.  Paths are relative, with `/`; a missing file is `FileNotFoundError`."""
 
-    root: Path  # where it stands
+    root: Path  # where it is
 
     def read(self, path: str, size: int = -1, start: int = 0) -> bytes:
         """Return the bytes of a file from `start` on, at most `size` of them."""
 
     def digest(self, path: str) -> str:
-        """Return a file's sha256, read piece by piece: a bad sector is an `OSError`, no signal."""
+        """Return a file's sha256, read in pieces: a bad sector is an `OSError`, not a signal."""
 
     def size(self, path: str) -> int:
         """Return a file's size in bytes; -1 if it is not there."""
@@ -37,10 +37,10 @@ class Storage(Protocol):
         """Return the names in a folder, sorted; empty if it is not there."""
 
     def make_folder(self, path: str) -> None:
-        """Make a folder if it is not there, under a name that may not last."""
+        """Make a folder if it is not there; its name is not durable yet."""
 
     def create(self, path: str) -> None:
-        """Make an empty file; one that is there loses this name, and keeps its bytes."""
+        """Make an empty file; an existing one loses this name, but its bytes are not touched."""
 
     def append(self, path: str, content: bytes) -> None:
         """Write at the end of a file."""
@@ -55,32 +55,32 @@ class Storage(Protocol):
         """Make a file's bytes durable."""
 
     def sync_folder(self, path: str) -> None:
-        """Make the names in a folder durable; `..` is the one that the store's own stands in."""
+        """Make the names in a folder durable; `..` is the parent of the store's folder."""
 
     def rename(self, old: str, new: str) -> None:
-        """Give a file another name, in one step; what had that name is gone."""
+        """Rename a file, in one step; a file that had the new name is gone."""
 
     def remove(self, path: str) -> None:
         """Remove a file if it is there."""
 
     def free(self) -> int:
-        """Return how many bytes of room there are."""
+        """Return the number of free bytes."""
 
     def map(self, path: str) -> memoryview:
-        """Return a view of a file that is never written again; a bad sector of it is a signal."""
+        """Return a view of a file that is never written again; a bad sector in it is a signal."""
 
     def lock(
         self, path: str, *, shared: bool = False, own: bool = False
     ) -> AbstractContextManager[bool]:
         """Hold a lock on a file while the block runs; tell whether it was free.
 
-        A shared one goes with other shared ones.  The file of one's own is made if it is not there,
-        and can be opened by its user alone; any other has to be there.
+        A shared lock is compatible with other shared locks.  If `own`, the file is created when
+        missing and only its user can open it; otherwise it must exist.
         """
 
 
 class Ranges:
-    """A file that is read range by range, where a map would end in a signal at a bad sector."""
+    """A file that is read range by range; with a map, a bad sector would be a signal."""
 
     def __init__(self, storage: Storage, path: str) -> None:
         self._storage = storage
@@ -96,14 +96,14 @@ class Ranges:
         return self._storage.read(self._path, end - start, start)
 
     def take(self, size: int) -> bytes:
-        """Return the next so many bytes, fewer at the end."""
+        """Return the next `size` bytes, fewer at the end."""
         piece = self[self._taken : self._taken + size]
         self._taken += len(piece)
         return piece
 
 
 class Disk:
-    """A folder of this device."""
+    """A folder on this device."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -115,7 +115,7 @@ class Disk:
             return stream.read(size)
 
     def digest(self, path: str) -> str:
-        """Return a file's sha256, read piece by piece."""
+        """Return a file's sha256, read in pieces."""
         found = hashlib.sha256()
         with (self.root / path).open("rb") as stream:
             while piece := stream.read(_PIECE):
@@ -137,7 +137,7 @@ class Disk:
             return []
 
     def make_folder(self, path: str) -> None:
-        """Make a folder if it is not there; those above the store's own last when it returns."""
+        """Make a folder if it is not there; the parents of the store's folder are durable."""
         for above in reversed(self.root.absolute().parents):
             if not above.is_dir():
                 above.mkdir(exist_ok=True)
@@ -145,7 +145,7 @@ class Disk:
         (self.root / path).mkdir(parents=True, exist_ok=True)
 
     def create(self, path: str) -> None:
-        """Make an empty file in place of what is there: that may have another name as well."""
+        """Make an empty file in place of an existing one, which may have another name as well."""
         self.remove(path)
         (self.root / path).write_bytes(b"")
 
@@ -172,7 +172,7 @@ class Disk:
         _sync(self.root / path, os.O_RDONLY)
 
     def rename(self, old: str, new: str) -> None:
-        """Give a file another name, in one step."""
+        """Rename a file, in one step."""
         (self.root / old).replace(self.root / new)
 
     def remove(self, path: str) -> None:
@@ -180,7 +180,7 @@ class Disk:
         (self.root / path).unlink(missing_ok=True)
 
     def free(self) -> int:
-        """Return how many bytes of room there are."""
+        """Return the number of free bytes."""
         from edgepack_runtime.paths import free_bytes
 
         return free_bytes(self.root)
@@ -207,7 +207,7 @@ def _locked(path: Path, *, shared: bool, own: bool) -> Iterator[bool]:
     try:
         # Whoever can open a file can lock it.
         if own and os.fstat(handle).st_mode & 0o777 != _OWN:
-            with suppress(OSError):  # it is another user's, or this disk knows no modes
+            with suppress(OSError):  # it is another user's, or this disk has no file modes
                 os.fchmod(handle, _OWN)
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

@@ -5,10 +5,10 @@
                     ↘ abandon, or damaged        → the old one runs, the new one may come again
 
 Invariants, whatever happens between two operations:
-* what `start` returns is a whole release that was active or is on trial, or the factory's;
-* a blob stands under its digest only when all its bytes are durable and were hashed after that;
-* the record names a release only when all its blobs do;
-* no release is left for one that is damaged;
+* `start` returns a whole release that was active or is on trial, or the factory's;
+* a blob has its digest as its name only if all its bytes are durable and were hashed after that;
+* the record names a release only if all its blobs have their names;
+* a release is never given up for a damaged one;
 * floors never fall.
 """
 
@@ -35,17 +35,16 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Started:
-    """What a device should load: a release of the store, or None for the factory's.
-
-    on_trial: it has to prove itself; call `confirm` or `reject`.
-    """
+    """What a device should load."""
 
     bundle: Bundle | None
+    """A release of the store; None for the factory's."""
     on_trial: bool
+    """It has to prove itself: call `confirm` or `reject`."""
 
 
 class Store(Reader):
-    """A store that is written to, by one writer at a time."""
+    """A store for writing, by one writer at a time."""
 
     def __init__(self, storage: Storage) -> None:
         super().__init__(storage)
@@ -55,10 +54,10 @@ class Store(Reader):
         """Copy a bundle's blobs, make them durable, and put the release on trial.
 
         Raises:
-            NothingToDoError: it runs already, is on trial, failed here before, or is held back.
+            NothingToDoError: it runs already, is on trial or failed here, or the store is pinned.
             DeviceError: there is no room.
             TrustError: a blob is not what it should be.
-            OSError: the disk refuses; what ran still does.
+            OSError: the disk reports an error; the release before still runs.
 
         """
         self.check_wanted(bundle.digest)
@@ -74,13 +73,15 @@ class Store(Reader):
         return records.write(self.storage, new.raised(floors or {}))
 
     def start(self) -> Started:
-        """Say what to load now.  A trial costs an attempt, written before it is returned.
+        """Say what to load now.  A trial costs an attempt, which is written before this returns.
 
-        Never fails because of what the disk holds: a release that is not whole is passed over,
-        and if it was on trial, that is no verdict on it.
+        This never fails because of what the disk holds.  A release that is not whole is passed
+        over; if it was on trial, it is not rejected for that.
         """
         state = self.state
-        with suppress(OSError):  # what cannot be counted is not tried: the old one runs
+        with suppress(
+            OSError
+        ):  # an attempt that cannot be counted is not made: the old release runs
             found = self.blobs.whole(state.trial) if state.trial else None
             if found is not None and state.attempts > 0:
                 self._write(replace(state, attempts=state.attempts - 1))
@@ -90,24 +91,24 @@ class Store(Reader):
         return Started(self.running(), on_trial=False)
 
     def alone(self) -> AbstractContextManager[None]:
-        """Be the only writer while the block runs; a thread that is it already goes on.
+        """Be the only writer while the block runs; a thread that already is can nest this.
 
-        Makes the store's folder.  The kernel lets go if this process dies.
+        Makes the store's folder.  The kernel releases the lock if this process dies.
 
         Raises:
-            NothingToDoError: another process or thread is at it.
-            EdgepackError: it has been for longer than an update takes.
+            NothingToDoError: another process or thread is writing.
+            EdgepackError: it has been writing for longer than an update takes.
 
         """
         return self._writer.alone()
 
     def confirm(self, floors: Mapping[str, int] | None = None, *, settled: bool = True) -> Record:
-        """Make the release on trial the active one; what ran before is kept to go back to.
+        """Make the release on trial the active one, and the active one the previous one.
 
         Args:
-            floors: what to raise with it.
-            settled: there is nothing to wait for.  If there is (a hook after the switch), it stays
-                on trial while it is active, until `settle`, or `reject`, which goes back.
+            floors: floors to raise in the same write.
+            settled: there is nothing to wait for.  Otherwise (with a hook after the switch) the
+                active release stays on trial until `settle`, or until `reject`, which goes back.
 
         """
         state = self.state
@@ -117,7 +118,7 @@ class Store(Reader):
         return self._write((new.settled() if settled else new).raised(floors or {}))
 
     def settle(self) -> Record:
-        """Say that the active release has stood what came after the switch."""
+        """End the trial of the active release, after the hook that follows the switch passed."""
         return self._write(self.state.settled())
 
     def abandon(self) -> Record:
@@ -125,9 +126,10 @@ class Store(Reader):
         return self._give_up(self.state)
 
     def reject(self) -> Record:
-        """Give up the release on trial: what was active goes on, and it is not tried again.
+        """Give up the release on trial for good; the active release goes on running.
 
-        One that is active already stays, without a verdict, if what ran before is damaged.
+        If the release on trial is already active and the one before is damaged, it stays active
+        and is not put in the bad list.
         """
         state = self.state
         if not state.trial:
@@ -136,21 +138,22 @@ class Store(Reader):
         return self._give_up(state if stays else state.with_bad(state.trial))
 
     def _give_up(self, state: Record) -> Record:
-        """End the trial; one that is active already goes, unless nothing whole would follow it."""
+        """End the trial; an active release gives way, unless the previous one is damaged."""
         if state.trial == state.active and not self.before_is_damaged():
             state = replace(state, active=state.previous, previous="")
         return self._write(state.settled())
 
     def rollback(self, digest: str = "", *, forced: bool = False) -> Record:
-        """Go back to what ran before; what ran is not tried again.
+        """Go back to the previous release; the one that ran is not tried again.
 
         Args:
-            digest: go back only if this release runs or is on trial; empty for whichever does.
-            forced: go back below the minimum that the owner has set, too.
+            digest: go back only if this release runs or is on trial; empty for any release.
+            forced: go back even below the minimum that the owner has set.
 
         Raises:
-            NothingToDoError: it does not, the factory's release runs, or the minimum forbids it.
-            TrustError: what ran before is damaged.
+            NothingToDoError: `digest` does not run, the factory's release runs, or the minimum
+                forbids it.
+            TrustError: the previous release is damaged.
 
         """
         state = self.state
@@ -163,13 +166,13 @@ class Store(Reader):
         return self._write(new)
 
     def forgive(self, *, root: bool = False) -> Record:
-        """Forget which releases failed here, and what time it was: both are asked for anew.
+        """Forget which releases failed here, and the remembered time.
 
-        A clock that ran ahead while a long-lived stick was taken makes a channel look expired.
+        A channel looks expired if the clock ran ahead when a long-lived stick was accepted.
 
         Args:
-            root: forget as well which root was accepted, so that the next update trusts the one
-                that it is given: for a channel that its owner began again from nothing.
+            root: also forget which root was accepted, so that the next update trusts the root it
+                is given.  This is for a channel that its owner started again from scratch.
 
         """
         new = self.state.forgiven(root=root)
@@ -178,17 +181,17 @@ class Store(Reader):
         return self._write(new)
 
     def pin(self, *, pinned: bool) -> Record:
-        """Hold updates back, or take them again."""
+        """Hold updates back, or allow them again."""
         return self._write(replace(self.state, pinned=pinned))
 
     def raise_floors(self, floors: Mapping[str, int], root: str = "") -> Record:
-        """Remember versions below which nothing is accepted any more; written only if new."""
+        """Remember the lowest versions to accept from now on; write only if something changed."""
         state = self.state
         raised = replace(state.raised(floors), root=root or state.root)
         return state if raised == state else self._write(raised)
 
     def collect(self, keep: Collection[str] = (), *, spare_readers: bool = True) -> int:
-        """Remove what no release needs or somebody reads, nor `keep` names; return the bytes."""
+        """Remove unneeded blobs, as `room.collect` does; return the number of bytes freed."""
         return collect(self, keep, spare_readers=spare_readers)
 
     def _write(self, record: Record) -> Record:
@@ -196,30 +199,31 @@ class Store(Reader):
 
 
 def _check_way_back(store: Store, digest: str) -> None:
-    """Refuse to go back from what does not run, or to what is not there."""
+    """Refuse to go back from a release that does not run, or to one that is not there."""
     state = store.state
     if digest and digest != (state.trial or state.active):
         raise NothingToDoError(f"{digest} does not run; there is nothing to go back from")
     if state.trial in ("", state.active) and store.before_is_damaged():
         raise TrustError(
-            f"the release before ({state.previous}) is damaged on this disk: what runs stays, "
-            "until a newer release comes by edgepack-runtime update or import"
+            f"the release before ({state.previous}) is damaged on this disk, so the running one "
+            "stays: take a newer release with edgepack-runtime update or import"
         )
     if not (state.trial or state.active):
         raise NothingToDoError("the factory release runs; there is nothing to go back to")
 
 
 def _check_minimum(store: Store) -> None:
-    """Refuse to go back below the release that the owner has set as the least."""
+    """Refuse to go back below the minimum release that the owner has set."""
     state = store.state
     running, before = (store.blobs.whole(digest) for digest in (state.active, state.previous))
     if running is None:
-        return  # it does not run any more: anything is better
+        return  # it cannot run any more: anything is better
     name = f"{running.manifest.name}/{running.manifest.target}"
     least = state.floor(f"{MINIMUM}{name}")
     release = before.manifest.release if before is not None else 0
     if release < least:
-        before_it = f"release {release}" if release else "the factory's"
+        before_it = f"release {release}" if release else "the factory image"
         raise NothingToDoError(
-            f"{name} goes back to release {least} or later only, and before it ran {before_it}"
+            f"{name} cannot roll back: the minimum is release {least} and the previous one is "
+            f"{before_it}"
         )

@@ -1,10 +1,10 @@
-"""The tasks: one module each, and this folder is the registry.
+"""The tasks, one module each; this folder is the registry.
 
-A task module has an `Options` dataclass (what a call accepts beside the inputs) and the functions
-of the `Task` protocol.  It owns its answer: it turns what a person passes into tensors, asks the
+A task module has an `Options` dataclass (what a call accepts besides the inputs) and the functions
+of the `Task` protocol.  It owns its answer: it turns the inputs of a call into tensors, runs the
 graphs of the model by name, and returns the answer, or yields it piece by piece.  Answers are those
-of `transformers.pipeline`: the same keys, order and rounding; scores are plain Python floats, so
-that they are JSON.
+of `transformers.pipeline`: the same keys, order and rounding.  Scores are plain Python floats, so
+that they can be written as JSON.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ class Task(Protocol):
     """What a task module provides."""
 
     Options: type[Any]
-    """What a call accepts beside the inputs, a frozen dataclass."""
+    """What a call accepts besides the inputs; a frozen dataclass."""
     DECIDES: bool
     """Whether it decides between labels."""
     PER_TOKEN: bool
     """Whether each token has an answer of its own."""
     CELLS: tuple[str, ...]
-    """What is timed, by name; the first is what budgets of latency and energy mean."""
+    """The names of what is timed; budgets of latency and energy refer to the first."""
     CELL_UNIT: str
     """What the numbers in those names count."""
 
     def check(self, opened: Opened) -> None:
-        """See that the graphs take what this task makes; a `DeviceError` if they do not."""
+        """Check that the graphs take what this task makes; a `DeviceError` if they do not."""
 
     def answer(self, opened: Opened, inputs: object, options: Any) -> Any:
         """Answer one call."""
 
     def outputs(self, opened: Opened, inputs: Sequence[Any]) -> list[Array]:
-        """Return what of each input is compared with the float model, each run on its own."""
+        """Return the outputs compared with the float model's; each input runs on its own."""
 
     def compare(
         self, task: manifest.Task, wanted: Sequence[Array], got: Sequence[Array]
@@ -54,12 +54,12 @@ class Task(Protocol):
         """Compare such outputs with a reference."""
 
     def least(self, tolerance: manifest.Tolerance) -> manifest.Tolerance:
-        """Return what a variant must reach: its tolerance, and the floor whatever that says."""
+        """Return what a variant must reach: its tolerance, but never less than the floor."""
 
     def cell(self, opened: Opened, name: str, samples: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
-        """Return the inputs and options of the call that a cell times, made of sample inputs.
+        """Return the inputs and options of the call that a cell times, made from sample inputs.
 
-        No inputs where the model cannot take them.
+        There are no inputs if the model cannot take them.
         """
 
 

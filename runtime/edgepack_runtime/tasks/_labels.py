@@ -1,4 +1,4 @@
-"""How tasks are judged that decide between labels: by their logits."""
+"""How tasks that decide between labels are judged: by their logits."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["compare", "least", "outputs"]
 
 
 def compare(task: Task, wanted: Sequence[Array], got: Sequence[Array]) -> Agreement:
-    """Compare logits, and what they decide."""
+    """Compare logits, and the decisions they lead to."""
     return compare_decisions(task, wanted, got)
 
 
 def least(tolerance: Tolerance) -> Tolerance:
-    """Return what a variant must reach: decisions have a floor, whatever its tolerance says."""
+    """Return what a variant must reach: its tolerance, but never less than the agreement floor."""
     return replace(tolerance, agreement=max(tolerance.agreement, LEAST_AGREEMENT))

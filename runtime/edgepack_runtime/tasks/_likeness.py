@@ -1,4 +1,4 @@
-"""How near the outputs of a model are to a reference: decisions between labels, and vectors."""
+"""How close the outputs of a model are to a reference: decisions between labels, and vectors."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from edgepack_runtime.numeric import cosine
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 
-# A variant that decides as the float model does in fewer cases than a coin between two labels.
+# Below this, a variant agrees with the float model less often than a coin toss between two labels.
 LEAST_AGREEMENT = 0.5
-# An embedding this far from the float model's own is as near to those of other texts: unlike
-# sentences of MiniLM reach 0.5, and its roughest int8 form keeps 0.7 on a text of three dots.
+# An embedding this far from the float model's is about as close to those of other texts: different
+# sentences of MiniLM reach 0.5, and its coarsest int8 form reaches 0.7 on a text of three dots.
 LEAST_COSINE = 0.6
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near a model is to a reference."""
+    """How close a model is to a reference."""
 
     cosine: float
-    """The least cosine similarity of outputs, any one input."""
+    """The lowest cosine similarity of any input's outputs."""
     mean_cosine: float
-    """Its mean over the inputs."""
+    """The mean cosine similarity over the inputs."""
     agreement: float
     """The share of equal decisions; the mean cosine of outputs that decide nothing."""
 
 
 def compare_decisions(task: Task, wanted: Sequence[Array], got: Sequence[Array]) -> Agreement:
-    """Compare logits with a reference of the same shapes; not-a-number counts as no likeness."""
+    """Compare logits with a reference of the same shapes; not-a-number counts as -1."""
     found = compare_vectors(wanted, got)
     equal = total = 0
     for a, b in zip(wanted, got, strict=True):
@@ -46,14 +46,14 @@ def compare_decisions(task: Task, wanted: Sequence[Array], got: Sequence[Array])
 
 
 def compare_vectors(wanted: Sequence[Array], got: Sequence[Array]) -> Agreement:
-    """Compare outputs with a reference of the same shapes; not-a-number counts as no likeness."""
+    """Compare outputs with a reference of the same shapes; not-a-number counts as -1."""
     cosines = [_likeness(a, b) for a, b in zip(wanted, got, strict=True)]
     mean = sum(cosines) / len(cosines)
     return Agreement(min(cosines), mean, mean)
 
 
 def decisions(task: Task, output: Array) -> Any:
-    """Return what logits decide: the best label's place, or yes or no of each label."""
+    """Return what logits decide: the index of the best label, or yes or no for each label."""
     if task.problem_type == "multi_label_classification" or output.shape[-1] == 1:
         return output > 0
     return output.argmax(axis=-1)
@@ -62,7 +62,7 @@ def decisions(task: Task, output: Array) -> Any:
 def _likeness(a: Array, b: Array) -> float:
     if a.shape != b.shape:
         return -1.0
-    if a.size == 1:  # of single numbers a cosine tells the sign only
+    if a.size == 1:  # the cosine of single numbers only shows the sign
         x, y = float(a.ravel()[0]), float(b.ravel()[0])
         value = 1.0 - abs(x - y) / max(abs(x), abs(y), 1.0)
     else:

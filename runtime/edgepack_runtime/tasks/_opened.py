@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opened:
-    """What a call answers with.  It takes this once, so nothing changes under it."""
+    """What a call uses.  A call takes this once, so nothing changes while it runs."""
 
     task: Task
-    """What the model answers."""
+    """The task of the model."""
     variant: Variant
-    """Which of its forms runs."""
+    """The variant that runs."""
     graphs: Mapping[str, Session]
     """Its graphs by name."""
     inputs: Inputs
-    """What makes tensors of a call's inputs."""
+    """Turns the inputs of a call into tensors."""
 
     @property
     def text(self) -> TextEncoder:
-        """Return what makes tokens; a `TrustError` if the bundle says nothing of texts."""
+        """Return the encoder of texts; a `TrustError` if the bundle has none."""
         if self.inputs.text is None:
             raise TrustError(f"the bundle has no tokenizer, which {self.task.name} needs")
         return self.inputs.text
@@ -49,14 +49,14 @@ class Opened:
         return self.graph(graph).run(feeds)
 
     def check_feeds(self, graph: str, made: tuple[str, ...]) -> None:
-        """See that a graph takes nothing but what a task makes.
+        """Check that a graph takes only inputs that a task makes.
 
         Raises:
-            DeviceError: it does.
+            DeviceError: it takes others.
 
         """
         if unknown := sorted(set(self.graph(graph).inputs) - set(made)):
             raise DeviceError(
-                f"the graph of {self.variant.name} wants {', '.join(unknown)}, which this runtime "
+                f"the graph of {self.variant.name} needs {', '.join(unknown)}, which this runtime "
                 f"does not make; it makes {', '.join(made)}"
             )

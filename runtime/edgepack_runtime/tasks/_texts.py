@@ -1,4 +1,4 @@
-"""What tasks share that read texts with one graph, `model`: tokens in, an output for each text."""
+"""Shared by tasks that read texts with one graph, `model`: tokens in, an output for each text."""
 
 from __future__ import annotations
 
@@ -28,33 +28,35 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Call:
-    """One item of a call with everything known of it.
-
-    outputs[i][j] is the raw output of window j of text i: [labels] or [tokens, width].
-    """
+    """One item of a call, with everything known about it."""
 
     spec: Task
+    """The task of the model."""
     encoder: TextEncoder
+    """The tokenizer of the bundle."""
     item: Any
+    """The item as the caller passed it."""
     tokens: list[Tokens]
+    """The texts of the item."""
     outputs: list[list[Array]]
+    """`outputs[i][j]` is the raw output of window j of text i: [labels] or [tokens, width]."""
 
 
 def check(opened: Opened) -> None:
-    """See that the graph takes nothing but tokens; a `DeviceError` if it does."""
+    """Check that the graph takes only tokens; a `DeviceError` if it takes more."""
     opened.check_feeds(GRAPH, INPUTS)
 
 
 def read_first(
     opened: Opened, items: Sequence[Any], tokens: list[list[Tokens]], options: Cutting
 ) -> list[Call]:
-    """Run the first window of every text; one that is longer is cut, with a warning.
+    """Run the first window of every text; a longer text is cut, with a warning.
 
     Args:
-        opened: what runs.
-        items: of the call.
+        opened: the variant that runs.
+        items: the items of the call.
         tokens: the texts of each item.
-        options: of the call.
+        options: the options of the call.
 
     """
     _check_length(opened.text, [text for item in tokens for text in item], options)
@@ -65,7 +67,7 @@ def read_first(
 def read_whole(
     opened: Opened, items: Sequence[Any], tokens: list[list[Tokens]], options: Batching
 ) -> list[Call]:
-    """Run every window of every text; arguments as `read_first` has them."""
+    """Run every window of every text; the arguments are those of `read_first`."""
     kept = [[text.windows for text in item] for item in tokens]
     return _calls(opened, items, tokens, kept, options)
 
@@ -86,7 +88,7 @@ def _calls(
 
 
 def _check_length(encoder: TextEncoder, texts: Sequence[Tokens], options: Cutting) -> None:
-    """Say once that texts are cut, or refuse them, as the options want it."""
+    """Warn once that texts are cut, or refuse them, depending on the options."""
     if options.when_long == "cut" or (options.when_long == "warn" and encoder.said_cut):
         return
     cut = sum(len(text.windows) > 1 for text in texts)
@@ -114,18 +116,18 @@ def infer(opened: Opened, rows: Sequence[Encoding], batch_size: int) -> list[Arr
 
 
 def raw(opened: Opened, inputs: Sequence[str | tuple[str, str]]) -> list[Array]:
-    """Return what the graph gives for each text or pair, each run on its own.
+    """Return the graph's output for each text or pair; each runs on its own.
 
-    What is beyond `max_length` is cut to its first window.
+    A text longer than `max_length` is cut to its first window.
     """
     items = [(text, None) if isinstance(text, str) else text for text in inputs]
     return [infer(opened, [opened.text.encode(*item).first], 1)[0] for item in items]
 
 
 def cell(opened: Opened, name: str, samples: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Return the inputs and options of the call that a cell times, made of the words of samples.
+    """Return the inputs and options of the call that a cell times, made from words of the samples.
 
-    No inputs where the model does not take so many tokens.
+    There are no inputs if the model does not take this many tokens.
     """
     tokens, rows = _SIZES[name]
     if tokens > opened.text.spec.max_length:
@@ -136,7 +138,7 @@ def cell(opened: Opened, name: str, samples: Sequence[str]) -> tuple[list[str], 
 def text_of(encoder: TextEncoder, texts: Sequence[str], tokens: int) -> str:
     """Join words of `texts` into a text of `tokens` tokens, special ones included.
 
-    One or two fewer if no word is short enough to fill the end.
+    It has one or two tokens fewer if no word is short enough to fill the end.
     """
     words = list(dict.fromkeys(" ".join(texts).split())) or ["a"]
     picked: list[str] = []
@@ -145,7 +147,7 @@ def text_of(encoder: TextEncoder, texts: Sequence[str], tokens: int) -> str:
         word = words[(len(picked) + tried) % len(words)]
         encoded = encoder.encode(" ".join([*picked, word]))
         size = len(encoded.first.ids)
-        if size > tokens or len(encoded.windows) > 1:  # cut: it would be longer
+        if size > tokens or len(encoded.windows) > 1:  # it was cut: it would be longer
             tried += 1
             continue
         picked, tried = [*picked, word], 0

@@ -1,4 +1,4 @@
-"""How tasks are judged that give vectors: by one pooled vector for each text."""
+"""How tasks that give vectors are judged: by one pooled vector for each text."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def outputs(opened: Opened, inputs: Sequence[Any]) -> list[Array]:
 
 
 def compare(task: Task, wanted: Sequence[Array], got: Sequence[Array]) -> Agreement:  # noqa: ARG001 (the Task protocol)
-    """Compare the vectors; they decide nothing."""
+    """Compare the vectors; vectors decide nothing."""
     return compare_vectors(wanted, got)
 
 
 def least(tolerance: Tolerance) -> Tolerance:
-    """Return what a variant must reach: a cosine has a floor, whatever its tolerance says."""
+    """Return what a variant must reach: its tolerance, but never less than the cosine floor."""
     return replace(tolerance, cosine=max(tolerance.cosine, LEAST_COSINE))

@@ -27,14 +27,16 @@ PER_TOKEN = False
 
 @dataclass(frozen=True)
 class Options(Cutting):
-    """pooling: give one vector per text; return_tensors: give numpy arrays, not lists."""
+    """The options of a call."""
 
     pooling: bool = False
+    """Give one vector per text."""
     return_tensors: bool = False
+    """Give numpy arrays, not lists."""
 
 
 def answer(opened: Opened, inputs: object, options: Options) -> Any:
-    """Answer a text with [1, tokens, width], or [width] when pooled; a list with a list of such."""
+    """Answer a text with [1, tokens, width], or [width] if pooled; answer a list with a list."""
     inputs = listed(inputs)
     items = inputs if isinstance(inputs, list) else [inputs]
     tokens = [[opened.text.encode(item, max_length=options.max_length)] for item in items]
@@ -49,6 +51,6 @@ def _vectors(call: Call, options: Options) -> Any:
 
 
 def embed(call: Call, index: int) -> Any:
-    """Pool text `index` of a call as the model declares; the mean where it says nothing."""
+    """Pool text `index` of a call as the model declares; by the mean if it declares nothing."""
     vector = pool(call.outputs[index][0], call.spec.pooling or "mean")
     return unit(vector) if call.spec.normalize else vector

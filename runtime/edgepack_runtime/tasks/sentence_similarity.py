@@ -30,15 +30,16 @@ PER_TOKEN = False
 
 @dataclass(frozen=True)
 class Options(Cutting):
-    """return_tensors: give numpy arrays, not lists."""
+    """The options of a call."""
 
     return_tensors: bool = False
+    """Give numpy arrays, not lists."""
 
 
 def answer(opened: Opened, inputs: object, options: Options) -> Any:
-    """Answer a text with its vector [width], a comparison with similarities [sentences].
+    """Answer a text with its vector [width], and a comparison with similarities [sentences].
 
-    A list of such gives a list.
+    A list of them gives a list of answers.
     """
     inputs = listed(inputs)
     items = inputs if isinstance(inputs, list) else [inputs]

@@ -22,22 +22,21 @@ __all__ = [
     "outputs",
 ]  # fmt: skip
 
-_LEFT_OUT: Any = object()  # None and any number say something
+_LEFT_OUT: Any = object()  # None and any number have a meaning of their own
 DECIDES = True
 PER_TOKEN = False
 
 
 @dataclass(frozen=True)
 class Options(Cutting):
-    """top_k: how many labels, best first; None for all; left out, the single best one.
-
-    function_to_apply: `softmax`, `sigmoid` or `none` instead of what the model declares.
-    return_all_scores: all labels, in the model's order; `top_k=None` is the way of today.
-    """
+    """The options of a call."""
 
     top_k: int | None = _LEFT_OUT
+    """How many labels to return, best first; None for all; by default, the single best one."""
     function_to_apply: str | None = None
+    """`softmax`, `sigmoid` or `none`, instead of what the model declares."""
     return_all_scores: bool | None = None
+    """Return all labels, in the model's order; `top_k=None` is today's way."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,7 +48,7 @@ class Options(Cutting):
 
 
 def answer(opened: Opened, inputs: object, options: Options) -> Any:
-    """Answer a string or {text, text_pair}, or a list of such.
+    """Answer a string or {text, text_pair}, or a list of them.
 
     One string gives a list of one answer, or the ranked list when top_k is given.
     """

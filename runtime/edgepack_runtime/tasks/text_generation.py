@@ -1,7 +1,7 @@
-"""Text generation: a prompt or a dialogue goes on, at once or piece by piece.
+"""Text generation: continue a prompt or a dialogue, at once or piece by piece.
 
 Source of the shapes: `TextGenerationPipeline` of transformers 4.57.  A text that ends an answer
-(`stop`) is not part of it, as OpenAI has it.
+(`stop`) is not part of it, as with OpenAI.
 """
 
 from __future__ import annotations
@@ -33,31 +33,31 @@ GRAPH = "model"
 _SIZES = {"128+32": (128, 32), "512+32": (512, 32)}  # tokens read + tokens written
 CELLS = tuple(_SIZES)
 CELL_UNIT = "tokens read + written"
-_JUDGED = 256  # logits of a position, spread over the vocabulary, that are compared
-_TOKENS = 24  # positions of a text that are compared
+_JUDGED = 256  # how many logits of a position are compared, spread over the vocabulary
+_TOKENS = 24  # how many positions of a text are compared
 
 
 @dataclass(frozen=True)
 class Options(Asked):
-    """What a call accepts beside the inputs."""
+    """The options of a call."""
 
     stream: bool = False
     """Yield the text piece by piece."""
     return_full_text: bool = True
-    """Put what was given before what was written."""
+    """Put the input before the written text."""
     tools: list[Any] | None = None
     """JSON schemas of functions that the chat template may offer."""
     template_options: dict[str, Any] | None = None
-    """More variables of the chat template, as `enable_thinking`."""
+    """More variables of the chat template, such as `enable_thinking`."""
 
 
 def check(opened: Opened) -> None:
-    """See that the graph takes tokens and the rows whose logits are wanted."""
+    """Check that the graph takes only tokens and the rows whose logits are asked for."""
     opened.check_feeds(GRAPH, ("input_ids", "rows"))
 
 
 def answer(opened: Opened, inputs: object, options: Options) -> Any:
-    """Answer a text or a dialogue with [{"generated_text": …}]; a list of such with a list.
+    """Answer a text or a dialogue with [{"generated_text": …}]; a list of them with a list.
 
     With `stream`, one text or dialogue is answered with an iterator of pieces of text.
     """
@@ -87,15 +87,15 @@ def _whole(opened: Opened, item: Any, options: Options) -> Any:
 
 
 def _pieces(opened: Opened, item: Any, options: Options) -> Iterator[str]:
-    """Check everything now, and return what writes as it is asked for more."""
+    """Check everything now, and return an iterator that writes on demand."""
     facts = _facts(opened)
     settings = settle(options, facts.declared)
     prompt = _prompt(opened, facts, item, options)
     room = facts.context - len(prompt)
     if room < 1:
         raise InputError(
-            f"the prompt has {len(prompt)} tokens, and this bundle has room for {facts.context} "
-            "with the answer; shorten it"
+            f"the prompt has {len(prompt)} tokens, but this bundle has room for {facts.context} "
+            "including the answer; shorten it"
         )
     state = opened.graph(GRAPH).begin(min(facts.context, len(prompt) + settings.max_new_tokens))
     pieces = Pieces(opened.text.tokenizer, prompt, settings.stop)
@@ -132,9 +132,9 @@ def _facts(opened: Opened) -> Writing:
 
 
 def outputs(opened: Opened, inputs: Sequence[Any]) -> list[Array]:
-    """Return for each text [tokens, 1 + logits]: the most probable next token, and some logits.
+    """Return, for each text, [tokens, 1 + logits]: the most probable next token and some logits.
 
-    The logits are spread over the vocabulary, as all of them would be megabytes.
+    The logits are spread over the vocabulary; all of them would take megabytes.
     """
     import numpy as np
 
@@ -161,14 +161,14 @@ def compare(task: Task, wanted: Sequence[Array], got: Sequence[Array]) -> Agreem
 
 
 def least(tolerance: Tolerance) -> Tolerance:
-    """Return the tolerance: a model that writes has no floor of its own beyond it."""
+    """Return the tolerance; a model that writes has no other floor."""
     return tolerance
 
 
 def cell(opened: Opened, name: str, samples: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
-    """Return a prompt of so many tokens, and that so many are written greedily.
+    """Return a prompt and options for the cell's numbers of tokens, written greedily.
 
-    No prompt where the context is too short for both.
+    There is no prompt if the context is too short for both.
     """
     read, written = _SIZES[name]
     if read + written > _facts(opened).context:

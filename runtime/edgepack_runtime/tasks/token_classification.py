@@ -36,21 +36,22 @@ STRATEGIES = ("none", "simple", "first", "average", "max")
 
 @dataclass(frozen=True)
 class Options(Batching):
-    """aggregation_strategy: how tokens become entities, one of `STRATEGIES`.
-
-    ignore_labels: labels left out of the answer.
-    stride: tokens that two windows of a long text share; a quarter of the window if not set.
-    is_split_into_words: each input is a list of words; `delimiter` joins them for offsets.
-    grouped_entities, ignore_subwords: the old names of `simple` (both: of `first`).
-    """
+    """The options of a call."""
 
     aggregation_strategy: str = "none"
+    """How tokens become entities: one of `STRATEGIES`."""
     ignore_labels: tuple[str, ...] | list[str] = ("O",)
+    """Labels left out of the answer."""
     stride: int | None = None
+    """Tokens that two windows of a long text share; a quarter of the window if not set."""
     is_split_into_words: bool = False
+    """Each input is a list of words."""
     delimiter: str = " "
+    """Joins the words, for offsets."""
     grouped_entities: bool | None = None
+    """The old name of `simple`."""
     ignore_subwords: bool | None = None
+    """With `grouped_entities`, the old name of `first`."""
 
     @property
     def strategy(self) -> str:
@@ -72,7 +73,7 @@ class Options(Batching):
 
 @dataclass(frozen=True)
 class _Token:
-    """A token that is not special: its scores [labels] and its place in the text."""
+    """A token that is not special: its scores [labels], and its position in the text."""
 
     word: str
     scores: Array
@@ -83,7 +84,7 @@ class _Token:
 
 
 def answer(opened: Opened, inputs: object, options: Options) -> Any:
-    """Answer a text with its list of entities, a list of texts with a list of such lists."""
+    """Answer a text with its list of entities, and a list of texts with a list of such lists."""
     inputs = listed(inputs)
     items = _items(inputs, options)
     tokens = [_tokenize(opened.text, item, options) for item in items]
@@ -94,7 +95,7 @@ def answer(opened: Opened, inputs: object, options: Options) -> Any:
 
 
 def _items(inputs: object, options: Options) -> list[Any]:
-    """A list holds several texts, unless it holds the words of one."""
+    """Return the texts of a call: a list holds several texts, unless it holds one text's words."""
     if not isinstance(inputs, list):
         return [inputs]
     one = options.is_split_into_words and all(isinstance(word, str) for word in inputs)
@@ -154,7 +155,7 @@ def _tokens(
     for index, row in enumerate(scores):
         if encoding.special_tokens_mask[index]:
             continue
-        # Of an added token, which takes the space before it, an encoding holds what it read.
+        # For an added token, which takes the space before it, an encoding holds the text it read.
         word = call.encoder.tokenizer.id_to_token(encoding.ids[index])
         start, end = encoding.offsets[index]
         if shifts is not None and (given := encoding.word_ids[index]) is not None:
@@ -224,7 +225,7 @@ def _tag(entity: str) -> tuple[str, str]:
 
 
 def _group(call: Call, entities: list[Entity]) -> list[Entity]:
-    """Join neighbours of one kind; a `B-` always opens a new entity."""
+    """Join neighbours of the same kind; a `B-` always starts a new entity."""
     groups: list[list[Entity]] = []
     for entity in entities:
         begin, kind = _tag(entity["entity"])
@@ -246,7 +247,7 @@ def _merge(call: Call, group: list[Entity]) -> Entity:
 
 
 def _join_entities(entities: list[Entity]) -> list[Entity]:
-    """Keep the longest, then the surest, of the entities that overlap between windows."""
+    """Choose the longest, then the surest, of entities that overlap between windows."""
     joined: list[Entity] = []
     for entity in sorted(entities, key=lambda e: e["start"]):
         if joined and joined[-1]["start"] <= entity["start"] < joined[-1]["end"]:
@@ -260,9 +261,9 @@ def _join_entities(entities: list[Entity]) -> list[Entity]:
 
 
 def _join_tokens(windows: list[list[Entity]]) -> list[Entity]:
-    """Keep the surer of two windows' readings of one token; `index` stays that of its window.
+    """Choose the surer of two windows' readings of a token; `index` stays that of its window.
 
-    Byte-level tokens of one character share its offsets, so they are told apart by their turn.
+    Byte-level tokens of one character share its offsets, so their order tells them apart.
     """
     best: dict[tuple[int, int, int], Entity] = {}
     for window in windows:

@@ -1,1 +1,1 @@
-"""What this device can do best: measured here."""
+"""Measurements on this device, to find what it runs best."""

@@ -1,4 +1,4 @@
-"""Energy counters of a device, where it has any: RAPL on x86, tegrastats on Jetson."""
+"""Energy counters of a device, if it has any: RAPL on x86, tegrastats on Jetson."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Protocol
 
 _MICRO = 1e-6
 _INTERVAL_MS = 100
-# The board's input, or the rails that make it up where there is no such sensor (AGX Orin).
+# The board's input; if there is no such sensor (AGX Orin), the rails that add up to it.
 _INPUT = re.compile(r"(?:VDD_IN|POM_5V_IN)\s+(\d+)(?:mW)?/")
 _RAILS = re.compile(r"(?:VDD_GPU_SOC|VDD_CPU_CV|VIN_SYS_5V0)\s+(\d+)(?:mW)?/")
 
@@ -21,20 +21,20 @@ class Meter(Protocol):
     """Counts joules while it is open."""
 
     def joules(self) -> float:
-        """Return the energy taken since some moment; only differences mean anything."""
+        """Return the energy used since some moment; only differences have a meaning."""
 
     def close(self) -> None:
         """Stop counting."""
 
 
 def find_meter(root: Path = Path("/")) -> Meter | None:
-    """Return a meter of this device; None if it has none that this user may read."""
+    """Return a meter for this device; None if it has none that this user may read."""
     domains = [p for p in sorted(root.glob("sys/class/powercap/intel-rapl:*")) if p.is_dir()]
     packages = [path for path in domains if _name(path).startswith("package-")]
     try:
         if packages:
             return _Rapl(packages)
-    except (OSError, ValueError):  # only root may read it on most systems
+    except (OSError, ValueError):  # on most systems only root may read it
         return None
     return _Tegrastats() if shutil.which("tegrastats") else None
 

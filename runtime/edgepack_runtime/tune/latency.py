@@ -1,7 +1,7 @@
-"""Measure what a user waits for: input in to result out, variants in turn.
+"""Measure what a user waits for: the time from input to result, for several variants in turn.
 
-Variants take turns of a few calls, so that a drift of the machine's speed hits all alike.  The
-first call of a turn is not timed: it brings back the caches that the others have emptied.
+Variants take turns of a few calls, so that a drift in the machine's speed affects all of them.  The
+first call of a turn is not timed: it refills the caches that the others have emptied.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def measure(
     """Return the median milliseconds of each model in each cell, `{name: {cell: ms}}`.
 
     Args:
-        models: what to compare, of one task; all see the same inputs in turn.
-        samples: inputs of the task, to make those of the wanted sizes from.
-        cells: of `Model.cells`; all of them if none is named.  Those whose inputs a model cannot
-            take are left out.
+        models: the models to compare, all of one task; all get the same inputs in turn.
+        samples: inputs of the task, from which inputs of the needed sizes are made.
+        cells: names from `Model.cells`; all of them if none is given.  Cells whose inputs a model
+            cannot take are left out.
         seconds: about how long each model may take in each cell.
 
     """
@@ -50,7 +50,7 @@ def measure_times(
     cells: Sequence[str] = (),
     seconds: float = 1.0,
 ) -> dict[str, dict[str, list[float]]]:
-    """Return the seconds of every call that `measure` sums up."""
+    """Return the seconds of every call that `measure` takes the median of."""
     found: dict[str, dict[str, list[float]]] = {name: {} for name in models}
     for cell in cells or next(iter(models.values())).cells:
         calls = {name: model.cell(cell, samples) for name, model in models.items()}
@@ -77,7 +77,7 @@ def _alternate(
 
 
 def _time(model: Model, call: Call) -> float:
-    """Answer, and read what is answered piece by piece to its end; return the seconds."""
+    """Answer, reading a piecewise answer to its end; return the seconds."""
     inputs, options = call
     start = time.perf_counter()
     answer = model(inputs, **options)

@@ -1,4 +1,4 @@
-"""How much memory a bundle takes: asked of a process of its own."""
+"""How much memory a bundle takes, measured in a separate process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def peak_memory(path: Path, variant: str = "", threads: int = 0) -> float:
         threads: as `load` takes them; 0 for its default.
 
     Raises:
-        EdgepackError: it does not load, or this system does not tell (no /proc).
+        EdgepackError: it does not load, or this system does not report memory (no /proc).
 
     """
     done = subprocess.run(  # noqa: S603 (our own interpreter and code)

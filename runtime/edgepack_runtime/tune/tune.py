@@ -1,4 +1,4 @@
-"""Elect the variant to run on this device: golden outputs first, then speed, memory, energy."""
+"""Choose the variant to run on this device: golden outputs first, then speed, memory, energy."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def tune(bundle: Bundle, *, seconds: float = 1.0, threads: int | None = None) ->
 
     Raises:
         DeviceError: no variant runs here.
-        SelfTestError: those that run all give other answers than they should.
+        SelfTestError: every variant that runs gives wrong answers.
 
     """
     sound = _sound_variants(bundle)
     samples = read_golden(bundle).inputs
     times: dict[tuple[str, int], Times] = {}
     for count in [threads] if threads else thread_counts(cores()):
-        # One number of threads at a time: a small device holds each variant once, not thrice.
+        # One number of threads at a time: a small device holds each variant once, not three times.
         fit = [v for v in sound.values() if v.on_cpu or count == (threads or cores())]
         models = {variant.name: _open(bundle, variant, count) for variant in fit}
         for name, found in measure_times(models, samples, seconds=seconds).items():
@@ -73,7 +73,7 @@ def tune(bundle: Bundle, *, seconds: float = 1.0, threads: int | None = None) ->
 
 
 def thread_counts(available: int) -> list[int]:
-    """Return the numbers of threads worth trying: one, half and all of the processors."""
+    """Return the thread counts worth trying: one, half of the processors, and all of them."""
     return sorted({1, max(1, available // 2), available})
 
 
@@ -113,7 +113,7 @@ def _open(bundle: Bundle, variant: Variant, threads: int) -> Model:
 
 
 def _memory(bundle: Bundle, name: str, threads: int) -> dict[str, float]:
-    """Return {"memory_mb": peak of a process of its own}; empty where it cannot be told."""
+    """Return {"memory_mb": peak of a separate process}; empty if it cannot be measured."""
     try:
         return {"memory_mb": round(peak_memory(bundle.path, name, threads), 1)}
     except EdgepackError as exc:
@@ -124,9 +124,10 @@ def _memory(bundle: Bundle, name: str, threads: int) -> dict[str, float]:
 def _energy(
     bundle: Bundle, chosen: Sequence[tuple[Variant, int]], seconds: float
 ) -> dict[str, dict[str, float]]:
-    """Return {variant: {"energy_mj": millijoules an answer}} in the task's first cell.
+    """Return {variant: {"energy_mj": millijoules per answer}} in the task's first cell.
 
-    The whole board's or package's energy, idle share included; empty without a meter.
+    This is the energy of the whole board or package, including the idle share; empty without a
+    meter.
     """
     meter = find_meter()
     if meter is None:

@@ -1,4 +1,5 @@
 """The device's side of field updates.
 
-A program updates as the command line does: make an `updater.Updater`, and call `run.update`.
+A program updates just as the command line does: it makes an `updater.Updater` and calls
+`run.update`.
 """

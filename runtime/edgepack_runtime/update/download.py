@@ -1,4 +1,4 @@
-"""Fetch blobs into a store: from any mirror, in several tries, whole or as a delta."""
+"""Fetch blobs into a store: from any mirror, in several attempts, whole or as a delta."""
 
 from __future__ import annotations
 
@@ -30,25 +30,28 @@ Event = Callable[[str, Mapping[str, object]], None]
 
 @dataclass
 class _Came:
-    """How far a download has come, in bytes: of the blobs that are done, of all missing ones."""
+    """The progress of a download."""
 
     done: int = 0
+    """Bytes of the finished blobs."""
     total: int = 0
+    """Bytes of all missing blobs."""
 
 
 @dataclass(frozen=True)
 class Download:
-    """A download into a store.
-
-    sources: the channel and its mirrors, tried in turn; attempts: tries of each file; pause:
-    seconds before the second, doubled for each, with jitter; event: told of every chunk.
-    """
+    """A download into a store."""
 
     store: Store
+    """Receives the blobs."""
     sources: Sequence[Source]
+    """The channel and its mirrors, tried in turn."""
     attempts: int
+    """Attempts for each file."""
     pause: float
+    """Seconds before the second attempt; doubled for each further one, with jitter."""
     event: Event
+    """Called for every chunk."""
     _came: _Came = field(default_factory=_Came, init=False, repr=False, compare=False)
 
     def ask(
@@ -58,9 +61,9 @@ class Download:
         attempts: int | None = None,
         also: type[EdgepackError] = LinkError,
     ) -> T:
-        """Ask the sources in turn, with pauses that grow; raise what the last one said.
+        """Ask the sources in turn, with growing pauses; raise the last error.
 
-        An error of the kind `also` sends to the next source, and is final when all were asked.
+        An error of the kind `also` moves on to the next source; it is final once all were asked.
         """
         if not self.sources:
             raise LinkError("there is no source")
@@ -83,11 +86,11 @@ class Download:
     def blob(
         self, sha256: str, size: int, chunks: Sequence[str] = (), attempts: int | None = None
     ) -> None:
-        """Take one blob, unless it is there and whole.
+        """Fetch one blob, unless it is present and whole.
 
         Raises:
-            LinkError: it does not come.
-            TrustError: what comes is not what was signed.
+            LinkError: it does not arrive.
+            TrustError: it is not what was signed.
 
         """
         if self.store.blobs.has(sha256, size):
@@ -102,7 +105,7 @@ class Download:
 
         try:
             self.ask(ask, attempts=attempts)
-        except WrongBytesError as exc:  # no try brought the right ones
+        except WrongBytesError as exc:  # no attempt delivered the right bytes
             raise TrustError(str(exc)) from exc
 
     def blobs(
@@ -111,7 +114,7 @@ class Download:
         chunks: Mapping[str, Sequence[str]],
         deltas: Sequence[Delta],
     ) -> None:
-        """Take what a release lacks, {sha256: bytes}, by a delta where one is offered."""
+        """Fetch a release's missing blobs, {sha256: bytes}, by a delta where one is offered."""
         self._came.total, self._came.done = sum(missing.values()), 0
         for sha256, size in missing.items():
             parts = chunks.get(sha256, ())
@@ -122,7 +125,7 @@ class Download:
             self.event("download", {"done": self._came.done, "total": self._came.total})
 
     def _fetch(self, source: Source, sha256: str, start: int) -> Iterator[bytes]:
-        """Yield the bytes of a blob, and tell of every chunk of it that came."""
+        """Yield the bytes of a blob, and report every chunk that arrived."""
         come = start
         for piece in source.fetch(f"{BLOBS}/{sha256}", start):
             before, come = come, come + len(piece)
@@ -132,7 +135,7 @@ class Download:
             yield piece
 
     def _usable(self, delta: Delta) -> bool:
-        """Tell whether its base is here, and room for it beside all that is still to come."""
+        """Tell whether its base is here, and there is room for it and for all missing blobs."""
         if not (is_digest(delta.base) and is_digest(delta.sha256)):
             return False
         left = self._came.total - self._came.done
@@ -140,13 +143,13 @@ class Download:
         return there and has_room(self.store.storage, left + delta.size)
 
     def _from_delta(self, delta: Delta, size: int, chunks: Sequence[str]) -> bool:
-        """Make a blob of one that the store has; tell whether that went well.
+        """Make a blob from one that the store has; tell whether this worked.
 
-        Whatever goes wrong, the whole blob is there as well.
+        Whatever goes wrong here, the whole blob can still be fetched.
         """
         storage = self.store.storage
         path = f"{BLOBS}/{delta.sha256}"
-        stays = storage.size(path) >= 0  # it is not of this download
+        stays = storage.size(path) >= 0  # it does not belong to this download
         try:
             if storage.digest(f"{BLOBS}/{delta.base}") != delta.base:
                 return False
@@ -159,9 +162,9 @@ class Download:
                 lambda start: without(start, decode(packed.take, base, size)),
             )
         except MissingError:
-            return False  # a file that carries whole blobs has no use for deltas
+            return False  # a file that carries whole blobs needs no deltas
         except (LinkError, TrustError, OSError) as exc:
-            _log.warning("a delta is of no use, the whole blob is taken: %s", exc)
+            _log.warning("a delta is not usable, fetching the whole blob: %s", exc)
             return False
         finally:
             if not stays:  # its room is needed

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def run_hook(command: str, seconds: float, failure: type[EdgepackError], bundle: Bundle) -> None:
-    """Run a command in a shell, told of the release by its environment; none if it is empty.
+    """Run a command in a shell, if it is not empty; its environment describes the release.
 
     Raises:
-        EdgepackError: of the kind `failure`, if it fails, or does not end in so many seconds.
+        EdgepackError: of the kind `failure`, if it fails or does not end within `seconds`.
 
     """
     if not command:

@@ -1,8 +1,8 @@
-"""How long a web server is waited for: not for ever, whatever trickles in meanwhile.
+"""How long to wait for a web server: not for ever, whatever trickles in meanwhile.
 
-The timeout of a socket starts again with every byte.  A server that sends a header without end, one
-`100 Continue` after the other, or a chunk's trailer byte by byte could hold a device that has only
-such a timeout, so each wait has an end of its own, which is looked at whenever bytes come.
+A socket's timeout starts again with every byte.  With only such a timeout, a server could hold a
+device by sending an endless header, one `100 Continue` after the other, or a chunk's trailer byte
+by byte.  So each wait also has a deadline of its own, which is checked whenever bytes arrive.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Patience:
         self._since = 0.0
 
     def begin(self) -> None:
-        """Begin a wait: what was done since the last one, such as writing to a disk, is none."""
+        """Begin a wait; the time since the last one, such as writing to a disk, does not count."""
         self._since = time.monotonic()
 
     @property
@@ -35,10 +35,10 @@ class Patience:
     def check(self) -> None:
         """Raise a `TimeoutError` if the wait has lasted too long."""
         if self.waited > self._seconds:
-            raise TimeoutError(f"nothing of use came within {self._seconds:g} s")
+            raise TimeoutError(f"nothing useful arrived within {self._seconds:g} s")
 
     def pools(self) -> dict[str, type[HTTPConnectionPool]]:
-        """Return urllib3's pools by scheme, their connections bound to this patience."""
+        """Return urllib3's pools by scheme, with connections that check this deadline."""
         found: dict[str, type[HTTPConnectionPool]] = {}
         response = staticmethod(partial(_Response, self))
         for scheme, pool in (("http", HTTPConnectionPool), ("https", HTTPSConnectionPool)):
@@ -48,7 +48,7 @@ class Patience:
 
 
 class _Response(HTTPResponse):
-    """An answer that is read through `_Checked`, its status line and headers too."""
+    """A response that is read through `_Checked`, including its status line and headers."""
 
     def __init__(self, patience: Patience, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -56,7 +56,7 @@ class _Response(HTTPResponse):
 
 
 class _Checked(RawIOBase):
-    """A connection's bytes; a look at the clock goes before each read of them."""
+    """A connection's bytes; the deadline is checked before each read."""
 
     def __init__(self, patience: Patience, raw: RawIOBase) -> None:
         self._patience = patience
@@ -67,7 +67,7 @@ class _Checked(RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        """Read what is there, if the wait has not lasted too long."""
+        """Read what has arrived, if the wait has not lasted too long."""
         self._patience.check()
         found: int | None = self._raw.readinto(buffer)
         return found

@@ -10,22 +10,23 @@ from edgepack_runtime.update.trust import Offer
 
 @dataclass(frozen=True)
 class Policy:
-    """How a device takes updates.
-
-    device: its own name, by which a staged rollout finds it; without one it takes a release when
-    all do.  cohort: the group it belongs to.
-    attempts: tries of each file; pause: seconds before the second, doubled for each, with jitter.
-    insist: take a release also where it is not rolled out yet, as who carries a file here does.
-    """
+    """How a device takes updates."""
 
     device: str = ""
+    """The device's own name, which a staged rollout goes by; without one, the device waits until
+    a release is for all devices."""
     cohort: str = ""
+    """The group that the device belongs to."""
     attempts: int = 8
+    """Attempts for each file."""
     pause: float = 1.0
+    """Seconds before the second attempt; doubled for each further one, with jitter."""
     insist: bool = False
+    """Take a release even before it is rolled out to this device, as when someone brings the file
+    by hand."""
 
     def takes(self, offer: Offer) -> bool:
-        """Tell whether this device is among those that take a release: the same ones every time."""
+        """Tell whether this device is among those that take a release; the answer never changes."""
         if offer.cohorts and self.cohort not in offer.cohorts:
             return False
         if not self.device:  # all nameless devices would be chosen at once

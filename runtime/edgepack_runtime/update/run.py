@@ -2,7 +2,7 @@
 
     finish an interrupted trial → check → install → try out → forget what was measured → collect
 
-The rules stand in `trust`, the transport in `download` and `source`, the steps in `updater`.
+The rules are in `trust`, the transport in `download` and `source`, the steps in `updater`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Taken:
     """The release that runs after an update."""
 
     version: str
-    """As its owner calls it."""
+    """The name its owner gave it."""
     release: int
     """Its counter."""
     digest: str
@@ -35,13 +35,13 @@ class Taken:
 
 
 def update(updater: Updater) -> Taken:
-    """Take what a channel offers, prove it, and collect what is not needed any more.
+    """Take what a channel offers, prove it, and collect what is no longer needed.
 
     Raises:
-        NothingToDoError: there is nothing for this device, or another process updates it.
-        SelfTestError: the release failed here; what ran before goes on.
-        TrustError: the channel is not to be trusted.
-        LinkError: the links failed; the next try goes on where this one stopped.
+        NothingToDoError: there is nothing for this device, or another process is updating it.
+        SelfTestError: the release failed here; the previous one goes on running.
+        TrustError: the channel cannot be trusted.
+        LinkError: the links failed; the next attempt resumes where this one stopped.
 
     """
     with updater.store.alone():
@@ -52,7 +52,7 @@ def update(updater: Updater) -> Taken:
 def take_file(updater: Updater, archive: Archive) -> Taken:
     """Take the release of a signed `.epk`, the one source of `updater`, as `update` does.
 
-    A carrier that comes again, in whatever order, finds it done.
+    A file may be brought again, in any order: a release that already runs is not taken twice.
 
     Raises:
         InputError: the file lacks what this device needs.
@@ -69,10 +69,10 @@ def take_file(updater: Updater, archive: Archive) -> Taken:
             return _take(updater)
         except MissingError as exc:
             raise InputError(
-                f"{exc}. Copy it again if it was cut short; if it is a light one, this device "
-                "does not run the release before: export without --light"
+                f"{exc}. Copy it again if it was cut short; if it was exported with --light, this "
+                "device does not run the release before it: export without --light"
             ) from exc
-        except LinkError as exc:  # nothing to wait for: the file is all there is
+        except LinkError as exc:  # there is nothing to wait for: the file is the only source
             raise TrustError(f"{archive.path} is damaged or was altered: {exc}") from exc
 
 
@@ -88,8 +88,10 @@ def _take(updater: Updater) -> Taken:
     seen = store.releases()
     seen.append(updater.install(offer))
     why = updater.try_out() if store.state.trial else ""
-    forget(seen, store.releases())  # but not when it is put off: it comes again
+    forget(seen, store.releases())  # but not when an update is postponed: it comes again
     if why:
-        raise SelfTestError(f"{updater.name} {offer.version} is not taken, what ran goes on: {why}")
+        raise SelfTestError(
+            f"{updater.name} {offer.version} is not taken, the previous release goes on: {why}"
+        )
     store.collect()
     return Taken(offer.version, offer.release, f"sha256:{offer.sha256}")

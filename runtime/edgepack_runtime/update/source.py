@@ -1,4 +1,4 @@
-"""Where a channel is read: a web server, a folder (a USB stick), or one signed `.epk` file."""
+"""Where a channel is read from: a web server, a folder (a USB stick), or one signed `.epk`."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ class MissingError(LinkError):
 
 
 class Source(Protocol):
-    """A static folder of files, somewhere: `str` says where."""
+    """A static folder of files at some place; `str` names the place."""
 
     def fetch(self, path: str, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes of a file from `start` on.
 
         Raises:
             MissingError: there is no such file.
-            LinkError: the link failed, or the server does not do what was asked.
+            LinkError: the link failed, or the server did not do what was asked.
 
         """
 
 
 @dataclass(frozen=True)
 class Link:
-    """What is asked of a link.
-
-    timeout: seconds without a byte, and to connect.  least: bytes a second below which, over
-    `window` seconds of waiting, a server is given up.  most: bytes a second that are taken, 0 for
-    no cap.  proxy: an address, empty for the one of the environment's.
-    """
+    """The limits of a link."""
 
     timeout: float = 20.0
+    """The longest time to connect, and without a byte, in seconds."""
     least: int = 200
+    """A server that is slower than this, in bytes a second, is given up."""
     window: float = 30.0
+    """Seconds of waiting over which `least` is measured."""
     most: int = 0
+    """Read at most this many bytes a second; 0 for no cap."""
     proxy: str = ""
+    """An address; empty to use the environment's proxy."""
 
 
 class Folder:
@@ -65,11 +65,11 @@ class Folder:
         return str(self._root)
 
     def fetch(self, path: str, start: int = 0) -> Iterator[bytes]:
-        """Yield the bytes of a file from `start` on: a plain one, for a pipe would have no end."""
+        """Yield the bytes of a plain file from `start` on; a pipe would have no end."""
         try:
             with os.fdopen(os.open(self._root / path, _AT_ONCE), "rb") as stream:
                 if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                    raise LinkError(f"{self._root / path} is no plain file")
+                    raise LinkError(f"{self._root / path} is not a plain file")
                 stream.seek(start)
                 while piece := stream.read(_PIECE):
                     yield piece
@@ -82,8 +82,8 @@ class Folder:
 class Archive:
     """A channel of one release in a signed `.epk`, as `edgepack channel export --epk` writes it.
 
-    It is read through one open file, never mapped: a stick that is pulled is an error, no signal,
-    and a file that is swapped meanwhile is not the one that is read.
+    It is read through one open file and never mapped.  So pulling the stick causes an error, not a
+    signal, and a file that is swapped meanwhile is not read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -100,8 +100,8 @@ class Archive:
             raise InputError(f"cannot read {path}: {exc.strerror}") from exc
         if "metadata/timestamp.json" not in self._spans:
             raise TrustError(
-                f"{path} is not signed: it holds a bundle, and no channel's metadata; "
-                "edgepack channel export --epk writes one that does"
+                f"{path} is not signed: it holds a bundle, but not a channel's metadata; "
+                "edgepack channel export --epk writes a signed one"
             )
 
     def __str__(self) -> str:
@@ -112,8 +112,8 @@ class Archive:
         offset, size = self._spans.get(path.replace("blobs/", "blobs/sha256/", 1), (0, -1))
         if size < 0:
             raise MissingError(
-                f"{self.path} has no {path}; one that was exported with --light holds only what "
-                "differs from the release before"
+                f"{self.path} has no {path}; a file exported with --light holds only what "
+                "differs from the release before it"
             )
         for at in range(start, size, _PIECE):
             length = min(_PIECE, size - at)
@@ -156,7 +156,7 @@ class Http:
     def fetch(self, path: str, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes of a file from `start` on, by a range request if that is not 0.
 
-        A server that knows no ranges sends the whole file: its beginning is dropped.
+        A server that does not know ranges sends the whole file; its beginning is then dropped.
         """
         import urllib3
 
@@ -170,7 +170,7 @@ class Http:
                 headers={**self._headers, **asked},
                 preload_content=False,
                 timeout=self._timeout,
-                retries=False,  # and no redirects: what is asked of one server is of no other
+                retries=False,  # and no redirects: what is asked of one server goes to no other
             )
             try:
                 content_range = answer.headers.get("Content-Range")
@@ -182,9 +182,9 @@ class Http:
             raise LinkError(f"{url}: {exc}") from exc
 
     def _paced(self, answer: Any, url: str) -> Iterator[bytes]:
-        """Yield bytes as they come: not faster than the cap, not slower than the least for long.
+        """Yield bytes as they arrive: never faster than `most`, not slower than `least` for long.
 
-        Only time that is spent waiting counts against a server.
+        Only time spent waiting counts against a server.
         """
         link, begin = self._link, time.monotonic()
         total = taken = 0
@@ -200,7 +200,7 @@ class Http:
             total, taken = total + len(piece), taken + len(piece)
             if waited >= link.window:
                 if taken < link.least * waited:
-                    raise LinkError(f"{url}: {taken / waited:.0f} bytes a second are too few")
+                    raise LinkError(f"{url}: {taken / waited:.0f} bytes a second is too slow")
                 waited, taken = 0.0, 0
             if link.most and (ahead := total / link.most - (time.monotonic() - begin)) > 0:
                 time.sleep(ahead)
@@ -213,7 +213,7 @@ def open_source(place: str, link: Link | None = None) -> Source:
 
     Raises:
         InputError: it is none of these.
-        TrustError: the file is no `.epk`, or is not signed.
+        TrustError: the file is not an `.epk`, or it is not signed.
 
     """
     if urlsplit(place).scheme in ("http", "https"):
@@ -227,7 +227,7 @@ def open_source(place: str, link: Link | None = None) -> Source:
 
 
 def digest_of(archive: Source) -> str:
-    """Return the digest of the release that a signed `.epk` holds, as it says; empty for none."""
+    """Return the digest of the release that a signed `.epk` claims to hold; empty for none."""
     try:
         index = json.loads(b"".join(archive.fetch("index.json")))
         return str(index["manifests"][0]["digest"])
@@ -236,16 +236,16 @@ def digest_of(archive: Source) -> str:
 
 
 def _first_byte(url: str, status: int, content_range: str | None, start: int) -> int:
-    """Return where an answer begins; refuse one that is not what was asked for.
+    """Return the offset at which a response begins; refuse one that was not asked for.
 
-    Python's own web server, and some buckets' front ends, answer a range with the whole file.
+    Python's own web server, and some front ends of buckets, answer a range with the whole file.
     """
-    if status in (404, 403, 410):  # buckets answer 403 for what is not there
+    if status in (404, 403, 410):  # buckets answer 403 for a missing file
         raise MissingError(f"{url}: {status}")
     if status == 200:
         return 0
     if not start or status != 206:
-        raise LinkError(f"{url}: status {status}, {206 if start else 200} was expected")
+        raise LinkError(f"{url}: status {status}, expected {206 if start else 200}")
     if not (content_range or "").startswith(f"bytes {start}-"):
         raise LinkError(f"{url}: asked from byte {start}, got {content_range!r}")
     return start
@@ -260,7 +260,7 @@ def without(skip: int, stream: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _split_auth(url: str) -> tuple[str, str]:
-    """Return the `user:password` of an address and the address without it, which may be shown."""
+    """Return the `user:password` of an address, and the rest of it, which may be shown."""
     scheme, slashes, rest = url.partition("://") if "://" in url else ("", "", url)
     host, slash, path = rest.partition("/")
     auth, at, host = host.rpartition("@")

@@ -1,4 +1,4 @@
-"""How a release on trial takes over: it is proven, and made the active one between two hooks."""
+"""How a release on trial takes over: it is proven, then made active between two hooks."""
 
 from __future__ import annotations
 
@@ -26,14 +26,12 @@ Hook = Callable[[Bundle], None]
 
 @dataclass(frozen=True)
 class Hooks:
-    """What is called around the switch to a release that has passed its self-test.
-
-    before: may raise an `EdgepackError` to put it off: the release is offered again.
-    after: may raise one to go back: the release is not tried again.
-    """
+    """The functions called around the switch to a release that has passed its self-test."""
 
     before: Hook = lambda _bundle: None
+    """May raise an `EdgepackError` to postpone the switch: the release is offered again."""
     after: Hook | None = None
+    """May raise an `EdgepackError` to go back: the release is not tried again."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +72,8 @@ class Takeover:
     def _switch(self, bundle: Bundle) -> str:
         """Make the proven release the active one, between the two hooks.
 
-        Until the hook after the switch has passed, the release stays on trial though it is active:
-        a device that dies in it comes back here, as often as there are attempts.
+        Until the hook after the switch has passed, the release stays on trial although it is
+        active.  A device that dies in that hook comes back here while attempts are left.
         """
         state = self.store.state
         if state.active != state.trial:
@@ -94,7 +92,7 @@ class Takeover:
             except EdgepackError as exc:
                 if self.store.reject().active == bundle.digest:
                     raise DeviceError(
-                        f"{exc}; what ran before is damaged, so {bundle.manifest.version} stays"
+                        f"{exc}; the release before is damaged, so {bundle.manifest.version} stays"
                     ) from exc
                 return str(exc)
         if self.store.state.trial:

@@ -1,4 +1,4 @@
-"""Prove a release that is on trial: here, or in a process of its own that may hang or crash."""
+"""Prove a release on trial: here, or in a separate process that may hang or crash."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ROUNDS = 5
 
 
 class BrokenOffError(EdgepackError):
-    """The proof did not come to an end: it may be tried again, as often as there are attempts."""
+    """The proof did not finish: it may be tried again while attempts are left."""
 
 
 def prove(bundle: Bundle, most_ms: float = 0.0) -> None:
@@ -28,10 +28,10 @@ def prove(bundle: Bundle, most_ms: float = 0.0) -> None:
 
     Args:
         bundle: the release.
-        most_ms: milliseconds that a golden input may take, median of all; 0 for no limit.
+        most_ms: the limit for the median time of a golden input, in milliseconds; 0 for none.
 
     Raises:
-        SelfTestError: its outputs stray, or it is slower than that.
+        SelfTestError: its outputs stray, or it is slower than the limit.
         TrustError: it is not whole.
         DeviceError: this device cannot run it now.
 
@@ -44,12 +44,12 @@ def prove(bundle: Bundle, most_ms: float = 0.0) -> None:
     if most_ms and (found := _median_ms(bundle, model)) > most_ms:
         raise SelfTestError(
             f"{bundle.path}: variant {model.variant.name} takes {found:.1f} ms for a golden input "
-            f"on this device, the limit is {most_ms:g}"
+            f"on this device; the limit is {most_ms:g}"
         )
 
 
 def _median_ms(bundle: Bundle, model: Model) -> float:
-    """Return the median time of the golden inputs, input in to answer out, each run a few times."""
+    """Return the median time from golden input to answer; each input runs a few times."""
     import statistics
 
     from edgepack_runtime.model.selftest import read_golden
@@ -64,11 +64,11 @@ def _median_ms(bundle: Bundle, model: Model) -> float:
 
 
 def prove_apart(store: Path, seconds: float, most_ms: float, bundle: Bundle) -> None:
-    """Do as `prove`, in a process of its own that is killed after so many seconds.
+    """Do as `prove` does, in a separate process that is killed after `seconds`.
 
     Raises:
         BrokenOffError: it crashed or hung.
-        DeviceError: it was killed, or lacked memory or its disk; else as `prove` does.
+        DeviceError: it was killed, or lacked memory or its disk; other errors are those of `prove`.
 
     """
     import subprocess
@@ -83,7 +83,7 @@ def prove_apart(store: Path, seconds: float, most_ms: float, bundle: Bundle) -> 
     if done.returncode == 0:
         return
     if done.returncode == -signal.SIGKILL:
-        raise DeviceError("the self-test was killed, as a system does that is short of memory")
+        raise DeviceError("the self-test was killed, as happens when a system is short of memory")
     said = done.stderr.strip().splitlines()
     reason = said[-1].removeprefix("error: ") if said else "it said nothing"
     families = (SelfTestError, TrustError, DeviceError)
@@ -101,7 +101,7 @@ def _main(store: str, digest: str, most_ms: str) -> int:
     except EdgepackError as exc:
         sys.stderr.write(f"error: {exc}\n")
         return exc.exit_code
-    except (OSError, MemoryError) as exc:  # the device's trouble, and no verdict
+    except (OSError, MemoryError) as exc:  # a fault of the device, not a verdict on the release
         sys.stderr.write(f"error: {exc or type(exc).__name__}\n")
         return DeviceError.exit_code
     return 0

@@ -1,8 +1,8 @@
 """Which release a channel offers, by python-tuf's client and our own memory of versions.
 
-The client starts from the shipped root every time and keeps nothing: no cache of it can be
-truncated or half-written.  What must be remembered, the least version of each role that is still
-accepted, is in the store's record, which a power cut cannot take back.
+The client starts from the shipped root every time and stores nothing, so it has no cache that
+could be truncated or half-written.  What must be remembered, the lowest version of each role that
+is still accepted, is in the store's record, which a power cut cannot take back.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _ROLES = ("timestamp", "snapshot", "targets")
 _NOT_FOUND = 404
 _DAY = 86400
 _ANEW = (
-    "If its owner began it again with new keys, give this device the new metadata/1.root.json "
-    "(--root), by a way that you trust, and say edgepack-runtime retry --new-root"
+    "If its owner started it again with new keys, give this device the new metadata/1.root.json "
+    "(--root), by a way that you trust, and run edgepack-runtime retry --new-root"
 )
 _END_OF_TIME = datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp()  # the last day of `datetime`
 Remember = Callable[[Mapping[str, int], str], object]
@@ -39,32 +39,40 @@ Remember = Callable[[Mapping[str, int], str], object]
 
 @dataclass(frozen=True)
 class Delta:
-    """A signed way to make one blob of another: a file of `size` bytes with the digest `sha256`."""
+    """A signed difference that makes one blob from another."""
 
     base: str
+    """The sha256 of the blob it starts from."""
     blob: str
+    """The sha256 of the blob it makes."""
     sha256: str
+    """Digest of the delta's file."""
     size: int
+    """Size of the delta's file in bytes."""
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A release that a channel offers to a device.
-
-    sha256, size: of its OCI manifest; release: its counter; percent and cohorts: who takes it.
-    deltas: ways to make its blobs.  minimum: the release below which this device goes no more.
-    before: the release for devices that this one is not for yet, the last that was for all.
-    """
+    """A release that a channel offers to a device."""
 
     sha256: str
+    """Digest of its OCI manifest."""
     size: int
+    """Size of its OCI manifest in bytes."""
     release: int
+    """Its counter."""
     version: str
+    """The name its owner gave it."""
     percent: int
+    """The share of devices that take it."""
     cohorts: tuple[str, ...]
+    """The groups of devices that take it; empty for all."""
     deltas: tuple[Delta, ...] = ()
+    """Differences that make its blobs."""
     minimum: int = 0
+    """The oldest release this device may roll back to."""
     before: Offer | None = None
+    """The last release for all devices; it is offered to those that this one is not for yet."""
 
 
 def offered(source: Source, root: bytes, name: str, state: Record, remember: Remember) -> Offer:
@@ -74,15 +82,15 @@ def offered(source: Source, root: bytes, name: str, state: Record, remember: Rem
         source: the channel.
         root: the root metadata that was shipped with the device.
         name: `NAME/BOARD`.
-        state: what the store remembers: the least versions that are accepted, and the root.
-        remember: called with the versions and the root's digest that were seen, once they are
-            trusted and before anything is made of them.
+        state: what the store remembers: the lowest accepted versions, and the root.
+        remember: called with the versions that were seen and the root's digest, once they are
+            trusted and before they are used.
 
     Raises:
         TrustError: a signature, a hash, an expiry or a version is wrong.
         LinkError: the link failed.
-        NothingToDoError: the channel has nothing of that name any more.
-        InputError: it never had, as far as this device has seen.
+        NothingToDoError: the channel no longer has anything of that name.
+        InputError: the channel never had it, as far as this device knows.
 
     """
     with TemporaryDirectory() as folder:
@@ -93,30 +101,32 @@ def offered(source: Source, root: bytes, name: str, state: Record, remember: Rem
             client._trusted_set.reference_time = datetime.fromtimestamp(now, timezone.utc)  # noqa: SLF001
             client.refresh()
             seen = _versions(Path(folder))
-            if isinstance(source, Archive):  # its own snapshot and timestamp count for nobody else
+            if isinstance(
+                source, Archive
+            ):  # its own snapshot and timestamp hold for this file only
                 seen = {k: v for k, v in seen.items() if k == "root" or k.startswith("targets@")}
             else:
-                # To the day, and never beyond the end of what was accepted just now, or it would
-                # have expired: a clock that runs far ahead locks no device out.
+                # Rounded down to the day.  It is never later than the expiry of what was accepted
+                # just now, so a clock that runs far ahead does not lock a device out.
                 seen[TIME] = int(now) // _DAY * _DAY
             _check_root(Path(folder), state, Metadata.from_bytes(root).signed.version)
             _check_floors(state.floors, seen)
             target = client.get_targetinfo(name)
-            if target is not None:  # what is known of it counts anew under other keys
+            if target is not None:  # under other keys its floors start over
                 keys = next(role.partition("@")[2] for role in seen if role.startswith("targets@"))
                 seen |= {f"{kind}{name}@{keys}": 0 for kind in (MINIMUM, RELEASE)}
             remember(seen, _root_digest(Path(folder), seen["root"]))
             there = sorted(client._trusted_set.targets.targets)  # noqa: SLF001 (no public way)
         except RepositoryError as exc:
-            unknown = " 0/" in str(exc)  # none of the keys that the root names has signed
-            hint = f"; the root that was given may not be of this channel. {_ANEW}"
+            unknown = " 0/" in str(exc)  # not one of the keys that the root names has signed
+            hint = f"; check that the device's root.json belongs to this channel. {_ANEW}"
             said = f"the channel's metadata is refused: {exc}"
             raise TrustError(said + hint if unknown else said) from exc
         except DownloadError as exc:
-            raise LinkError(f"the channel's metadata does not come: {exc}") from exc
+            raise LinkError(f"the channel's metadata does not arrive: {exc}") from exc
     if target is None:
         has = f"the channel has no release {name!r}; it has {', '.join(there) or 'none'}"
-        # A name that was offered here before was taken out of the channel; else it may be mistyped.
+        # A name offered here before was removed from the channel; any other may be mistyped.
         raise (NothingToDoError if state.has_floor(f"{RELEASE}{name}") else InputError)(has)
     return _offer(target, name)
 
@@ -125,28 +135,28 @@ def _check_floors(floors: Mapping[str, int], seen: Mapping[str, int]) -> None:
     for role, least in floors.items():
         if role != TIME and seen.get(role, least) < least:
             raise TrustError(
-                f"the channel shows version {seen[role]} of {role.partition('@')[0]}, and "
-                f"{least} was seen before: it is older, or was put back"
+                f"the channel shows version {seen[role]} of {role.partition('@')[0]}, but "
+                f"{least} was seen before: the channel is outdated, or was reset"
             )
 
 
 def _check_root(folder: Path, state: Record, shipped: int) -> None:
-    """See that the roots lead through the one that was accepted before.
+    """Check that the chain of roots passes through the one accepted before.
 
-    The client starts from the shipped root, so that keys which were replaced since could sign
-    another line of roots; that line has another root of the version that is remembered.  A root
-    that was shipped later, with a new firmware, is trusted for itself: the line begins with it.
+    The client starts from the shipped root, so keys that were replaced since then could sign
+    another chain of roots.  Such a chain has a different root at the remembered version.  A root
+    that was shipped later, with new firmware, is trusted in itself: the chain begins with it.
     """
     known = state.floors.get(ROOT, 0)
     if state.root and shipped <= known and _root_digest(folder, known) != state.root:
         raise TrustError(
-            f"the channel has not the root {known} that was accepted before: it is older, or was "
-            f"forked, by keys that may have been replaced. {_ANEW}"
+            f"the channel lacks the root {known} that was accepted before: it is outdated, or was "
+            f"forked with keys that may have been replaced. {_ANEW}"
         )
 
 
 def _root_digest(folder: Path, version: int) -> str:
-    """Return the sha256 of a root that the client accepted on its way; empty if it saw none."""
+    """Return the sha256 of a root that the client accepted; empty if it saw none."""
     try:
         return hashlib.sha256(
             (folder / f"root_history/{version}.root.json").read_bytes()
@@ -166,7 +176,7 @@ def _offer(target: Any, name: str) -> Offer:
         raise TrustError(f"what the channel says of {name} is malformed: {exc}") from exc
     if offer.minimum > offer.release:
         raise TrustError(
-            f"the channel offers release {offer.release} of {name} and forbids all below "
+            f"the channel offers release {offer.release} of {name} but forbids all below "
             f"{offer.minimum}"
         )
     return offer
@@ -174,7 +184,7 @@ def _offer(target: Any, name: str) -> Offer:
 
 def _read_offer(sha256: Any, size: Any, custom: Any) -> Offer:
     if not is_digest(str(sha256)):
-        raise ValueError("the hash is no sha256")
+        raise ValueError("the hash is not a sha256")
     return Offer(
         sha256=str(sha256),
         size=int(size),
@@ -193,8 +203,8 @@ def _read_offer(sha256: Any, size: Any, custom: Any) -> Offer:
 def _versions(folder: Path) -> dict[str, int]:
     """Return the versions that the client accepted.
 
-    A role's name carries its keys: when the root gives it new ones, its versions count anew, as
-    TUF has it for the recovery from a fast-forward attack.  The root's never do.
+    A role's name includes its keys.  When the root gives it new keys, its versions start over, as
+    described in TUF for the recovery from a fast-forward attack.  The root's versions never do.
     """
     root = Metadata.from_bytes((folder / "root.json").read_bytes()).signed
     found = {"root": int(root.version)}
@@ -207,7 +217,7 @@ def _versions(folder: Path) -> dict[str, int]:
 
 
 class _Fetcher(FetcherInterface):
-    """Lets the client read metadata through a source; it never takes more than it asked for."""
+    """Allows the client to read metadata through a source, never more than it asked for."""
 
     def __init__(self, source: Source) -> None:
         self._source = source

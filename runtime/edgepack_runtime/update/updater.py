@@ -1,9 +1,9 @@
 """Take a signed release from a channel: check, download, put on trial, prove, confirm.
 
     check → fits this device? → download what the store lacks → install → start → self-test
-          → confirm, or reject and go on with what ran
+          → confirm, or reject and go on with the previous release
 
-It imports no engine until the self-test, so that a broken engine can always be replaced.
+No engine is imported before the self-test, so that a broken engine can always be replaced.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Step = TypeVar("Step", bound=Callable[..., Any])
 
 
 def _alone(step: Step) -> Step:
-    """Let a step of an updater be the only writer of its store."""
+    """Make a step of an updater the only writer of its store."""
 
     @wraps(step)
     def taken(self: Updater, *args: Any, **options: Any) -> Any:
@@ -55,31 +55,36 @@ def _alone(step: Step) -> Step:
 class Updater:
     """Updates one line of releases, `NAME/BOARD`, of a store.
 
-    Each step raises a `NothingToDoError` while another process or thread writes to the store;
-    `with updater.store.alone():` around them lets none come in between.
-
-    sources: the channel and its mirrors, tried in turn; root: the root metadata that was shipped
-    with the device; event: called with a word and its facts, for a progress display; prove: how a
-    release on trial is tested, in this process if nothing else is said.
+    Each step raises a `NothingToDoError` while another process or thread writes to the store.
+    Wrap several steps in `with updater.store.alone():` to keep other writers out between them.
     """
 
     store: Store
+    """The store to update."""
     sources: Sequence[Source]
+    """The channel and its mirrors, tried in turn."""
     root: bytes
+    """The root metadata that was shipped with the device."""
     name: str
+    """The line of releases, `NAME/BOARD`."""
     policy: Policy = Policy()
+    """How this device takes updates."""
     event: Event = lambda _word, _facts: None
+    """Called with a word and its facts, for a progress display."""
     prove: Prove = prove
+    """How a release on trial is tested; by default, in this process."""
     hooks: Hooks = Hooks()
+    """The functions called around the switch."""
 
     @_alone
     def check(self) -> Offer:
         """Return the release that this device should take.
 
         Raises:
-            NothingToDoError: it runs already, failed here, is held back, or is not for this device.
+            NothingToDoError: it runs already, failed here, or is not for this device yet, or the
+                store is pinned.
             InputError: the channel has nothing of this name.
-            TrustError: the channel's metadata is not to be trusted, or older than what was seen.
+            TrustError: the channel's metadata cannot be trusted, or is older than what was seen.
             LinkError: no source answers.
 
         """
@@ -101,19 +106,20 @@ class Updater:
     def _check_not_older(self, offer: Offer) -> None:
         if offer.release < (least := self.store.state.floor(f"{RELEASE}{self.name}")):
             raise TrustError(
-                f"the channel offers release {offer.release}, and {least} ran here before"
+                f"the channel offers release {offer.release}, but {least} ran here before"
             )
 
     @_alone
     def install(self, offer: Offer) -> Bundle:
         """Download what the store lacks and put the release on trial; return it.
 
-        The release that runs is only repaired, where the disk damaged it: there is no trial.
+        The release that already runs is only repaired, where the disk damaged it; it is not put on
+        trial.
 
         Raises:
-            DeviceError: it does not fit this device; the message lists why.
-            TrustError: it is not what was signed, or for another board.
-            LinkError: the links failed; what came is kept, and the next try goes on.
+            DeviceError: it does not fit this device; the message says why.
+            TrustError: it is not what was signed, or it is for another board.
+            LinkError: the links failed; the next attempt resumes with what arrived.
 
         """
         self._check_not_older(offer)  # another updater may have been here since
@@ -137,15 +143,15 @@ class Updater:
 
     @_alone
     def try_out(self) -> str:
-        """Start what is on trial and prove it: confirm it, or go back and say why.
+        """Start the release on trial and prove it: confirm it, or go back and say why.
 
-        A proof that breaks off (a crash, a hang, a power cut) uses up one of the trial's attempts
-        and is tried again.  What lies with the device and not with the release (memory, a broken
-        engine) is no verdict on the release: it is given up for now and may come again.
+        A proof that does not finish (a crash, a hang, a power cut) uses up one of the trial's
+        attempts and is tried again.  A fault of the device (lack of memory, a broken engine) is not
+        a verdict on the release: the release is given up for now and may come again.
 
         Raises:
             DeviceError: the device cannot run it now, or has nothing whole to go back to.
-            NothingToDoError: none is on trial, or the hook before the switch says not now.
+            NothingToDoError: none is on trial, or the hook before the switch postponed it.
 
         """
         return Takeover(self.store, self.prove, self.hooks, self.event).run()
@@ -177,9 +183,9 @@ class Updater:
         return bundle
 
     def _for_the_rest(self, offer: Offer, floor: int) -> Offer:
-        """Return the release that goes with a staged one, unless this device has a newer one."""
+        """Return the release for the remaining devices, unless this device had a newer one."""
         if offer.before is None or offer.before.release < floor:
-            nameless = "" if self.policy.device else ", which has no name of its own (--device)"
+            nameless = "" if self.policy.device else ", which has no name (--device)"
             raise NothingToDoError(
                 f"release {offer.version} is not rolled out to this device yet{nameless}"
             )
@@ -190,7 +196,7 @@ def read_root(path: Path) -> bytes:
     """Read the root metadata that a device trusts from the start.
 
     Raises:
-        TrustError: there is none, or it is no root metadata.
+        TrustError: there is none, or it is not root metadata.
 
     """
     from tuf.api.exceptions import RepositoryError
@@ -200,7 +206,7 @@ def read_root(path: Path) -> bytes:
         content = path.read_bytes()
         Metadata[Root].from_bytes(content)
     except RepositoryError as exc:
-        raise TrustError(f"{path} is no root metadata: {exc}") from exc
+        raise TrustError(f"{path} is not root metadata: {exc}") from exc
     except OSError as exc:
         raise TrustError(
             f"no root metadata at {path}: copy metadata/1.root.json of the channel there, by a "

@@ -115,9 +115,9 @@ def test_a_variant_that_answers_otherwise_is_left_out(
 @pytest.mark.parametrize(
     ("budget", "message"),
     [
-        ("bundle_mb = 0.01", "budget broken: bundle_mb is "),
-        ("latency_ms = 0.0001", "budget broken: latency_ms is "),
-        ("memory_mb = 1", "budget broken: memory_mb is "),
+        ("bundle_mb = 0.01", "over budget: bundle_mb is "),
+        ("latency_ms = 0.0001", "over budget: latency_ms is "),
+        ("memory_mb = 1", "over budget: memory_mb is "),
     ],
 )
 def test_a_bundle_that_costs_too_much_is_not_published(
@@ -143,7 +143,7 @@ def test_a_student_that_learned_nothing_is_not_published(work: Path, folder: Pat
     )
     code, output = _build(folder, recipe)
     assert code == 3, output
-    assert "budget broken: quality.accuracy fell" in output
+    assert "over budget: quality.accuracy fell" in output
     assert "(limit 0.5) on 200 rows; int8 dynamic-reduced, variant onnxruntime-int8-avx2" in output
     assert "the pruned model lost it before quantization" in output
     assert not list((folder / "dist").iterdir())

@@ -58,17 +58,17 @@ def test_good_data_is_passed_in_silence(found: Callable[..., list[str]]) -> None
     ("train", "evaluation", "said"),
     [
         ([*GOOD, GOOD[0], GOOD[1]], [],
-         "train.tsv, line 6: this row is there before; 2 of 6 rows repeat one"),
+         "train.tsv, line 6: this row was there before; 2 of 6 rows are repeated"),
         ([*GOOD, ("two seats", "other")], [],
-         "train.tsv, line 6: another label than at line 4; 1 texts have two labels"),
+         "train.tsv, line 6: a different label from line 4; 1 texts have two labels"),
         ([*GOOD, *[(f"row {i}", "other") for i in range(50)]], [],
-         "train.tsv: 51 rows are 'other', 1 'booking'; what is so rare may not be learned"),
+         "train.tsv: 51 rows are 'other', 1 'booking'; a class this rare may not be learned"),
         ([*GOOD, ("one", "7")], [],
-         "train.tsv: labels are names and numbers (7); each is a class"),
+         "train.tsv: labels are names and numbers (7); each one is a class"),
         (GOOD, [("new", "lights"), GOOD[1], ("b", "booking"), ("c", "other")],
-         f"evaluation.tsv, line 3: {LEAKED}, as 1 of 4 rows; quality looks too good"),
+         f"evaluation.tsv, line 3: {LEAKED} (1 of 4 rows); quality looks too good"),
         (GOOD, [("new", "lights"), ("b", "booking"), ("c", "other")],
-         "evaluation.tsv: no row for 1 of 4 classes (weather); quality says nothing of them"),
+         "evaluation.tsv: no row for 1 of 4 classes (weather); quality says nothing about them"),
     ],
 )  # fmt: skip
 def test_what_misleads_is_one_line(
@@ -106,9 +106,9 @@ def test_what_misleads_is_one_line(
             FINETUNE,
             [("a", "x"), ("b", "x")],
             [],
-            r"train.tsv: one class only, x; finetune needs two",
+            r"train.tsv: only one class, x; finetune needs two",
         ),
-        (FINETUNE, [("a", ""), ("b", "")], [], r"train.tsv: no labels, which finetune needs"),
+        (FINETUNE, [("a", ""), ("b", "")], [], r"train.tsv: no labels, but finetune needs them"),
     ],
 )
 def test_what_cannot_work_is_refused(
@@ -168,8 +168,8 @@ def test_scores_and_tags_are_examined_as_what_they_are(tmp_path: Path) -> None:
     assert _lint(tmp_path, "token-classification", "yes", tags) == []
     again = [*tags, tags[1], {**tags[0], "tags": ["O"] * 60}]
     assert _lint(tmp_path, "token-classification", "yes", again) == [
-        "train.jsonl, line 6: this row is there before; 1 of 7 rows repeat one",
-        "train.jsonl, line 7: another label than at line 1; 1 texts have two labels",
+        "train.jsonl, line 6: this row was there before; 1 of 7 rows are repeated",
+        "train.jsonl, line 7: a different label from line 1; 1 texts have two labels",
     ]
     pairs = [{"text": "same", "text_pair": f"other {i}", "label": i / 3} for i in range(4)]
     assert _lint(tmp_path, "sentence-similarity", "", pairs[:2], pairs[2:]) == []
@@ -197,9 +197,11 @@ def test_fewer_texts_than_asked_for_are_said(
     # What the columns of [data] are called says nothing of this file.
     named = 'pair = "other"\nlabel = "topic"\n[calibration]\nfile = "lines.txt"\nsamples = '
     assert found(f"{named}3\n") == []
-    wanted = "calibration.samples asks for 500; all of them calibrate"
-    assert found(f"{named}500\n") == [f"lines.txt: 3 texts, {wanted}"]
-    assert found("[calibration]\nsamples = 500\n", train=GOOD) == [f"train.tsv: 4 texts, {wanted}"]
+    wanted = "calibration.samples asks for 500; all of them are used"
+    assert found(f"{named}500\n") == [f"lines.txt: 3 texts, but {wanted}"]
+    assert found("[calibration]\nsamples = 500\n", train=GOOD) == [
+        f"train.tsv: 4 texts, but {wanted}"
+    ]
 
 
 def test_a_build_is_planned_with_its_warnings(
@@ -209,7 +211,7 @@ def test_a_build_is_planned_with_its_warnings(
     found(FINETUNE, train=[*GOOD, GOOD[0]])
     caplog.set_level("WARNING")  # exporters raise the level of whatever handlers there are
     plans(read_recipe(tmp_path / "edgepack.toml"), [find_target("cpu-x86-64")])
-    assert ["this row is there before" in line for line in caplog.messages] == [True]
+    assert ["this row was there before" in line for line in caplog.messages] == [True]
 
 
 @pytest.mark.parametrize("key", ["train", "evaluation", "unlabelled"])

@@ -73,4 +73,4 @@ def test_an_exporter_without_layers_to_rank_repairs_nothing(
     arguments = ["build", str(recipe), "--target", "nothing", "-o", str(tmp_path)]
     done = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert done.exit_code == 3, done.output
-    assert "budget broken: quality.accuracy fell" in done.output
+    assert "over budget: quality.accuracy fell" in done.output

@@ -103,17 +103,17 @@ def test_a_signature_covers_the_manifest(tmp_path: Path, change: dict[str, Any])
     content = Content({name: folder / name for name in names})
     forged = replace(signed.manifest, **change)
     write_bundle(forged, content, tmp_path / "forged.epk", layout="epk")
-    with pytest.raises(TrustError, match="its manifest is another one"):
+    with pytest.raises(TrustError, match="its manifest is different"):
         signature.verify(Bundle.open(tmp_path / "forged.epk"), public)
 
 
 def test_bad_keys_are_one_clear_error(tmp_path: Path) -> None:
-    """No file, and a file that is no key; the bundle stays as it was."""
+    """No file, and a file that is not a key; the bundle stays as it was."""
     path = handmade.bundle(tmp_path / "b.epk")
     before = path.read_bytes()
     (tmp_path / "junk.pem").write_text("no key")
     for key in ("nowhere.pem", "junk.pem"):
-        with pytest.raises(InputError, match="no key that signs"):
+        with pytest.raises(InputError, match="is not a private key"):
             signature.sign(Bundle.open(path), tmp_path / key, path)
     assert path.read_bytes() == before
     code, output = call("unpack", path, tmp_path)

@@ -149,7 +149,7 @@ def test_an_owner_does_not_sign_what_was_put_back(place: Path, server: Server, o
         lambda: releases.publish(make_bundle(place, 3), where, own, releases.Rollout()),
     ):
         with pytest.raises(
-            TrustError, match=r"version 2 of targets, and version 3 .* it was rolled back; restore"
+            TrustError, match=r"version 2 of targets, but version 3 .* it was rolled back; restore"
         ):
             act()
     shutil.rmtree(place / "channel/metadata")

@@ -142,7 +142,7 @@ def test_keys_that_have_a_channel_make_no_second_one(tmp_path: Path, web: Server
     rollout = releases.Rollout()
     releases.publish(small_release(tmp_path, 1), web.url, tmp_path / "keys", rollout)
     for where in (tmp_path / "chanel", f"{web.url}/chanel"):
-        with pytest.raises(InputError, match="look at the path, or copy that channel there"):
+        with pytest.raises(InputError, match="check the path, or copy that channel there"):
             releases.publish(small_release(tmp_path, 2), where, tmp_path / "keys", rollout)
     releases.publish(small_release(tmp_path, 2), web.url, tmp_path / "keys", rollout)
 

@@ -54,14 +54,14 @@ def test_a_refresh_says_how_long_it_lasts(place: Path) -> None:
     """Who runs it by hand sees that it signed, and for how many days."""
     there = place / "channel"
     said = _said("channel", "refresh", there, "--keys", place / "keys")
-    assert said == ([f"{there}: signed, good for 7 days"], [])
+    assert said == ([f"{there}: signed, valid for 7 days"], [])
 
 
 def test_a_refresh_says_no_password(place: Path, server: Server) -> None:
     """The URL is shown as who reads a log may see it."""
     secret = server.url.replace("://", "://me:secret@")
     said = _said("channel", "refresh", secret, "--keys", place / "keys")
-    assert said == ([f"{server.url}: signed, good for 7 days"], [])
+    assert said == ([f"{server.url}: signed, valid for 7 days"], [])
 
 
 def test_a_refresh_warns_of_what_its_keys_cannot_sign(

@@ -27,7 +27,7 @@ def run(*args: str, code: int = 2) -> str:
     [
         ("./nowhere", "no model folder at ./nowhere"),
         ("package:no_such_package/model", "pip install it first"),
-        ("package:edgepack/no_such_folder", "holds no folder 'no_such_folder'"),
+        ("package:edgepack/no_such_folder", "has no folder 'no_such_folder'"),
         ("some-org/no-such-model", "not in the local cache"),
         ("bad id!", "no model folder at bad id!"),
     ],
@@ -76,7 +76,7 @@ def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
     (folder / "config.json").write_text("{")
     assert "is not valid JSON" in run("build", str(folder), "-t", "cpu-arm64")
     (folder / "config.json").write_text("{}")
-    assert "holds no weights" in run("build", str(folder), "-t", "cpu-arm64")
+    assert "has no weights" in run("build", str(folder), "-t", "cpu-arm64")
 
 
 def test_a_task_that_is_not_known_or_cannot_be_told(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_an_output_that_cannot_be_written(model: Get, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.txt", b"\n\n", "holds no rows"),
+        ("t.txt", b"\n\n", "has no rows"),
         ("t.txt", b"fine\n\xff broken", "line 2: not valid UTF-8"),
         ("t.jsonl", b'{"body": "x"}\n', "no column for the text; it has body"),
         ("t.jsonl", b"not json\n", "line 1: not valid JSON"),

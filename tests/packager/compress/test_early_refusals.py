@@ -25,10 +25,10 @@ def _planned(folder: Path, model: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[prune]\nlayers = 7\n", "prune.layers = 7 keeps more than the 2 there are"),
-        ("[prune]\nfeed_forward = 9999\n", "prune.feed_forward = 9999 keeps more than the"),
+        ("[prune]\nlayers = 7\n", "prune.layers = 7 is more than the model's 2"),
+        ("[prune]\nfeed_forward = 9999\n", "prune.feed_forward = 9999 is more than the model's"),
         ("[prune]\nheads = 0\n", "prune.heads: must be at least 1, not 0"),
-        ("[prune]\n", "prune: keeps everything"),
+        ("[prune]\n", "prune: removes nothing"),
         ("[prune]\nlayers = 1\n[distill]\nlayers = 2\n", "distill.layers is 2; the model has 1"),
         ('evaluation = "other.tsv"\n[finetune]\n', "labels that the model does not know: 'lamps'"),
         ('evaluation = "numbers.tsv"\n[finetune]\n', "labels that the model does not know: '0'"),
@@ -50,5 +50,5 @@ def test_what_cannot_work_is_refused_before_any_training(
 def test_one_class_only_is_refused_before_any_training(model: Get, tmp_path: Path) -> None:
     """There is nothing to learn from one label, and the plan says so."""
     (tmp_path / "train.tsv").write_text("text\tlabel\nhello\ta\nyou\ta\n")
-    with pytest.raises(InputError, match="one class only: a"):
+    with pytest.raises(InputError, match="only one class: a"):
         _planned(tmp_path, model("bert-intent"), "[finetune]\n")

@@ -52,8 +52,8 @@ def test_pruning_keeps_what_matters(model: Get, train: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (prune.Settings(TASK, layers=9), "prune.layers = 9 keeps more than the 2"),
-        (prune.Settings(TASK, heads=3), "prune.heads = 3 keeps more than the 2"),
+        (prune.Settings(TASK, layers=9), "prune.layers = 9 is more than the model's 2"),
+        (prune.Settings(TASK, heads=3), "prune.heads = 3 is more than the model's 2"),
     ],
 )
 def test_pruning_more_than_there_is_is_refused(

@@ -70,20 +70,20 @@ def test_several_labels_numbers_and_pairs(tmp_path: Path) -> None:
     ("name", "content", "task", "message"),
     [
         ("d.tsv", "a\tb\n1\t2\n", "text-classification", "no column for the text; it has a, b"),
-        ("d.jsonl", "", "text-classification", "holds no rows"),
+        ("d.jsonl", "", "text-classification", "has no rows"),
         ("d.jsonl", '{"text": 3}', "text-classification", "line 1: the text is not text but 3"),
         ("d.jsonl", "[1]", "text-classification", "line 1: expected a JSON object"),
         ("d.jsonl", "{", "text-classification", "line 1: not valid JSON"),
         ("d.jsonl", '{"text": "\\ud800"}', "text-classification", "not valid Unicode"),
-        ("d.csv", "text,label\na\n", "text-classification", "line 2: not as many cells"),
+        ("d.csv", "text,label\na\n", "text-classification", "line 2: its number of cells"),
         ("d.conll", "Anna\n", "token-classification", "line 1: expected a token and its tag"),
         ("d.jsonl", '{"tokens": ["a"], "tags": []}', "token-classification", "1 words but 0 tags"),
         ("d.jsonl", '{"text": "a"}', "token-classification", "no column for the words"),
         ("d.json", "[1]", TASK, "item 1: expected a JSON object"),
         ("d.json", '[{"text": "a"}', TASK, "is not valid JSON"),
         ("d.tsv", "turn on the light\ton\nstop\toff\n", TASK, "the first row looks like data"),
-        ("d.csv", "lights,1\nsun,2\n", TASK, "looks like data: put a header above it"),
-        ("d.csv", "a:b\n1:2\n", TASK, "name what is between them"),
+        ("d.csv", "lights,1\nsun,2\n", TASK, "looks like data: add a header above it"),
+        ("d.csv", "a:b\n1:2\n", TASK, "name the delimiter between them"),
         ("d.jsonl", '{"data": {"body": "x"}, "id": 1}', TASK, "it has data.body, id"),
         ("d.txt", "Anna\n", "token-classification", "line 1: expected a token and its tag"),
         ("d.xls", "a", "text-classification", "unknown format '.xls'"),
@@ -103,7 +103,7 @@ def test_a_fault_names_file_line_and_remedy(
 
 def test_a_hub_data_set_without_network_says_so() -> None:
     """A `datasets:` id that is not here is one clear error."""
-    with pytest.raises(InputError, match="A local file works without network"):
+    with pytest.raises(InputError, match="A local file works without a network"):
         read_examples("datasets:nobody/nothing-at-all:test", "text-classification")
 
 
@@ -167,7 +167,7 @@ def test_another_encoding_is_named_in_the_recipe(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown encoding 'latin-one'"):
         _read(path, encoding="latin-one")
     path.write_bytes("text\tlabel\ntea\ta\n".encode("utf-16-le"))
-    with pytest.raises(InputError, match=r"line 1: holds zero bytes, as UTF-16 without a mark"):
+    with pytest.raises(InputError, match=r"line 1: has zero bytes, like UTF-16 without a mark"):
         _read(path)
     assert _read(path, encoding="utf-16-le") == [("tea", "a")]
 

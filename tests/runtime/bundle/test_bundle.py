@@ -67,7 +67,7 @@ def test_a_member_outside_the_layout_is_refused(name: str, tmp_path: Path) -> No
     "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]
 )
 def test_links_and_devices_are_refused(kind: bytes, tmp_path: Path) -> None:
-    """A member that is no plain file is refused, whatever its name."""
+    """A member that is not a plain file is refused, whatever its name."""
     path = handmade.bundle(tmp_path / "small.epk")
     info = tarfile.TarInfo("blobs/sha256/" + "0" * 64)
     info.type, info.linkname = kind, "/etc/passwd"

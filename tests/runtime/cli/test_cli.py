@@ -112,9 +112,9 @@ def test_a_reader_that_left_is_no_noise(path: str) -> None:
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("RUN 'turn on' >&-", "error: standard output is closed: there is nowhere to write to\n"),
+        ("RUN 'turn on' >&-", "error: standard output is closed: there is nowhere to write\n"),
         ("RUN 'turn on' >&- 2>&-", ""),
-        ("RUN 'turn on' >/dev/full", "error: No space left on device; put that right"),
+        ("RUN 'turn on' >/dev/full", "error: No space left on device; fix this"),
     ],
 )
 def test_nowhere_to_write_is_one_line(command: str, said: str, path: str) -> None:

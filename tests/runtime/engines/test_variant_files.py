@@ -38,7 +38,7 @@ def test_two_graphs_of_one_file_name_are_two_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("second", ["v/null.json", "null.json"])
 def test_two_files_of_one_name_are_refused(second: str, tmp_path: Path) -> None:
     """A file that is listed twice, or that hides another, is no bundle's of ours."""
-    with pytest.raises(TrustError, match="variant v has two files of one name"):
+    with pytest.raises(TrustError, match="variant v has two files of the same name"):
         load(_bundle(tmp_path, second, extra={"null.json": b"{}"}))
 
 

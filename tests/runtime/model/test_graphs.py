@@ -50,7 +50,7 @@ def test_a_graph_that_wants_more_than_is_made_is_refused(
 ) -> None:
     """The message names what is wanted and what there is."""
     monkeypatch.setattr(NullSession, "inputs", ("input_ids", "bbox"))
-    with pytest.raises(DeviceError, match="wants bbox, which this runtime does not make"):
+    with pytest.raises(DeviceError, match="needs bbox, which this runtime does not make"):
         _load(tmp_path, replace(GRAPH, inputs=("input_ids", "bbox")))
 
 

@@ -104,7 +104,7 @@ def test_a_failing_hook_does_not_go_back_to_a_damaged_release(place: Path) -> No
     damage(place, first)
     device = with_hook(new_device(place))
     second = device.install(device.check()).digest
-    with pytest.raises(DeviceError, match=r"no answer on port 80; what ran before is damaged"):
+    with pytest.raises(DeviceError, match=r"no answer on port 80; the release before is damaged"):
         device.try_out()
     state = device.store.state
     assert (state.active, state.trial, state.bad) == (second, "", ())

@@ -173,7 +173,7 @@ def test_what_cannot_be_exported_is_said(place: Path) -> None:
     for parcel, words in (
         (carry.Parcel("small/other"), "no release 'small/other'"),
         (carry.Parcel(NAME, light=True), "no deltas"),
-        (carry.Parcel(NAME, days=0), "a day or more"),
+        (carry.Parcel(NAME, days=0), "at least one day"),
     ):
         with pytest.raises(InputError, match=words):
             carry.export_file(parcel, place / "channel", place / "x.epk", place / "keys")
@@ -226,7 +226,7 @@ def test_an_export_says_when_it_runs_out(place: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [(["--name", "small"], "NAME/BOARD"), (["--patience", "0"], "above 0"),
-     (["--store", ""], "no folder"), (["--store", __file__], "no folder")],
+     (["--store", ""], "not a folder"), (["--store", __file__], "not a folder")],
 )  # fmt: skip
 def test_wrong_options_are_said(
     place: Path, capfd: pytest.CaptureFixture[str], options: list[str], said: str
