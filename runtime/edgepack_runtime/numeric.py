@@ -23,7 +23,9 @@ def sigmoid(x: Array) -> Array:
     """Logistic function, element by element."""
     import numpy as np
 
-    return 1.0 / (1.0 + np.exp(-x))
+    with np.errstate(over="ignore"):  # exp of a large number is infinite, and 1 ÷ that is 0
+        scores: Array = 1.0 / (1.0 + np.exp(-x))
+    return scores
 
 
 def cosine(a: Array, b: Array) -> float:

@@ -13,21 +13,20 @@ asked for; `past_key_values.N.key|value` [1, heads, capacity, width], which is a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgepack.export import decoder_heads as heads
+from edgepack.export.decoder_shape import Shape, shape_of
 from edgepack.recipe.target import VariantSpec
 from edgepack_runtime.errors import InputError
 
 OPSET = 18
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 _CPU = "CPUExecutionProvider"
-_MULTIPLE = 16  # attention with rotary positions needs heads whose width is a multiple of this
 _MICROSOFT = "com.microsoft"
-_BLOCK = 32  # weights that share a scale
-_INT8_COMPUTE = 4  # `accuracy_level`; without it, each call converts all weights to float
 
 
 def why_not(model_type: str, spec: VariantSpec | None = None) -> str:
@@ -63,52 +62,6 @@ def export(folder: Path, out: Path) -> None:
         raise InputError(f"{folder}: transformers cannot load this model: {exc}") from exc
     with torch.no_grad():
         graph.save(write(model), out / "model.onnx")
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of a decoder."""
-
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    width: int
-    """Width of a head, as trained."""
-    padded: int
-    """Width of a head, as the operator needs it."""
-    context: int
-    """The number of positions."""
-    epsilon: float
-    """The epsilon of its norms."""
-
-
-def shape_of(config: Any) -> Shape:
-    """Read the sizes from a config of transformers.
-
-    Raises:
-        InputError: it has sliding windows or another activation, which the graph does not support.
-
-    """
-    sliding = getattr(config, "layer_types", None) or []
-    if "sliding_attention" in sliding or (
-        getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-        and config.model_type == "mistral"
-    ):  # fmt: skip
-        raise InputError(f"{config.model_type} with sliding windows is not built yet")
-    if config.hidden_act != "silu":
-        raise InputError(f"the activation {config.hidden_act!r} is not built yet")
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return Shape(
-        layers=config.num_hidden_layers,
-        hidden=config.hidden_size,
-        heads=config.num_attention_heads,
-        kv_heads=config.num_key_value_heads,
-        width=width,
-        padded=-(-width // _MULTIPLE) * _MULTIPLE,
-        context=config.max_position_embeddings,
-        epsilon=config.rms_norm_eps,
-    )
 
 
 def write(model: Any) -> Any:
@@ -238,7 +191,7 @@ def _norm(made: _Graph, name: str, norm: Any, state: tuple[str, str]) -> tuple[s
 def _attention(made: _Graph, name: str, attention: Any, normed: str) -> str:
     shape = made.shape
     parts = [
-        _heads(projection, count, shape)
+        heads.widen_out(projection, count, shape)
         for projection, count in (
             (attention.q_proj, shape.heads),
             (attention.k_proj, shape.kv_heads),
@@ -265,7 +218,7 @@ def _attention(made: _Graph, name: str, attention: Any, normed: str) -> str:
         "GroupQueryAttention", inputs, [name, *present], domain=_MICROSOFT, do_rotary=1,
         num_heads=shape.heads, kv_num_heads=shape.kv_heads, scale=float(attention.scaling),
     )  # fmt: skip
-    return _product(made, f"{name}.o_proj", [_from_heads(attention.o_proj, shape)], name)
+    return _product(made, f"{name}.o_proj", [heads.widen_in(attention.o_proj, shape)], name)
 
 
 def _head_norm(made: _Graph, name: str, norm: Any, given: tuple[str, int]) -> str:
@@ -285,13 +238,13 @@ def _head_norm(made: _Graph, name: str, norm: Any, given: tuple[str, int]) -> st
 
 def _feed_forward(made: _Graph, name: str, mlp: Any, normed: str) -> str:
     both = [(mlp.gate_proj.weight, mlp.gate_proj.bias), (mlp.up_proj.weight, mlp.up_proj.bias)]
-    joined = _product(made, f"{name}.gate_up_proj", [_plain(*pair) for pair in both], normed)
+    joined = _product(made, f"{name}.gate_up_proj", [heads.plain(*pair) for pair in both], normed)
     gate, up = made.nodes_of(
         "Split", [joined], [f"{name}.gate", f"{name}.up"], axis=-1, num_outputs=2
     )
     opened = made.node("Mul", [gate, made.node("Sigmoid", [gate])])
     return _product(
-        made, f"{name}.down_proj", [_plain(mlp.down_proj.weight, mlp.down_proj.bias)],
+        made, f"{name}.down_proj", [heads.plain(mlp.down_proj.weight, mlp.down_proj.bias)],
         made.node("Mul", [opened, up]),
     )  # fmt: skip
 
@@ -306,49 +259,7 @@ def _head(made: _Graph, model: Any, rows: str) -> None:
     made.nodes_of("MatMul", [rows, weight], ["logits"])
 
 
-Part = tuple[Any, Any]
-
-
-def _plain(weight: Any, bias: Any) -> Part:
-    return weight.detach().numpy(), None if bias is None else bias.detach().numpy()
-
-
-def _heads(projection: Any, count: int, shape: Shape) -> Part:
-    """Return weight and bias with heads as wide as the operator needs.
-
-    The two halves of a head, which are rotated together, become the first parts of the wider
-    halves.
-    """
-    weight, bias = _plain(projection.weight, projection.bias)
-    if shape.padded == shape.width:
-        return weight, bias
-    wide = _widen(weight.reshape(count, shape.width, -1), shape).reshape(-1, weight.shape[1])
-    if bias is None:
-        return wide, None
-    return wide, _widen(bias.reshape(count, shape.width, 1), shape).reshape(-1)
-
-
-def _from_heads(projection: Any, shape: Shape) -> Part:
-    """Return the output product, which reads the wider heads."""
-    weight, bias = _plain(projection.weight, projection.bias)
-    if shape.padded == shape.width:
-        return weight, bias
-    turned = weight.T.reshape(shape.heads, shape.width, -1)
-    return _widen(turned, shape).reshape(-1, weight.shape[0]).T, bias
-
-
-def _widen(heads: Any, shape: Shape) -> Any:
-    """Put zeros after each half of [heads, width, …]."""
-    import numpy as np
-
-    half, wide = shape.width // 2, shape.padded // 2
-    halves = heads.reshape(heads.shape[0], 2, half, heads.shape[2])
-    return np.pad(halves, [(0, 0), (0, 0), (0, wide - half), (0, 0)]).reshape(
-        heads.shape[0], shape.padded, heads.shape[2]
-    )
-
-
-def _product(made: _Graph, name: str, parts: Sequence[Part], value: str) -> str:
+def _product(made: _Graph, name: str, parts: Sequence[heads.Part], value: str) -> str:
     """Multiply by several weights [out, in] at once, and add their biases."""
     import numpy as np
 
@@ -363,56 +274,3 @@ def _product(made: _Graph, name: str, parts: Sequence[Part], value: str) -> str:
 def is_decoder(model: Any) -> bool:
     """Tell whether a graph was written by this module."""
     return any(node.op_type == "GroupQueryAttention" for node in model.graph.node)
-
-
-def to_int8(model: Any) -> Any:
-    """Return a decoder with int8 weights, in blocks that share a scale.
-
-    Products are computed in int8 with activations scaled block by block, so an answer does not
-    depend on how its prompt is split.  The embedding is int8 with a scale for each row.
-    """
-    from onnx import numpy_helper
-
-    from edgepack.export import embeddings
-
-    _untie(model)
-    weights = {t.name: t for t in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "MatMul" and node.input[1] in weights:
-            name = node.input[1]
-            model.graph.initializer.remove(weights[name])
-            _quantize(model, node, numpy_helper.to_array(weights[name]))
-    return embeddings.to_int8(model)
-
-
-def _quantize(model: Any, node: Any, weight: Any) -> None:
-    """Change a product with a weight [in, out] to one with int8 blocks, symmetric around 128."""
-    import numpy as np
-    from onnx import helper, numpy_helper
-
-    size, count = weight.shape
-    blocks = -(-size // _BLOCK)
-    padded = np.pad(weight.T, [(0, 0), (0, blocks * _BLOCK - size)]).reshape(count, blocks, _BLOCK)
-    scale = np.maximum(np.abs(padded).max(axis=2), 1e-12).astype(np.float32) / 127
-    rounded = np.rint(padded / scale[..., None]).astype(np.int16) + 128
-    name = node.input[1]
-    for key, array in (("int8", rounded.astype(np.uint8)), ("scale", scale.reshape(-1))):
-        model.graph.initializer.append(numpy_helper.from_array(array, f"{name}_{key}"))
-    how = {"K": size, "N": count, "bits": 8, "block_size": _BLOCK, "accuracy_level": _INT8_COMPUTE}
-    node.op_type, node.domain = "MatMulNBits", _MICROSOFT
-    node.input[1] = f"{name}_int8"
-    node.input.append(f"{name}_scale")
-    node.attribute.extend(helper.make_attribute(key, value) for key, value in how.items())
-
-
-def _untie(model: Any) -> None:
-    """Give a head that reads the embedding's table its own weight, which can be quantized."""
-    from onnx import numpy_helper
-
-    heads = [n for n in model.graph.node if n.op_type == "Gemm" and n.output[0] == "logits"]
-    tables: Mapping[str, Any] = {t.name: t for t in model.graph.initializer}
-    for node in heads:
-        weight = numpy_helper.to_array(tables[node.input[1]]).T.copy()
-        model.graph.initializer.append(numpy_helper.from_array(weight, "lm_head.weight"))
-        node.op_type, node.input[1] = "MatMul", "lm_head.weight"
-        del node.attribute[:]

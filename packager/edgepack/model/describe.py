@@ -37,7 +37,7 @@ def describe(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
-    except (ValueError, KeyError, OSError) as exc:
+    except (ValueError, KeyError, OSError, TypeError) as exc:  # TypeError: no tokenizer's files
         raise InputError(f"{folder}: transformers cannot read this model: {exc}") from exc
     if not tokenizer.is_fast:
         raise InputError(
@@ -77,10 +77,8 @@ def _labels(config: Any) -> tuple[str, ...]:
 
 
 def _pad_id(tokenizer: Any) -> int:
-    for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0):
-        if candidate is not None:
-            return int(candidate)
-    return 0
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    return next((int(number) for number in known if number is not None), 0)
 
 
 def _chosen_length(settings: Settings, most: int) -> int:
@@ -97,7 +95,7 @@ def _max_length(folder: Path, config: Any, tokenizer: Any) -> int:
     limits = [int(tokenizer.model_max_length)]
     declared = folder / "sentence_bert_config.json"
     if declared.exists():
-        limits.append(int(json.loads(declared.read_text()).get("max_seq_length") or _UNLIMITED))
+        limits.append(int(_object(declared).get("max_seq_length") or _UNLIMITED))
     limits.append(positions_of(config))
     usable = [limit for limit in limits if 0 < limit < _UNLIMITED]
     return min(usable, default=512)
@@ -116,17 +114,45 @@ def pooling_of(folder: Path) -> tuple[str, bool]:
     path = folder / "modules.json"
     if not path.exists():
         return "", False
-    modules = json.loads(path.read_text())
-    kinds = {module["type"].rpartition(".")[2]: module["path"] for module in modules}
+    try:
+        modules = json.loads(path.read_text())
+        kinds = {str(m["type"]).rpartition(".")[2]: str(m["path"]) for m in modules}
+    except (ValueError, KeyError, TypeError) as exc:
+        raise InputError(f"{path} is not a list of modules: {exc!r}") from exc
     unknown = set(kinds) - {"Transformer", "Pooling", "Normalize"}
     if unknown:
         raise InputError(f"{path}: module {min(unknown)} is not supported on devices")
     mode = ""
     if "Pooling" in kinds:
-        settings = json.loads((folder / kinds["Pooling"] / "config.json").read_text())
-        modes = {"mean_tokens": "mean", "cls_token": "cls", "max_tokens": "max"}
-        chosen = [short for key, short in modes.items() if settings.get(f"pooling_mode_{key}")]
-        if len(chosen) != 1 and settings.get("pooling_mode") not in modes.values():
-            raise InputError(f"{path}: its pooling is not one of {', '.join(modes.values())}")
-        mode = chosen[0] if chosen else settings["pooling_mode"]
+        mode = _pooling_mode(folder / kinds["Pooling"] / "config.json")
     return mode, "Normalize" in kinds
+
+
+def _pooling_mode(path: Path) -> str:
+    """Return the one mode that a pooling module declares, by a flag or by name."""
+    settings = _object(path)
+    flags = [key.removeprefix("pooling_mode_") for key, on in settings.items()
+             if key.startswith("pooling_mode_") and on is True]  # fmt: skip
+    named = [settings["pooling_mode"]] if settings.get("pooling_mode") else []
+    modes = {"mean_tokens": "mean", "cls_token": "cls", "max_tokens": "max"}
+    chosen = {modes.get(flag, flag) for flag in flags} | {str(name) for name in named}
+    if len(chosen) != 1 or not chosen <= set(modes.values()):
+        told = ", ".join(sorted(chosen)) or "nothing"
+        raise InputError(f"{path}: its pooling must be one of {', '.join(modes.values())}: {told}")
+    return chosen.pop()
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        InputError: there is none.
+
+    """
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as exc:
+        raise InputError(f"{path} cannot be read: {exc}") from exc
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is not a JSON object")
+    return found

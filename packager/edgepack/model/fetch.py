@@ -92,7 +92,7 @@ def _adapted(folder: Path) -> str:
     """Return the task that an adapter was trained for."""
     kinds = {task.ADAPTER: name for name, task in every().items() if task.ADAPTER}
     declared = json.loads((folder / ADAPTER_FILE).read_text()).get("task_type")
-    if declared not in kinds:
+    if not isinstance(declared, str) or declared not in kinds:
         raise InputError(f"cannot tell the task of adapter {folder.name}; name one with --task")
     return kinds[declared]
 
@@ -107,9 +107,13 @@ def find_folder(source: str, revision: str = "", *, offline: bool = False) -> Pa
     if source.startswith("package:"):
         return _package(source)
     path = Path(source).expanduser()
-    if path.is_dir():
+    try:
+        is_folder, is_there = source != "" and path.is_dir(), path.exists()
+    except OSError as exc:  # a name that is too long
+        raise InputError(f"no model folder at {source[:80]}: {exc.strerror}") from exc
+    if is_folder:
         return path.resolve()
-    if path.exists():
+    if is_there and source:
         raise InputError(f"{source} is a file; give the folder of a Hugging Face model")
     if source.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(source):
         raise InputError(f"no model folder at {source}")
@@ -121,8 +125,9 @@ def _package(source: str) -> Path:
     spec = find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise InputError(f"{source}: no installed package {name!r}; pip install it first")
-    folder = (Path(spec.submodule_search_locations[0]) / inside).resolve()
-    if not folder.is_dir():
+    package = Path(spec.submodule_search_locations[0]).resolve()
+    folder = (package / inside).resolve()
+    if not folder.is_relative_to(package) or not folder.is_dir():
         raise InputError(f"{source}: the package has no folder {inside!r}")
     return folder
 
@@ -188,7 +193,8 @@ def _detect(folder: Path, config: dict[str, Any]) -> str:
             return task
     heads = {head: task for task, facts in every().items() for head in facts.ARCHITECTURES}
     heads = dict(sorted(heads.items(), key=lambda item: -len(item[0])))  # the most exact first
-    architectures = config.get("architectures") or []
+    architectures = config.get("architectures")
+    architectures = architectures if isinstance(architectures, list) else []
     for name in architectures:
         for head, task in heads.items():
             if str(name).endswith(head):

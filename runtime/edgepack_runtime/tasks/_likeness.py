@@ -41,6 +41,8 @@ def compare_decisions(task: Task, wanted: Sequence[Array], got: Sequence[Array])
             total += 1
             continue
         same = decisions(task, a) == decisions(task, b)
+        if not math.isfinite(float(b.sum())):  # what is no number decides nothing
+            same = same & False
         equal, total = equal + int(same.sum()), total + same.size
     return Agreement(found.cosine, found.mean_cosine, equal / total)
 

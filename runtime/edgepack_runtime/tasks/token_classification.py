@@ -98,7 +98,11 @@ def _items(inputs: object, options: Options) -> list[Any]:
     """Return the texts of a call: a list holds several texts, unless it holds one text's words."""
     if not isinstance(inputs, list):
         return [inputs]
-    one = options.is_split_into_words and all(isinstance(word, str) for word in inputs)
+    one = (
+        options.is_split_into_words
+        and bool(inputs)
+        and all(isinstance(word, str) for word in inputs)
+    )
     return [inputs] if one else inputs
 
 

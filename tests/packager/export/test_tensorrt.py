@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgepack.export import onnx_quantize as quantize
 from edgepack.export import onnxruntime as exporter
 from edgepack.export.tensorrt import RULES, lint, make_signed, products_at
 from edgepack_runtime import Bundle
@@ -192,7 +193,7 @@ def test_a_large_embedding_is_float16_for_tensorrt_alone(tmp_path: Path) -> None
     (export / "traits.json").write_text('{"sees_padding": false}')
     with pytest.MonkeyPatch.context() as patch:
         feeds = [{"input_ids": rng.integers(0, 8000, (1, 9))} for _ in range(8)]
-        patch.setattr(exporter, "calibration_feeds", lambda _: iter(feeds))
+        patch.setattr(quantize, "calibration_feeds", lambda _: iter(feeds))
         for folder in (strict, plain):
             settings = exporter.VariantSettings("int8", "static", tensorrt=folder is strict)
             exporter.make_variant(settings, {"export": export}, folder)

@@ -167,7 +167,7 @@ def test_a_model_without_a_fast_tokenizer_is_refused(tmp_path: Path) -> None:
     """ByT5 has none: the error says what the device needs."""
     _change(tmp_path / "config.json", model_type="t5")
     _change(tmp_path / "tokenizer_config.json", tokenizer_class="ByT5Tokenizer")
-    with pytest.raises(InputError, match="has no fast tokenizer, which the device needs"):
+    with pytest.raises(InputError, match="has no fast tokenizer, but the device needs one"):
         describe(Settings(TASK), {"model": tmp_path}, tmp_path)
 
 
@@ -221,12 +221,31 @@ def test_a_model_that_declares_no_pooling_has_none(tmp_path: Path) -> None:
     [
         {}, {"pooling_mode": "lasttoken"}, {"pooling_mode_lasttoken": True},
         {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True},
+        {"pooling_mode_mean_tokens": True, "pooling_mode_lasttoken": True},
+        {"pooling_mode_mean_tokens": True, "pooling_mode": "cls"},
     ],
 )  # fmt: skip
 def test_another_pooling_is_refused(pooling: dict[str, object], tmp_path: Path) -> None:
     """None, one that devices lack, or two at once: the error names those that there are."""
     folder = _modules(tmp_path, "Transformer", "Pooling", **pooling)
-    with pytest.raises(InputError, match="its pooling is none of mean, cls, max"):
+    with pytest.raises(InputError, match="its pooling must be one of mean, cls, max"):
+        pooling_of(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("modules.json", "{"), ("modules.json", "3"), ("modules.json", '[{"type": "x.Pooling"}]'),
+        ("1_Pooling/config.json", ""), ("1_Pooling/config.json", "[]"),
+    ],
+)  # fmt: skip
+def test_a_broken_file_of_pooling_is_one_clear_error(
+    name: str, content: str, tmp_path: Path
+) -> None:
+    """The message names the file, whether it is no JSON or holds something else."""
+    folder = _modules(tmp_path, "Transformer", "Pooling", pooling_mode="mean")
+    next(folder.rglob(name)).write_text(content)
+    with pytest.raises(InputError, match=Path(name).name):
         pooling_of(folder)
 
 

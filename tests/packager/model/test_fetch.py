@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,8 +84,8 @@ def test_an_unknown_task_names_those_there_are(tmp_path: Path) -> None:
         fetch(str(_model(tmp_path / "m")), task="ner")
 
 
-@pytest.mark.parametrize("heads", [[], None, ["GPT2LMHeadModel"], ["BertForQuestionAnswering"]])
-def test_a_task_that_cannot_be_told_is_asked_for(heads: list[str] | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("heads", [[], None, 3, [3], ["BertForQuestionAnswering"]])
+def test_a_task_that_cannot_be_told_is_asked_for(heads: Any, tmp_path: Path) -> None:
     """No architecture, or one that answers no task of ours: the error names the option."""
     folder = _model(tmp_path / "m", architectures=heads)
     with pytest.raises(InputError, match=r"cannot tell the task of m .* name one with --task: "):
@@ -106,7 +107,7 @@ def test_a_package_holds_a_model(
     found = fetch(f"package:tiny_model_package/{inside}")
     assert (found.source.path, found.name) == (folder, "tiny-model-package")
     assert set(found.files) == {"config.json", weights}
-    with pytest.raises(InputError, match="the package holds no folder 'elsewhere'"):
+    with pytest.raises(InputError, match="the package has no folder 'elsewhere'"):
         fetch("package:tiny_model_package/elsewhere")
 
 
@@ -122,10 +123,10 @@ def test_what_is_no_model_says_what_is_missing(tmp_path: Path) -> None:
     folder = _model(tmp_path / "m", weights="")
     with pytest.raises(InputError, match=r"config.json is a file; give the folder"):
         fetch(str(folder / "config.json"))
-    with pytest.raises(InputError, match=r"holds no weights \(model.safetensors or pytorch_model"):
+    with pytest.raises(InputError, match=r"has no weights \(model.safetensors or pytorch_model"):
         fetch(str(folder))
     (folder / "config.json").unlink()
-    with pytest.raises(InputError, match=r"is no Hugging Face model: it has no config.json"):
+    with pytest.raises(InputError, match=r"is not a Hugging Face model: it has no config.json"):
         fetch(str(folder))
 
 
@@ -140,7 +141,7 @@ def test_a_model_of_the_hub_that_is_not_here_says_so() -> None:
     """With the hub off, what is not in the local cache is one clear error with a way out."""
     with pytest.raises(InputError, match="model nobody/nothing at v1: it is not in the local"):
         fetch("nobody/nothing", revision="v1", offline=True)
-    with pytest.raises(InputError, match="A local folder works without network"):
+    with pytest.raises(InputError, match="A local folder works without a network"):
         fetch("nobody/nothing")
 
 
@@ -175,12 +176,29 @@ def test_an_adapter_is_found_with_its_base(tmp_path: Path) -> None:
 
 
 def test_an_adapter_for_another_task_asks_for_one(tmp_path: Path) -> None:
-    """Causal language models are none of ours; a task that is said is taken."""
+    """Questions and answers are not built; a task that is said is taken."""
     base = _model(tmp_path / "base")
-    folder = _adapter(tmp_path / "lora", base_model_name_or_path=str(base), task_type="CAUSAL_LM")
-    with pytest.raises(InputError, match="cannot tell the task of adapter lora; name one with"):
-        fetch(str(folder))
+    for kind in ("QUESTION_ANS", ["SEQ_CLS"]):
+        folder = _adapter(tmp_path / "lora", base_model_name_or_path=str(base), task_type=kind)
+        with pytest.raises(InputError, match="cannot tell the task of adapter lora; name one with"):
+            fetch(str(folder))
+        shutil.rmtree(folder) if kind == "QUESTION_ANS" else None
     assert fetch(str(folder), task="text-classification").task == "text-classification"
+
+
+@pytest.mark.parametrize("head", ["GPT2LMHeadModel", "LlamaForCausalLM"])
+def test_a_language_model_is_told_by_its_head(head: str, tmp_path: Path) -> None:
+    """Though the name of one of them ends as that of a plain encoder does."""
+    assert fetch(str(_model(tmp_path / "m", architectures=[head]))).task == "text-generation"
+
+
+@pytest.mark.parametrize(
+    "source", ["", "x" * 300, "package:edgepack/../../../../../../../../../../../../etc"]
+)
+def test_a_source_that_is_not_a_model_is_one_clear_error(source: str) -> None:
+    """Nothing, a name that no disk takes, and a path out of a package."""
+    with pytest.raises(InputError, match=r"no model folder at|the package has no folder"):
+        find_folder(source)
 
 
 def test_an_adapter_without_its_base_is_refused(tmp_path: Path) -> None:
@@ -190,16 +208,16 @@ def test_an_adapter_without_its_base_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no model folder at .*base"):
         fetch(str(folder))
     base = _model(tmp_path / "base", weights="")
-    with pytest.raises(InputError, match=f"{base} holds no weights"):
+    with pytest.raises(InputError, match=f"{base} has no weights"):
         fetch(str(folder))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"base_model_name_or_path": ""}', "names no base_model_name_or_path"),
-        ('{"base_model_name_or_path": 3}', "names no base_model_name_or_path"),
-        ("{}", "names no base_model_name_or_path"),
+        ('{"base_model_name_or_path": ""}', "does not name a base_model_name_or_path"),
+        ('{"base_model_name_or_path": 3}', "does not name a base_model_name_or_path"),
+        ("{}", "does not name a base_model_name_or_path"),
         ("{", "cannot be read"),
         ("[]", "cannot be read"),
     ],

@@ -17,6 +17,7 @@ from tables import open_table
 from edgepack_runtime import InputError, load, tasks
 from edgepack_runtime.bundle.manifest import Task, Text, Tolerance
 from edgepack_runtime.model.model import Model
+from edgepack_runtime.numeric import sigmoid
 from edgepack_runtime.tasks._likeness import LEAST_AGREEMENT
 
 TASK = "text-classification"
@@ -243,3 +244,16 @@ def test_what_is_timed_fits_the_model(model: Model) -> None:
         else:
             assert (inputs, options) == ([], {})
     assert set(sizes) < set(model.cells)
+
+
+def test_what_is_no_number_decides_nothing() -> None:
+    """Logits that are not numbers agree with no reference, though their best label is the first."""
+    task = Task(TASK, Text("t", 16, 0), labels=("a", "b"))
+    wanted, broken = [np.array([2.0, 0.0])], [np.array([np.nan, np.nan])]
+    found = tasks.find(TASK).compare(task, wanted, broken)
+    assert (found.agreement, found.cosine) == (0.0, -1.0)
+
+
+def test_an_extreme_logit_is_a_plain_score() -> None:
+    """No warning of a sum that overflowed comes of a label that is out of the question."""
+    assert sigmoid(np.array([-200.0, 0.0, 200.0], np.float32)).tolist() == [0.0, 0.5, 1.0]
