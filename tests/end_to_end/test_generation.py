@@ -325,6 +325,26 @@ def test_a_family_without_a_graph_is_refused_within_seconds(tmp_path: Path) -> N
     assert "built for llama, mistral, qwen2, qwen3, smollm3 so far, not for gpt2" in done.output
 
 
+@pytest.mark.parametrize(
+    ("steps", "name"),
+    [('compress = "small"', "compress"), ("[distill]\nlayers = 1", "distill"),
+     ("[prune]\nlayers = 1", "prune"), ("[finetune]", "finetune")],
+)  # fmt: skip
+def test_a_step_for_classifiers_is_refused(
+    steps: str, name: str, made: Made, tmp_path: Path
+) -> None:
+    """Before anything runs, and by the name that the recipe has for it."""
+    folder = made("llama").parents[1] / "model"
+    (tmp_path / "text.txt").write_text("\n".join(PROMPTS))
+    recipe = tmp_path / "edgepack.toml"
+    first, rest = (steps, "") if steps.startswith("compress") else ("", steps)
+    data = f'[data]\ntrain = "{tmp_path / "text.txt"}"\n'
+    recipe.write_text(f'{first}\n[model]\nsource = "{folder}"\n{data}{rest}\n')
+    done = CliRunner().invoke(main, ["build", str(recipe), "-t", "cpu-x86-64"])
+    assert done.exit_code == 2
+    assert f"error: {name}: language models are quantized, but not trained" in done.output
+
+
 @pytest.mark.slow
 def test_a_chat_model_says_what_it_says_in_torch(data: Path, made: Made, tmp_path: Path) -> None:
     """SmolLM2-135M-Instruct in float32: 64 tokens of a dialogue, and the capital of France."""

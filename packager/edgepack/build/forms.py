@@ -37,6 +37,7 @@ def make_forms(recipe: Recipe, info: ModelInfo, data: Mapping[str, Needed]) -> t
         InputError: a stage would refuse its input, perhaps after an hour of training.
 
     """
+    checks.check_task(recipe.compression, info.task)
     columns = recipe.data.columns
     config = _config(info)
     steps = presets.expand(recipe.compression, config, columns)

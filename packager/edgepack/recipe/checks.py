@@ -11,11 +11,32 @@ from edgepack.compress.finetune import head_of
 from edgepack.data.labels import check_labels
 from edgepack.data.rows import Columns, Example, read_examples
 from edgepack.stages.cache import Source
+from edgepack.tasks import find
 from edgepack_runtime import tasks
 from edgepack_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from edgepack.recipe.compression import Compression
+
+
+def check_task(steps: Compression, task: str) -> None:
+    """Refuse to compress a language model, whose training needs other losses.
+
+    Raises:
+        InputError: a step is asked for.
+
+    """
+    asked = [
+        name
+        for name in ("finetune", "vocabulary", "prune", "distill", "augment", "size")
+        if getattr(steps, name)
+    ]
+    if find(task).DECODES and asked:
+        name = "compress" if asked[0] == "size" else asked[0]
+        raise InputError(
+            f"{name}: language models are quantized, but not trained, pruned or distilled yet. "
+            "Leave it out"
+        )
 
 
 def check_sizes(steps: Compression, config: Mapping[str, Any]) -> None:
