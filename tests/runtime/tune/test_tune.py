@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ def test_a_variant_that_strays_is_left_out(
 ) -> None:
     """However fast it is, it is not the model; the warning names it."""
     variants = ({"name": "bad"}, {"name": "good"})
-    record = tune(_bundle(tmp_path, *variants, extra={"bad/null.json": OTHER}), seconds=0.0)
+    with caplog.at_level(logging.WARNING):
+        record = tune(_bundle(tmp_path, *variants, extra={"bad/null.json": OTHER}), seconds=0.0)
     assert set(record.latency_ms) == {"good"}
     assert "bad is left out: " in caplog.text
 
@@ -80,7 +82,7 @@ def test_a_variant_that_does_not_load_is_not_measured(
     from edgepack_runtime.model import variants
 
     opened = variants.open_variant
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.WARNING):
         patch.setattr(variants, "open_variant", refuse)
         record = tune(_bundle(tmp_path, other, {"name": "good"}), seconds=0.0)
     assert set(record.latency_ms) == {"good"}
