@@ -60,11 +60,13 @@ def test_two_processes_give_the_result_of_one(teacher: Path, train: Path, tmp_pa
         found.append(load_file(out / "model.safetensors"))
     before = load_file(teacher / "model.safetensors")
     apart, moved = (
-        max(float(np.abs(found[0][name] - other[name]).max()) for name in found[0])
+        np.concatenate([np.abs(found[0][name] - other[name]).ravel() for name in found[0]])
         for other in (found[1], before)
     )
-    assert apart < 1e-3  # one step's worth: Adam makes as much of a rounding as of a gradient
-    assert apart < moved / 10
+    # Adam makes as much of a rounding as of a gradient: a weight without one may take a step the
+    # other way.  Few do, and most are equal to their last digits.
+    assert apart.max() < 2e-3
+    assert apart.mean() < moved.mean() / 200
     one, two = (open_torch(tmp_path / str(p), TASK).outputs(["turn on the lights"]) for p in (1, 2))
     assert np.allclose(one, two, atol=1e-2)
 
