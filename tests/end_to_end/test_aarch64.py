@@ -18,7 +18,8 @@ from edgepack_runtime import Bundle
 from edgepack_runtime.model.variants import open_variant
 
 ROWS = 200
-TOOLS = ("debootstrap", "qemu-aarch64-static", "unshare", "chroot")
+TOOLS = ("debootstrap", "qemu-aarch64-static", "update-binfmts", "unshare", "chroot")
+PACKAGES = "debootstrap qemu-user-static binfmt-support"
 CHECK = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64")
 
 pytestmark = pytest.mark.slow
@@ -36,7 +37,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if platform.machine() != "x86_64" or os.geteuid() != 0:
         pytest.skip("needs an x86-64 Linux host and root")
     if lacking := [name for name in TOOLS if shutil.which(name) is None]:
-        pytest.skip(f"needs {', '.join(lacking)} (apt install debootstrap qemu-user-static)")
+        pytest.skip(f"needs {', '.join(lacking)}: apt install {PACKAGES}")
     if not CHECK.exists():
         subprocess.run(["update-binfmts", "--enable", "qemu-aarch64"], check=False)
     if not CHECK.exists():

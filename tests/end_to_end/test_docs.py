@@ -25,8 +25,9 @@ READMES = ["README.md", "README.zh.md"]
 PAGES = ["README.md", "docs/build.md", "docs/compress.md", "docs/run.md", "docs/update.md"]
 DOCUMENTS = [*PAGES, "CONTRIBUTING.md", "examples/similarity/README.md",
              "examples/intent/README.md", "examples/field-update/README.md"]  # fmt: skip
-LINKED = [*READMES, *DOCUMENTS, *(f"docs/{name}.md" for name in
-          ("comparison", "exit-codes", "families", "limits", "recipe"))]  # fmt: skip
+LINKED = [*READMES, *DOCUMENTS, "ARCHITECTURE.md", "docs/decisions/README.md",
+          *(f"docs/{name}.md" for name in
+            ("comparison", "exit-codes", "families", "limits", "recipe"))]  # fmt: skip
 # Run by something other than this file.
 ELSEWHERE = {
     "make demo": "test_make_demo_needs_nothing_but_python (slow)",

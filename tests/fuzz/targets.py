@@ -37,6 +37,7 @@ from edgepack.channel import keys, releases
 from edgepack_runtime.bundle import manifest as manifests
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.bundle.manifest import Requires, Tolerance, Variant
+from edgepack_runtime.bundle.names import safe_path
 from edgepack_runtime.engines import onnxruntime as engine
 from edgepack_runtime.errors import EdgepackError, LinkError
 from edgepack_runtime.store import record
@@ -180,7 +181,7 @@ def external_data(data: bytes) -> None:
 def paths(data: bytes) -> None:
     """The path of a file in a bundle: what is accepted stays below its folder."""
     text = data.decode("utf-8", "surrogateescape")
-    if manifests.safe_path(text):
+    if safe_path(text):
         assert os.path.normpath(f"/a/b/{text}").startswith("/a/b/")
         assert os.path.normpath(text) == text
         assert "\0" not in text

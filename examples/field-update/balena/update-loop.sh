@@ -17,7 +17,7 @@ while :; do
     else
         echo "no update: $lock is held, or its folder is missing" >&2
     fi
-    [ "$code" -eq 0 ] || [ "$code" -eq 7 ] || echo "update failed with $code; what ran goes on" >&2
+    [ "$code" -eq 0 ] || [ "$code" -eq 7 ] || echo "update failed with $code; the release that ran keeps running" >&2
     [ -z "${ONCE:-}" ] || exit "$code"
     sleep 3600
 done

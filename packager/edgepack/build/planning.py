@@ -16,7 +16,8 @@ from edgepack.model.fetch import ModelInfo
 from edgepack.recipe.recipe import Recipe
 from edgepack.recipe.target import Target, VariantSpec, all_targets
 from edgepack.stages.cache import Stage, file_source
-from edgepack_runtime.bundle.manifest import Requires, safe_name
+from edgepack_runtime.bundle.manifest import Requires
+from edgepack_runtime.bundle.names import safe_name
 from edgepack_runtime.errors import InputError
 
 

@@ -22,7 +22,8 @@ from string import Template
 import edgepack_runtime
 from edgepack.recipe.target import Target
 from edgepack_runtime.bundle.bundle import Bundle
-from edgepack_runtime.bundle.manifest import canonical_json, is_version
+from edgepack_runtime.bundle.manifest import canonical_json
+from edgepack_runtime.bundle.names import is_version
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.paths import cache_folder
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgepack.channel.durable import read_plain
-from edgepack_runtime.bundle.manifest import is_digest
+from edgepack_runtime.bundle.names import is_digest
 from edgepack_runtime.errors import InputError
 
 if TYPE_CHECKING:

@@ -36,27 +36,31 @@ _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "
 
 @dataclass(frozen=True)
 class Settings:
-    """How the student learns.
-
-    layers: of the student, taken from the model it starts from, evenly spread; 0 keeps all.
-    temperature: of the soft labels; hard: weight of the hard labels, from 0 to 1.
-    transfer: one of `teach.TRANSFERS`; transfer_weight: beside the decisions.
-    dropout: of the student while it learns.
-    freeze_embeddings: leave the token vectors as the teacher has them.  Steps are cheaper, and
-        words that the data lacks keep their meaning.
-    """
+    """How the student learns."""
 
     task: str
+    """Of teacher and student."""
     schedule: Schedule = field(default_factory=Schedule)
+    """How to train."""
     layers: int = 0
+    """Of the student, taken evenly spread from the model that it starts from; 0 keeps all."""
     temperature: float = 2.0
+    """Of the soft labels."""
     hard: float = 0.1
+    """The weight of the hard labels, from 0 to 1."""
     transfer: str = "none"
+    """One of `teach.TRANSFERS`."""
     transfer_weight: float = 1.0
+    """The weight of what is transferred; decisions have weight 1."""
     dropout: float = 0.0
+    """Of the student while it learns."""
     freeze_embeddings: bool = False
+    """Leave the token vectors as the teacher has them.  Steps are cheaper, and words that the data
+    lacks keep their meaning."""
     max_length: int = 128
+    """Tokens of a row."""
     columns: Columns = Columns()
+    """Where the data holds texts and labels."""
 
 
 def distill(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:

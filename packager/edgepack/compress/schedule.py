@@ -29,34 +29,36 @@ _HELD, _MOST_HELD = 20, 1000  # one row in so many is held out
 
 @dataclass(frozen=True)
 class Schedule:
-    """How to train, as a recipe says it; None where it is to be chosen.
-
-    epochs: passes over the data; batch_size: rows in one step of all processes together.
-    accumulate: steps whose gradients are summed before the weights move.
-    warmup: share of all steps in which the learning rate rises.
-    precision: of the arithmetic, one of `PRECISIONS`; weights stay in float32.
-    patience: epochs without gain on held-out rows after which to stop; 0 never stops early.
-    max_minutes: bound of the epochs that are chosen, for a host of `_FLOPS`; never measured.
-    processes: on this machine, joined by torchrun; launcher: more arguments for torchrun, for
-        instance `--nnodes=2 --rdzv-endpoint=host:29500`.
-    report_to: experiment trackers, of `training.REPORTERS`.
-    checkpoint_steps: steps between two checkpoints; with patience there is one an epoch.
-    """
+    """How to train, as a recipe says it; None where it is to be chosen."""
 
     epochs: float | None = None
+    """Passes over the data."""
     learning_rate: float | None = None
+    """The highest; it rises to it and falls from it."""
     batch_size: int | None = None
+    """Rows in one step of all processes together."""
     accumulate: int = 1
+    """Steps whose gradients are summed before the weights move."""
     warmup: float = 0.1
+    """The share of all steps in which the learning rate rises."""
     weight_decay: float = 0.01
+    """Of AdamW."""
     precision: str = "auto"
+    """Of the arithmetic, one of `PRECISIONS`; weights stay in float32."""
     patience: int | None = None
+    """Epochs without gain on held-out rows after which to stop; 0 never stops early."""
     max_minutes: float = 30.0
+    """Bounds the epochs that are chosen, for a host of `_FLOPS`; never measured."""
     seed: int = 0
+    """Of the order of rows, and of dropout."""
     processes: int = 1
+    """On this machine, joined by torchrun."""
     launcher: tuple[str, ...] = ()
+    """More arguments for torchrun, for instance `--nnodes=2 --rdzv-endpoint=host:29500`."""
     report_to: tuple[str, ...] = ()
+    """Experiment trackers, of `training.REPORTERS`."""
     checkpoint_steps: int = 500
+    """Steps between two checkpoints; with patience there is one an epoch."""
 
     @property
     def holds_out(self) -> bool:
@@ -66,26 +68,25 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the choice depends on.
-
-    rows: to learn from; held: held out; tokens: mean of a row; width: of the hidden states.
-    weights: numbers that matrix products use. student: whether a teacher's answers are copied.
-    """
+    """What the choice depends on."""
 
     rows: int
+    """To learn from."""
     held: int
+    """Held out."""
     tokens: float
+    """The mean of a row."""
     width: int
+    """Of the hidden states."""
     weights: int
+    """Numbers that matrix products use."""
     student: bool
+    """Whether a teacher's answers are copied."""
 
 
 @dataclass(frozen=True)
 class Course:
-    """A schedule with nothing left to choose; the fields mean what `Schedule`'s do.
-
-    bounded: whether `max_minutes` made it shorter than it would be.
-    """
+    """A schedule with nothing left to choose; the fields mean what `Schedule`'s do."""
 
     epochs: float
     learning_rate: float
@@ -93,6 +94,7 @@ class Course:
     precision: str
     patience: int
     bounded: bool = False
+    """Whether `max_minutes` made it shorter than it would be."""
 
     @property
     def every(self) -> int:

@@ -28,11 +28,14 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Settings:
-    """transfer: what else than its decisions the student copies, see `distill`."""
+    """What the teacher says."""
 
     task: str
+    """Of the model."""
     max_length: int = 128
+    """Tokens of a row."""
     transfer: str = "none"
+    """What the student copies besides decisions; see `distill`."""
 
 
 class Lesson:

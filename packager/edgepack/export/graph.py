@@ -49,8 +49,8 @@ def save(model: Any, path: Path) -> None:
 def weights_outside(model: Any, folder: Path) -> Any:
     """Return a model whose weights are in a file of `folder`, where a library can read them.
 
-    NNCF copies, serializes and walks the whole graph more than ten times; for BERT-base, with the
-    weights inside, this takes 20 s.
+    NNCF copies, serializes and walks the whole graph more than ten times.  With the weights inside,
+    that takes 20 s longer for BERT-base.
     """
     import onnx
 

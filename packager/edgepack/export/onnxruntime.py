@@ -38,26 +38,30 @@ _TOOLS = ("edgepack", "onnx", "onnxruntime", "nncf")
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """task: as Optimum names it; decodes: whether the graph writes token by token."""
+    """How to export."""
 
     task: str
+    """As Optimum names it."""
     opset: int = OPSET
+    """Of the ONNX graph."""
     decodes: bool = False
+    """Whether the graph writes token by token."""
 
 
 @dataclass(frozen=True)
 class VariantSettings:
-    """precision and scheme as in a target file; choice: how to quantize beyond that.
-
-    tensorrt: make static int8 in the form that TensorRT reads.
-    previous: the variant of the previous release whose scales are kept; empty for none.
-    """
+    """How to make one variant of the exported graph."""
 
     precision: str
+    """As in a target file."""
     scheme: str
+    """As in a target file."""
     choice: Choice = Choice()
+    """How to quantize, beyond precision and scheme."""
     tensorrt: bool = False
+    """Whether static int8 takes the form that TensorRT reads."""
     previous: str = ""
+    """The variant of the previous release whose scales are used again; empty for none."""
 
 
 def why_not(model_type: str, task: str, spec: VariantSpec | None = None) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgepack_runtime.bundle.manifest import is_version
+from edgepack_runtime.bundle.names import is_version
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.words import suggest
 

@@ -20,7 +20,8 @@ from typing import Any
 
 from edgepack_runtime.bundle import limits
 from edgepack_runtime.bundle.layout import ArchiveLayout, FolderLayout, Layout
-from edgepack_runtime.bundle.manifest import Graph, Manifest, Variant, decode, safe_path
+from edgepack_runtime.bundle.manifest import Graph, Manifest, Variant, decode
+from edgepack_runtime.bundle.names import safe_path
 from edgepack_runtime.errors import InputError, TrustError
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"

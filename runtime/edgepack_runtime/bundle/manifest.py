@@ -8,74 +8,71 @@ wrong type is a `TrustError`, because a device must never guess what a bundle me
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from edgepack_runtime.bundle.names import is_digest, is_version, safe_name, safe_path
 from edgepack_runtime.bundle.strict import read_record
 from edgepack_runtime.errors import TrustError
 
 FORMAT = 1
 _CPU_PROVIDERS = ("CPUExecutionProvider", "CPU", "null")
 CHUNK = 1 << 20
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_VERSION = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6}){0,3}")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class File:
-    """One file of a bundle: where it stands for a reader, and which blob it is.
-
-    chunks: the sha256 of each `CHUNK` bytes of a file that is longer, so that a download is
-    checked as it comes.
-    """
+    """One file of a bundle: where it stands for a reader, and which blob it is."""
 
     path: str
+    """Relative to the bundle, with `/`."""
     size: int
+    """Bytes."""
     sha256: str
+    """Of the blob, in hexadecimal."""
     chunks: tuple[str, ...] = ()
+    """The sha256 of each `CHUNK` bytes of a longer file: a download is checked as it comes."""
 
 
 @dataclass(frozen=True)
 class Requires:
-    """What a device must have before a variant is tried on it; empty means no demand.
-
-    isa_any is met by any one of its CPU flags (Linux names), jetpack by any one of its major
-    versions; compute_capability (as `8.7`) and glibc (as `2.28`) are least ones.
-    """
+    """What a device must have before a variant is tried on it; empty means no demand."""
 
     isa_any: tuple[str, ...] = ()
+    """CPU flags by their Linux names; any one of them is enough."""
     memory_mb: int = 0
+    """Free memory, in MB."""
     compute_capability: str = ""
+    """The least, as `8.7`."""
     jetpack: tuple[str, ...] = ()
+    """Major versions; any one of them is enough."""
     glibc: str = ""
+    """The least, as `2.28`."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a device's golden outputs may stray from the float reference.
-
-    cosine: least cosine similarity of the raw outputs, any one golden input.
-    agreement: least share of equal arg-max decisions over all golden inputs.
-    """
+    """How far a device's golden outputs may stray from the float reference."""
 
     cosine: float
+    """The least cosine similarity of the raw outputs, over single golden inputs."""
     agreement: float
+    """The least share of equal decisions over all golden inputs."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """One graph of a variant, which a task asks for by name: `model` where there is but one.
-
-    files: paths of the bundle; inputs and outputs: by name, in the graph's own order.
-    """
+    """One graph of a variant, which a task asks for by name."""
 
     name: str
+    """`model` where there is but one."""
     files: tuple[str, ...]
+    """Paths of the bundle."""
     inputs: tuple[str, ...]
+    """Names, in the graph's own order."""
     outputs: tuple[str, ...]
+    """Names, in the graph's own order."""
 
 
 @dataclass(frozen=True)
@@ -106,18 +103,22 @@ class Variant:
 
 @dataclass(frozen=True)
 class Text:
-    """How text becomes token ids: the facts that `tokenizer.json` does not hold.
-
-    max_length counts tokens, special ones included.
-    """
+    """How text becomes token ids: the facts that `tokenizer.json` does not hold."""
 
     tokenizer: str
+    """The bundle's path of `tokenizer.json`."""
     max_length: int
+    """Tokens of a text, special ones included."""
     pad_id: int
+    """The token that fills a batch."""
     pad_type_id: int = 0
+    """The token type of the padding."""
     padding_side: str = "right"
+    """`left` or `right`."""
     truncation_side: str = "right"
+    """`left` or `right`."""
     unk_id: int | None = None
+    """The token of what the vocabulary lacks; None if there is none."""
 
 
 @dataclass(frozen=True)
@@ -138,42 +139,54 @@ class Writing:
 
 @dataclass(frozen=True)
 class Task:
-    """What the model answers, to which kinds of input, and with which words.
-
-    text: None for a model that takes none.  pooling is the sentence-transformers mode (`mean`,
-    `cls`, `max`), empty for none.  writing: of a model that writes.
-    """
+    """What the model answers, to which kinds of input, and with which words."""
 
     name: str
+    """A module of `edgepack_runtime.tasks`."""
     text: Text | None = None
+    """None for a model that takes no text."""
     labels: tuple[str, ...] = ()
+    """By the index of the output."""
     problem_type: str = ""
+    """As a transformers config names it; empty if it does not."""
     pooling: str = ""
+    """The mode of sentence-transformers: `mean`, `cls`, `max`; empty for none."""
     normalize: bool = False
+    """Whether embeddings are scaled to length 1."""
     writing: Writing | None = None
+    """None for a model that writes no text."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A whole bundle.  `variants` stand in the target's order of preference.
-
-    requires: what every variant needs.  kit: {file name: sha256} of the wheels that were packed
-    with the bundle, empty for none.
-    """
+    """A whole bundle."""
 
     format: int
+    """The version of the format; see FORMAT.md."""
     name: str
+    """What the bundle is called."""
     version: str
+    """For people; any text."""
     release: int
+    """For devices: a number that only rises."""
     target: str
+    """The name of the target file."""
     arch: str
+    """Of the device's CPU, as `uname -m` says it, or `any`."""
     task: Task
+    """What the model answers."""
     variants: tuple[Variant, ...]
+    """In the target's order of preference."""
     files: tuple[File, ...]
+    """All of them, sorted by path."""
     golden: str
+    """The bundle's path of the golden inputs and outputs."""
     requires: Requires = Requires()
+    """What every variant needs."""
     kit: Mapping[str, str] = field(default_factory=dict)
+    """{file name: sha256} of the wheels that were packed with the bundle; empty for none."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    """How it was built; nothing on a device depends on it."""
 
     def file(self, path: str) -> File:
         """Return the entry for `path`; a `TrustError` if the bundle has none."""
@@ -232,28 +245,6 @@ def decode_task(value: object) -> Task:
     return task
 
 
-def safe_name(name: str) -> bool:
-    """Tell whether `name` may name a bundle, a version, a target or a variant."""
-    return bool(_NAME.fullmatch(name))
-
-
-def is_digest(text: str) -> bool:
-    """Tell whether a text is a sha256 as this format writes it: 64 lower-case hex digits."""
-    return bool(_DIGEST.fullmatch(text))
-
-
-def is_version(text: str) -> bool:
-    """Tell whether a text is a version of numbers and dots, as `2.28`."""
-    return bool(_VERSION.fullmatch(text))
-
-
-def safe_path(path: str) -> bool:
-    """Tell whether `path` is a plain relative POSIX path that stays below its folder."""
-    if not path or path.startswith("/") or "\\" in path or "\0" in path or ":" in path:
-        return False
-    return all(part not in ("", ".", "..") for part in path.split("/"))
-
-
 def _check(manifest: Manifest) -> None:
     paths = [entry.path for entry in manifest.files]
     names = [variant.name for variant in manifest.variants]
@@ -290,7 +281,7 @@ def _check_file(entry: File) -> None:
     if not safe_path(entry.path):
         raise TrustError(f"the manifest holds an unsafe path {entry.path!r}")
     digests = (entry.sha256, *entry.chunks)
-    if not all(_DIGEST.fullmatch(digest) for digest in digests) or entry.size < 0:
+    if not all(map(is_digest, digests)) or entry.size < 0:
         raise TrustError(f"the manifest holds a malformed digest or size for {entry.path!r}")
     if entry.chunks and len(entry.chunks) != -(-entry.size // CHUNK):
         raise TrustError(f"the manifest lists a wrong number of chunks for {entry.path!r}")

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgepack_runtime.bundle.manifest import safe_name
+from edgepack_runtime.bundle.names import safe_name
 from edgepack_runtime.cli.store import Commands, folder_of
 from edgepack_runtime.errors import (
     HostError,

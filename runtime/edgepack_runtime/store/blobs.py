@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from edgepack_runtime.bundle.bundle import Bundle
-from edgepack_runtime.bundle.manifest import CHUNK, is_digest
+from edgepack_runtime.bundle.manifest import CHUNK
+from edgepack_runtime.bundle.names import is_digest
 from edgepack_runtime.errors import InputError, TrustError
 from edgepack_runtime.store.chunks import Buffer, WrongBytesError, checked
 from edgepack_runtime.store.layout import BLOBS, BlobLayout

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
-from edgepack_runtime.bundle.manifest import CHUNK, is_digest
+from edgepack_runtime.bundle.manifest import CHUNK
+from edgepack_runtime.bundle.names import is_digest
 from edgepack_runtime.errors import EdgepackError, LinkError, TrustError
 from edgepack_runtime.store.blobs import PARTS
 from edgepack_runtime.store.chunks import WrongBytesError

@@ -20,7 +20,7 @@ from tuf.api.exceptions import DownloadError, DownloadHTTPError, RepositoryError
 from tuf.api.metadata import Metadata
 from tuf.ngclient import FetcherInterface, Updater
 
-from edgepack_runtime.bundle.manifest import is_digest
+from edgepack_runtime.bundle.names import is_digest
 from edgepack_runtime.errors import InputError, LinkError, NothingToDoError, TrustError
 from edgepack_runtime.store.record import MINIMUM, RELEASE, ROOT, TIME, Record
 from edgepack_runtime.update.source import Archive, MissingError, Source

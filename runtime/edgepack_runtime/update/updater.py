@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 
 from edgepack_runtime.bundle import limits
 from edgepack_runtime.bundle.bundle import Bundle
-from edgepack_runtime.bundle.manifest import is_digest
+from edgepack_runtime.bundle.names import is_digest
 from edgepack_runtime.device.facts import probe
 from edgepack_runtime.errors import (
     DeviceError,
