@@ -315,14 +315,16 @@ def test_what_cannot_be_built_yet_is_left_out_with_its_reason(made: Made) -> Non
 
 def test_a_family_without_a_graph_is_refused_within_seconds(tmp_path: Path) -> None:
     """The message names the families that there are."""
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import OPTConfig, OPTForCausalLM
 
-    config = GPT2Config(vocab_size=64, n_positions=32, n_embd=16, n_layer=1, n_head=2)
-    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    config = OPTConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, ffn_dim=16,
+                       num_attention_heads=2, word_embed_proj_dim=16)  # fmt: skip
+    OPTForCausalLM(config).save_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     done = CliRunner().invoke(main, ["build", str(tmp_path), "-t", "cpu-x86-64"])
     assert done.exit_code == 2
-    assert "built for llama, mistral, qwen2, qwen3, smollm3 so far, not for gpt2" in done.output
+    assert "text generation is built for gemma, gemma2," in done.output
+    assert "smollm3 so far, not for opt" in done.output
 
 
 @pytest.mark.parametrize(

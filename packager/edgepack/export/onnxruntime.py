@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgepack.export import Choice, decoder, decoder_int8, graph, known, sensitivity
+from edgepack.export import Choice, decoder, graph, known, sensitivity
 from edgepack.export import onnx_quantize as quantize
+from edgepack.export.decoder import int8
 from edgepack.export.families import register_families
 from edgepack.export.folding import decide_branches, fold_products
 from edgepack.export.previous_scales import keep_scales
@@ -197,7 +198,7 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
     if settings.precision == "float32":
         graph.save(graph.load(source), final)
     elif decoder.is_decoder(model := graph.load(source)):
-        graph.save(decoder_int8.to_int8(model), final)
+        graph.save(int8.to_int8(model), final)
     elif settings.precision == "float16":
         graph.save(quantize.to_float16(graph.load(source)), final)
     elif settings.scheme == "dynamic-reduced":

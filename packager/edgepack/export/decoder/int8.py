@@ -1,4 +1,4 @@
-"""The int8 form of a decoder that `decoder.py` wrote: weights in blocks that share a scale."""
+"""The int8 form of a decoder that `write` wrote: weights in blocks that share a scale."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _untie(model: Any) -> None:
     """Give a head that reads the embedding's table its own weight, which can be quantized."""
     from onnx import numpy_helper
 
-    heads = [n for n in model.graph.node if n.op_type == "Gemm" and n.output[0] == "logits"]
+    heads = [n for n in model.graph.node if n.op_type == "Gemm" and n.input[1] == "embedding"]
     tables: Mapping[str, Any] = {t.name: t for t in model.graph.initializer}
     for node in heads:
         weight = numpy_helper.to_array(tables[node.input[1]]).T.copy()

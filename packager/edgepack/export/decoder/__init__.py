@@ -1,0 +1,57 @@
+"""Language models: from a model of transformers to the graph that a device runs.
+
+`families` reads a model into the `parts` that all decoders have, `write` writes these as a graph in
+ONNX Runtime's own operators, and `int8` makes its weights small.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgepack.export.decoder.families import FAMILIES, read
+from edgepack.recipe.target import VariantSpec
+from edgepack_runtime.errors import InputError
+
+_CPU = "CPUExecutionProvider"
+
+
+def why_not(model_type: str, spec: VariantSpec | None = None) -> str:
+    """Say why a family has no decoder graph, or none for a variant; empty if it has one."""
+    if model_type not in FAMILIES:
+        name = model_type or "a model without a type"
+        return f"text generation is built for {', '.join(FAMILIES)} so far, not for {name}"
+    if spec and (spec.provider != _CPU or spec.precision not in ("float32", "int8")):
+        return (
+            "text generation is built for CPUs in float32 and int8 so far, not for "
+            f"{spec.provider} in {spec.precision}"
+        )
+    return ""
+
+
+def export(folder: Path, out: Path) -> None:
+    """Write the float32 graph of a causal language model as `model.onnx`.
+
+    Raises:
+        InputError: it has traits that the graph does not support.
+
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from edgepack.export import graph
+    from edgepack.export.decoder.write import write
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True
+        ).eval()
+    except (ValueError, KeyError, OSError) as exc:
+        raise InputError(f"{folder}: transformers cannot load this model: {exc}") from exc
+    with torch.no_grad():
+        graph.save(write(read(model)), out / "model.onnx")
+
+
+def is_decoder(model: Any) -> bool:
+    """Tell whether a graph was written by this package."""
+    return any(node.op_type == "GroupQueryAttention" for node in model.graph.node)
