@@ -19,7 +19,7 @@ import tiny
 if TYPE_CHECKING:  # torch may be imported once its threads are counted, below
     from edgepack.build.plan import Plan
 
-pytest_plugins = ["places"]
+pytest_plugins = ["places", "languages"]
 Build = Callable[..., Path]
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if IS_WORKER:  # before torch is imported: workers whose threads wait for each other take for ever

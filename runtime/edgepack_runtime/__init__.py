@@ -26,6 +26,7 @@ from edgepack_runtime.errors import (
 
 if TYPE_CHECKING:
     from edgepack_runtime.bundle.bundle import Bundle
+    from edgepack_runtime.generation.memory import Memory
     from edgepack_runtime.model.follow import follow
     from edgepack_runtime.model.load import load
     from edgepack_runtime.model.model import Model
@@ -39,6 +40,7 @@ __all__ = [
     "EdgepackError",
     "HostError",
     "InputError",
+    "Memory",
     "Model",
     "NothingToDoError",
     "SelfTestError",
@@ -53,6 +55,7 @@ _LAZY = {
     "Model": "edgepack_runtime.model.model",
     "follow": "edgepack_runtime.model.follow",
     "Bundle": "edgepack_runtime.bundle.bundle",
+    "Memory": "edgepack_runtime.generation.memory",
 }
 
 

@@ -11,103 +11,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from languages import KINDS, PROMPTS, Made
+from languages import wanted as transformers_text
 
 from edgepack.cli import main
 from edgepack_runtime import Bundle, InputError, load
 from edgepack_runtime.model.selftest import selftest
-
-PROMPTS = ["Once upon a time", "turn on the lights and", "The little girl was"]
-CHAT = (
-    "{% for message in messages %}<{{ message.role }}>{{ message.content }}"
-    "{{ eos_token }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
-)
-KINDS = ("llama", "llama-narrow", "mistral", "qwen2", "qwen3")
-Made = Callable[..., Path]
-
-
-def _config(kind: str, size: int) -> Any:
-    from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
-
-    family = kind.partition("-")[0]
-    made = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config,
-            "qwen3": Qwen3Config}[family]  # fmt: skip
-    more: dict[str, Any] = {"sliding_window": None} if family == "mistral" else {}
-    if family == "qwen3":
-        more["head_dim"] = 16
-    if kind == "llama-narrow":  # heads that the attention operator does not take as they are
-        more |= {"num_attention_heads": 8, "num_key_value_heads": 4}
-    if kind == "llama":
-        more |= {"rope_scaling": {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0,
-                 "high_freq_factor": 4.0, "original_max_position_embeddings": 128}}  # fmt: skip
-    return made(**{
-        "vocab_size": size, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
-        "tie_word_embeddings": family != "mistral", "bos_token_id": 0, "eos_token_id": 1, **more,
-    })  # fmt: skip
-
-
-def _model(kind: str, folder: Path) -> Path:
-    """Write a small causal language model with random weights, and a byte-level tokenizer."""
-    import tiny
-    import torch
-    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
-
-    source = tiny.make("roberta-ner", folder / "tokenizer")
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(source / "tokenizer.json"), bos_token="<s>", eos_token="</s>"
-    )
-    tokenizer.backend_tokenizer.post_processor = None
-    tokenizer.chat_template = CHAT
-    torch.manual_seed(3)
-    model = AutoModelForCausalLM.from_config(_config(kind, len(tokenizer)))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2) if parameter.dim() > 1 else None
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            torch.nn.init.normal_(parameter, std=0.2)
-    model.save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-    return folder / "model"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Return a function that makes a model and its bundle once."""
-    root = tmp_path_factory.mktemp("generation")
-
-    def get(kind: str, precision: str = "float32", source: Path | None = None) -> Path:
-        folder = root / kind
-        if not folder.exists():
-            folder.mkdir()
-            if source is None:
-                _model(kind, folder)
-        out = folder / precision
-        if not out.exists():
-            recipe = folder / f"{precision}.toml"
-            recipe.write_text(
-                f'[model]\nsource = "{source or folder / "model"}"\nname = "m"\n'
-                f'[build]\nprecision = "{precision}"\n'
-            )
-            arguments = ["build", str(recipe), "-t", "cpu-x86-64", "-o", str(out)]
-            done = CliRunner().invoke(main, arguments, catch_exceptions=False)
-            assert done.exit_code == 0, done.output
-        return next(out.glob("*.epk"))
-
-    return get
-
-
-def _wanted(folder: Path, prompt: str, count: int, **how: Any) -> str:
-    """Return what transformers writes after a prompt, as text."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    ids = tokenizer(prompt, return_tensors="pt").input_ids
-    how = {"do_sample": False, "max_new_tokens": count, "pad_token_id": 0, **how}
-    with torch.no_grad():
-        found = model.generate(ids, attention_mask=torch.ones_like(ids), **how)
-    return str(tokenizer.decode(found[0, ids.shape[1] :], skip_special_tokens=True))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -118,7 +27,7 @@ def test_greedy_text_equals_that_of_transformers(kind: str, made: Made) -> None:
     assert model.task.name == "text-generation"
     folder = bundle.parents[1] / "model"
     for prompt in PROMPTS:
-        wanted = _wanted(folder, prompt, 64)
+        wanted = transformers_text(folder, prompt, 64)
         assert model(prompt, max_new_tokens=64) == [{"generated_text": prompt + wanted}]
     selftest(Bundle.open(bundle), model)
 
@@ -127,7 +36,7 @@ def test_a_trained_model_tells_the_story_that_it_tells_in_torch(made: Made, data
     """stories260K, 256 tokens greedily, in float32; and an int8 bundle that agrees with it."""
     folder = data / "models/stories260K/hf"
     model = load(made("stories", source=folder))
-    wanted = _wanted(folder, PROMPTS[0], 256)
+    wanted = transformers_text(folder, PROMPTS[0], 256)
     answer = model(PROMPTS[0], max_new_tokens=256, return_full_text=False)
     assert answer == [{"generated_text": wanted}]
     small = Bundle.open(made("stories", "target", source=folder))
@@ -146,7 +55,7 @@ def test_a_trained_model_tells_the_story_that_it_tells_in_torch(made: Made, data
 def test_penalties_are_those_of_transformers(how: dict[str, Any], made: Made) -> None:
     """The same text comes of the same penalty, which counts the prompt's tokens too."""
     bundle = made("llama")
-    wanted = _wanted(bundle.parents[1] / "model", PROMPTS[1], 48, **how)
+    wanted = transformers_text(bundle.parents[1] / "model", PROMPTS[1], 48, **how)
     got = load(bundle)(PROMPTS[1], max_new_tokens=48, return_full_text=False, **how)
     assert got == [{"generated_text": wanted}]
 
@@ -173,7 +82,7 @@ def test_a_dialogue_is_written_as_its_template_says(made: Made) -> None:
     (answer,) = load(bundle)(messages, max_new_tokens=24)
     assert answer["generated_text"][:-1] == messages
     assert answer["generated_text"][-1] == {
-        "role": "assistant", "content": _wanted(folder, prompt, 24),
+        "role": "assistant", "content": transformers_text(folder, prompt, 24),
     }  # fmt: skip
 
 
@@ -356,6 +265,6 @@ def test_a_chat_model_says_what_it_says_in_torch(data: Path, made: Made, tmp_pat
     model = load(made("smol", source=folder))
     prompt = "The lighthouse keeper woke up and saw"
     answer = model(prompt, max_new_tokens=64, return_full_text=False)
-    assert answer == [{"generated_text": _wanted(folder, prompt, 64)}]
+    assert answer == [{"generated_text": transformers_text(folder, prompt, 64)}]
     (said,) = model([{"role": "user", "content": "What is the capital of France?"}])
     assert said["generated_text"][-1]["content"] == "The capital of France is Paris."

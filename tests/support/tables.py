@@ -13,6 +13,7 @@ from edgepack_runtime.engines import Stateless
 from edgepack_runtime.inputs import Inputs
 from edgepack_runtime.inputs.text import TextEncoder
 from edgepack_runtime.model.model import Model
+from edgepack_runtime.tasks import Opened
 
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
@@ -94,7 +95,6 @@ def open_table(
         graphs=(), requires=Requires(), tolerance=Tolerance(0.99, 0.99),
     )  # fmt: skip
     content = wordpiece(words) if pieces else handmade.tokenizer(known)
-    return Model(
-        Task(name=task, text=text, **fields), variant, {"model": Table(rows, whole=whole)},
-        Inputs(TextEncoder(content, text)),
-    )  # fmt: skip
+    graphs = {"model": Table(rows, whole=whole)}
+    inputs = Inputs(TextEncoder(content, text))
+    return Model(Opened(Task(name=task, text=text, **fields), variant, graphs, inputs))

@@ -15,7 +15,7 @@ from edgepack_runtime.inputs import Inputs, open_inputs
 from edgepack_runtime.inputs.text import TextEncoder
 from edgepack_runtime.model.model import Model
 from edgepack_runtime.paths import map_file
-from edgepack_runtime.tasks import Agreement
+from edgepack_runtime.tasks import Agreement, Opened
 
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
@@ -129,6 +129,5 @@ def open_model(tokenizer: Path, folder: Path, candidate: Candidate, *, threads: 
         Graph(name, tuple(candidate.graphs[name]), session.inputs, session.outputs)
         for name, session in sessions.items()
     )
-    return Model(
-        read_task(tokenizer), replace(variant, graphs=graphs), sessions, read_inputs(tokenizer)
-    )
+    variant = replace(variant, graphs=graphs)
+    return Model(Opened(read_task(tokenizer), variant, sessions, read_inputs(tokenizer)))

@@ -17,6 +17,7 @@ from edgepack_runtime.bundle.manifest import Requires, Tolerance, Variant
 from edgepack_runtime.engines import Stateless
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.model.model import Model
+from edgepack_runtime.tasks import Opened
 
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
@@ -150,4 +151,4 @@ def wrap_torch(model: Any, folder: Path, task: str, max_length: int = 0) -> Mode
         graphs=(), requires=Requires(), tolerance=Tolerance(1.0, 1.0),
     )  # fmt: skip
     session = TorchDecoder(model) if find(task).DECODES else TorchSession(model)
-    return Model(spec, variant, {"model": session}, inputs)
+    return Model(Opened(spec, variant, {"model": session}, inputs))

@@ -1,7 +1,8 @@
 """`edgepack-runtime chat`: a dialogue in the terminal; answers appear as they are written.
 
-`/reset` begins a new dialogue; `/exit` or the end of the input leaves.  Answers go to standard
-output, and their speed to standard error.
+`/reset` begins a new dialogue; `/save FILE` keeps what the model has read, for `--memory FILE`;
+`/exit` or the end of the input leaves.  Answers go to standard output, and their speed to standard
+error.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime.cli.run import option
 from edgepack_runtime.errors import InputError
+from edgepack_runtime.generation.memory import Memory
 
 if TYPE_CHECKING:
     from edgepack_runtime.model.model import Model
@@ -24,6 +26,9 @@ Say = Callable[[str], None]
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments of `chat`, besides the bundle and how to load it."""
     command.add_argument("--system", default="", help="the first message: what the model is to be")
+    command.add_argument(
+        "--memory", metavar="FILE", help="what an earlier dialogue had read, from its /save"
+    )
     command.add_argument(
         "-o",
         "--option",
@@ -47,6 +52,7 @@ def chat(args: argparse.Namespace, load: Callable[[], Model], complain: Say) -> 
 
     """
     options: dict[str, Any] = dict(map(option, args.option))
+    memory = Memory.load(args.memory) if args.memory else Memory()
     model = load()
     if model.task.writing is None:
         raise InputError(f"this bundle answers {model.task.name}, which is not a dialogue; use run")
@@ -59,14 +65,29 @@ def chat(args: argparse.Namespace, load: Callable[[], Model], complain: Say) -> 
         if line == "/reset":
             dialogue = list(first)
             continue
+        if line.startswith("/save"):
+            _save(memory, line.removeprefix("/save").strip(), complain)
+            continue
         dialogue.append({"role": "user", "content": line})
         try:
-            answer = _write(model(dialogue, stream=True, **options), complain)
+            answer = _write(model(dialogue, stream=True, memory=memory, **options), complain)
         except InputError as exc:
             complain(f"error: {exc}; /reset begins a new dialogue")
             dialogue.pop()
             continue
         dialogue.append({"role": "assistant", "content": answer})
+
+
+def _save(memory: Memory, path: str, complain: Say) -> None:
+    if not path:
+        complain("error: name a file: /save FILE")
+        return
+    try:
+        memory.save(path)
+    except (InputError, OSError) as exc:
+        complain(f"error: {exc}")
+    else:
+        complain(f"[{memory.length} tokens are in {path}]")
 
 
 def _lines() -> Iterator[str]:

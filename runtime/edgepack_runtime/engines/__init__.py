@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from edgepack_runtime.bundle.manifest import Variant
 from edgepack_runtime.errors import DeviceError, TrustError
@@ -38,6 +38,23 @@ class State(Protocol):
 
     def close(self) -> None:
         """Free the memory; a later run is an `InputError`."""
+
+
+@runtime_checkable
+class LastingState(State, Protocol):
+    """A state that can outlive the call that opened it."""
+
+    capacity: int
+    """Positions that there is room for."""
+
+    def grow(self, capacity: int) -> None:
+        """Make room for at least `capacity` positions; those that it holds stay."""
+
+    def arrays(self) -> dict[str, Array]:
+        """Return a copy of what it holds, by name."""
+
+    def restore(self, arrays: Mapping[str, Array]) -> None:
+        """Hold what `arrays` returned; an `InputError` if the arrays are of another graph."""
 
 
 class Session(Protocol):

@@ -26,26 +26,62 @@ def is_held(name: str) -> bool:
 
 
 class OrtState:
-    """The positions of one call."""
+    """The positions of one call, or of several that share them."""
 
-    def __init__(self, session: ort.InferenceSession, capacity: int, device: str) -> None:
+    def __init__(self, session: ort.InferenceSession, capacity: int) -> None:
+        self._session = session
+        self._binding: Any = session.io_binding()
+        self._held: dict[str, Array] = {}
+        self._outputs = [o.name for o in session.get_outputs() if not is_held(o.name)]
+        self.length = 0
+        self.capacity = 0
+        self.grow(capacity)
+
+    def grow(self, capacity: int) -> None:
+        """Make room for at least `capacity` positions; those that it holds stay."""
+        import numpy as np
         import onnxruntime as ort
 
-        self._session = session
-        self._capacity = capacity
-        self._binding: Any = session.io_binding()
-        self._buffers = []
-        for item in session.get_inputs():
+        if capacity <= self.capacity:
+            return
+        self._binding.clear_binding_inputs()
+        self._binding.clear_binding_outputs()
+        for item in self._session.get_inputs():
             if item.name.startswith(_PAST):
-                shape = [1, item.shape[1], capacity, item.shape[3]]
-                kind = _numpy_type(item.type)
-                buffer = ort.OrtValue.ortvalue_from_shape_and_type(shape, kind, device)
+                shape = (1, item.shape[1], capacity, item.shape[3])
+                array = np.zeros(shape, _numpy_type(item.type))  # takes memory where it is written
+                if self.length:
+                    array[:, :, : self.length] = self._held[item.name][:, :, : self.length]
+                self._held[item.name] = array
+                buffer = ort.OrtValue.ortvalue_from_numpy(array)  # shares the array's memory
                 self._binding.bind_ortvalue_input(item.name, buffer)
                 present = _PRESENT + item.name.removeprefix(_PAST)
                 self._binding.bind_ortvalue_output(present, buffer)
-                self._buffers.append(buffer)
-        self._outputs = [o.name for o in session.get_outputs() if not is_held(o.name)]
-        self.length = 0
+        self.capacity = capacity
+
+    def arrays(self) -> dict[str, Array]:
+        """Return what it holds, by name: [heads, length, width]; later runs do not change it."""
+        return {name: array[0, :, : self.length].copy() for name, array in self._held.items()}
+
+    def restore(self, arrays: Mapping[str, Array]) -> None:
+        """Hold what another state of the same graph held.
+
+        Raises:
+            InputError: the arrays are of another graph.
+
+        """
+        lengths = {array.shape[1] for array in arrays.values() if array.ndim == 3}
+        fit = lengths and all(
+            name in arrays and arrays[name].dtype == held.dtype
+            and arrays[name].shape == (held.shape[1], max(lengths), held.shape[3])
+            for name, held in self._held.items()
+        )  # fmt: skip
+        if not fit or len(arrays) != len(self._held):
+            raise InputError("these positions belong to another graph")
+        self.grow(max(lengths))
+        for name, held in self._held.items():
+            held[0, :, : max(lengths)] = arrays[name]
+        self.length = max(lengths)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run on the positions that follow, and add them to the state."""
@@ -55,8 +91,8 @@ class OrtState:
             raise InputError("the state was closed")
         count = feeds["input_ids"].shape[1]
         total = self.length + count
-        if total > self._capacity:
-            raise InputError(f"the state holds {self._capacity} positions, not {total}")
+        if total > self.capacity:
+            raise InputError(f"the state holds {self.capacity} positions, not {total}")
         arrays = {
             **feeds,
             "seqlens_k": np.array([total - 1], dtype=np.int32),
@@ -81,7 +117,7 @@ class OrtState:
 
     def close(self) -> None:
         """Free the buffers."""
-        self._binding, self._buffers = None, []
+        self._binding, self._held, self.capacity = None, {}, 0
 
 
 def _numpy_type(declared: str) -> Any:

@@ -75,7 +75,7 @@ class OrtSession:
         """Open a state of the graph's keys and values, if it has such."""
         if not self._stateful:
             return Stateless().begin(capacity)
-        return OrtState(self._session, capacity, "cpu")
+        return OrtState(self._session, capacity)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run on arrays by name, cast to the types that the graph takes."""

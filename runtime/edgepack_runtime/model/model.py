@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime import tasks
 from edgepack_runtime.bundle.manifest import Task, Tolerance, Variant
-from edgepack_runtime.engines import Session, State
+from edgepack_runtime.engines import State
 from edgepack_runtime.errors import InputError
-from edgepack_runtime.inputs import Inputs
 from edgepack_runtime.inputs.calls import read_options
 from edgepack_runtime.inputs.text import TextEncoder
 from edgepack_runtime.model.ranking import Choice
@@ -38,17 +37,10 @@ class Running:
 class Model:
     """The graphs of a variant and a task; call it with the inputs that the task takes."""
 
-    def __init__(
-        self,
-        task: Task,
-        variant: Variant,
-        graphs: Mapping[str, Session],
-        inputs: Inputs,
-        choice: Choice | None = None,
-    ) -> None:
-        self._running = Running(Opened(task, variant, graphs, inputs), choice)
-        self._rules = tasks.find(task.name)
-        self._rules.check(self._running.opened)
+    def __init__(self, opened: Opened, choice: Choice | None = None) -> None:
+        self._running = Running(opened, choice)
+        self._rules = tasks.find(opened.task.name)
+        self._rules.check(opened)
 
     @property
     def task(self) -> Task:

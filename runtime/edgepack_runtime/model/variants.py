@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
 from edgepack_runtime import engines
@@ -13,6 +14,7 @@ from edgepack_runtime.inputs import open_inputs
 from edgepack_runtime.model.model import Model
 from edgepack_runtime.model.prepare import compiled_folder
 from edgepack_runtime.model.ranking import Choice
+from edgepack_runtime.tasks import Opened
 
 
 def open_variant(
@@ -47,7 +49,16 @@ def open_variant(
                 raise DeviceError(f"{variant.engine} is not installed: {exc}") from exc
             _compare(variant, graph, session)
             graphs[graph.name] = session
-        return Model(task, variant, graphs, inputs.result(), choice)
+        identity = _identity(bundle, variant)
+        return Model(Opened(task, variant, graphs, inputs.result(), identity), choice)
+
+
+def _identity(bundle: Bundle, variant: Variant) -> str:
+    """Return a digest of a variant's files and of the tokenizer."""
+    keys = [bundle.files(variant, graph).key for graph in variant.graphs]
+    text = bundle.manifest.task.text
+    keys += [bundle.manifest.file(text.tokenizer).sha256] if text else []
+    return hashlib.sha256("\n".join([variant.name, *keys]).encode()).hexdigest()
 
 
 def _compare(variant: Variant, graph: Graph, session: engines.Session) -> None:

@@ -28,6 +28,8 @@ class Opened:
     """Its graphs by name."""
     inputs: Inputs
     """Turns the inputs of a call into tensors."""
+    identity: str = ""
+    """Digest of the variant's files and of what reads its inputs; empty if there are no files."""
 
     @property
     def text(self) -> TextEncoder:

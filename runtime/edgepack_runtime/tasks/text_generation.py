@@ -6,14 +6,17 @@ Source of the shapes: `TextGenerationPipeline` of transformers 4.57.  A text tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime.bundle.manifest import Task, Tolerance
 from edgepack_runtime.errors import InputError, TrustError
 from edgepack_runtime.generation import loop
-from edgepack_runtime.generation.settings import Asked, settle
+from edgepack_runtime.generation.memory import Memory
+from edgepack_runtime.generation.settings import Asked, Settings, settle
+from edgepack_runtime.generation.stream import Stream
 from edgepack_runtime.generation.text import Pieces
 from edgepack_runtime.inputs.calls import listed
 from edgepack_runtime.inputs.chat import render
@@ -49,6 +52,8 @@ class Options(Asked):
     """JSON schemas of functions that the chat template may offer."""
     template_options: dict[str, Any] | None = None
     """More variables of the chat template, such as `enable_thinking`."""
+    memory: Memory | None = None
+    """What earlier calls of the same dialogue have read; this one reads only what is new."""
 
 
 def check(opened: Opened) -> None:
@@ -59,7 +64,7 @@ def check(opened: Opened) -> None:
 def answer(opened: Opened, inputs: object, options: Options) -> Any:
     """Answer a text or a dialogue with [{"generated_text": …}]; a list of them with a list.
 
-    With `stream`, one text or dialogue is answered with an iterator of pieces of text.
+    With `stream`, one text or dialogue is answered with a `Stream` of pieces of text.
     """
     one = isinstance(inputs, str) or _is_dialogue(inputs)
     items = [inputs] if one else listed(inputs)
@@ -68,7 +73,7 @@ def answer(opened: Opened, inputs: object, options: Options) -> Any:
     if options.stream:
         if not one:
             raise InputError("stream=True answers one text or dialogue at a time")
-        return _pieces(opened, inputs, options)
+        return Stream(_pieces(opened, inputs, options))
     answers = [[{"generated_text": _whole(opened, item, options)}] for item in items]
     return answers[0] if one else answers
 
@@ -86,7 +91,7 @@ def _whole(opened: Opened, item: Any, options: Options) -> Any:
     return [*item, {"role": "assistant", "content": written}]
 
 
-def _pieces(opened: Opened, item: Any, options: Options) -> Iterator[str]:
+def _pieces(opened: Opened, item: Any, options: Options) -> Generator[str, None, None]:
     """Check everything now, and return an iterator that writes on demand."""
     facts = _facts(opened)
     settings = settle(options, facts.declared)
@@ -97,17 +102,34 @@ def _pieces(opened: Opened, item: Any, options: Options) -> Iterator[str]:
             f"the prompt has {len(prompt)} tokens, but this bundle has room for {facts.context} "
             "including the answer; shorten it"
         )
-    state = opened.graph(GRAPH).begin(min(facts.context, len(prompt) + settings.max_new_tokens))
+    settings = replace(
+        settings,
+        max_new_tokens=min(room, settings.max_new_tokens),
+        min_new_tokens=min(room, settings.min_new_tokens),
+    )
+    reader = _reader(opened, prompt, settings, options.memory)
     pieces = Pieces(opened.text.tokenizer, prompt, settings.stop)
-    return _written(loop.write(state, prompt, settings, facts.eos), pieces, room)
+    return _written(loop.write(reader, prompt, settings, facts.eos), pieces)
 
 
-def _written(tokens: Iterator[int], pieces: Pieces, room: int) -> Iterator[str]:
-    for number, token in enumerate(tokens, 1):
-        if piece := pieces.add(token):
-            yield piece
-        if pieces.stopped or number == room:
-            break
+def _reader(
+    opened: Opened, prompt: Sequence[int], settings: Settings, memory: Memory | None
+) -> loop.Reader:
+    """Open a state, or take that of a memory, for a prompt and its answer."""
+    graph, room = opened.graph(GRAPH), len(prompt) + settings.max_new_tokens
+    paired = memory is not None or settings.prompt_lookup_num_tokens > 0
+    if memory is None:
+        return loop.Reader(graph.begin(room), paired)
+    return loop.Reader(memory.begin(graph, opened.identity, prompt, room), paired)
+
+
+def _written(tokens: Generator[int, None, None], pieces: Pieces) -> Generator[str, None, None]:
+    with closing(tokens):
+        for token in tokens:
+            if piece := pieces.add(token):
+                yield piece
+            if pieces.stopped:
+                break
     if piece := pieces.finish():
         yield piece
 

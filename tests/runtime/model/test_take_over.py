@@ -20,6 +20,7 @@ from edgepack_runtime import model as models
 from edgepack_runtime.engines.null import NullSession
 from edgepack_runtime.inputs import Inputs
 from edgepack_runtime.model.model import Model
+from edgepack_runtime.tasks import Opened
 
 FOLDERS = tuple(str(Path(str(package.__file__)).parent) for package in (models, tasks))
 TEXTS = ["turn on", "the lights", "turn off", "the a"]
@@ -45,7 +46,7 @@ class _Compiled(NullSession):
 def _model(plain: Model, rows: int) -> tuple[Model, _Compiled]:
     variant = replace(plain.variant, name=str(rows), options={"max_rows": rows})
     session = _Compiled(rows)
-    return Model(plain.task, variant, {"model": session}, Inputs(plain.encoder)), session
+    return Model(Opened(plain.task, variant, {"model": session}, Inputs(plain.encoder))), session
 
 
 @contextmanager

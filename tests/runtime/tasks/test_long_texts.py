@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ def _doubting(model: Model, beginning: float) -> Model:
     table = opened.graphs["model"]
     assert isinstance(table, Table)
     doubting = Doubting(table._rows, whole=False)
-    return Model(opened.task, opened.variant, {"model": doubting}, opened.inputs)
+    return Model(replace(opened, graphs={"model": doubting}))
 
 
 def test_a_long_text_is_not_cut(tmp_path: Path) -> None:

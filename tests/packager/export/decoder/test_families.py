@@ -12,8 +12,7 @@ from edgepack.export.decoder import export, int8
 from edgepack.export.decoder.families import FAMILIES, read
 from edgepack_runtime.engines._ort_state import OrtState
 from edgepack_runtime.errors import InputError
-from edgepack_runtime.generation.loop import all_logits, step
-from edgepack_runtime.generation.loop import read as run_prompt
+from edgepack_runtime.generation.loop import Reader, all_logits
 
 VOCABULARY, TOKENS = 96, 256
 SMALL = {
@@ -88,7 +87,7 @@ def opened(path: Path) -> OrtState:
     """Open the state of a graph."""
     import onnxruntime as ort
 
-    return OrtState(ort.InferenceSession(str(path)), TOKENS + 16, "cpu")
+    return OrtState(ort.InferenceSession(str(path)), TOKENS + 16)
 
 
 def test_every_family_is_tried() -> None:
@@ -112,14 +111,14 @@ def test_a_family_writes_what_transformers_writes(kind: str, tmp_path: Path) -> 
             min_new_tokens=TOKENS, pad_token_id=0,
         )[0].tolist()  # fmt: skip
         logits = model(torch.tensor([wanted])).logits[0].numpy()
-    state = opened(tmp_path / "model.onnx")
+    reader = Reader(opened(tmp_path / "model.onnx"))
     found = list(prompt)
-    latest = run_prompt(state, prompt)
+    latest = reader.read(prompt)
     for _ in range(TOKENS):
         latest = latest.copy()
         latest[95] = -np.inf  # as min_new_tokens has it
         found.append(int(latest.argmax()))
-        latest = step(state, found[-1:])
+        latest = reader.read(found)
     assert found == wanted
     assert len(set(found)) > 8, "the text is too dull to tell anything"
     at_once = all_logits(opened(tmp_path / "model.onnx"), wanted)
