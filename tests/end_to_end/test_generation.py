@@ -44,6 +44,30 @@ def test_a_trained_model_tells_the_story_that_it_tells_in_torch(made: Made, data
     assert {v.precision for v in small.manifest.variants} == {"int8"}
 
 
+def test_four_bits_are_smaller_and_still_the_model(made: Made) -> None:
+    """A bundle with int4 weights is smaller than the float one, and agrees with it."""
+    small, whole = (Bundle.open(made("qwen2-dull", name)) for name in ("int4", "float32"))
+    (variant,) = small.manifest.variants
+    assert (variant.name, variant.precision) == ("onnxruntime-int4", "int4")
+    sizes = [
+        sum(file.size for file in bundle.manifest.files if file.path.endswith(".onnx"))
+        for bundle in (small, whole)
+    ]
+    assert sizes[0] < 0.6 * sizes[1]
+    model = load(small.path)
+    selftest(small, model)
+    assert model(PROMPTS[0], max_new_tokens=8, return_full_text=False)[0]["generated_text"]
+
+
+def test_four_bits_are_for_language_models(model: Callable[[str], Path], tmp_path: Path) -> None:
+    """A classifier in int4 is refused at once, with what to do instead."""
+    arguments = ["build", str(model("bert-intent")), "-t", "cpu-x86-64", "--precision", "int4",
+                 "-o", str(tmp_path)]  # fmt: skip
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert "four bits are for models that write text; leave precision at" in done.output
+
+
 @pytest.mark.parametrize(
     "how",
     [
@@ -219,7 +243,7 @@ def test_what_cannot_be_built_yet_is_left_out_with_its_reason(made: Made) -> Non
     assert done.exit_code == 0, done.output
     reasons = json.loads(done.stdout)["targets"]["jetson-orin"]
     assert any(not reason for reason in reasons.values())
-    assert "built for CPUs in float32 and int8 so far" in reasons["tensorrt-int8"]
+    assert "built for CPUs in float32, int8 and int4 so far" in reasons["tensorrt-int8"]
 
 
 def test_a_family_without_a_graph_is_refused_within_seconds(tmp_path: Path) -> None:

@@ -199,26 +199,33 @@ class _Maker:
         return Stage(f"evaluate {spec.name}", quality.judge, settings, inputs, quality.TOOLS)
 
 
+_PRECISIONS = {
+    "float32": ("none", "float32, as the model was trained"),
+    "int4": ("weights", "weights in four bits, for language models"),
+}  # scheme and reason
+
+
 def _wanted(recipe: Recipe, target: Target) -> list[VariantSpec]:
-    """Return the target's variants, or one in float32 for each of its engines and accelerators."""
+    """Return the target's variants, or one in another precision for each engine and accelerator."""
     if recipe.precision == "target":
         return _named(recipe, target)
+    scheme, why = _PRECISIONS[recipe.precision]
     wanted: dict[str, VariantSpec] = {}
     for spec in target.variants:
         kind = spec.provider.removesuffix("ExecutionProvider").lower()
         prefix = spec.engine if kind == "cpu" else kind
-        name = f"{prefix}-float32"
+        name = f"{prefix}-{recipe.precision}"
         options = {} if kind == "cpu" else spec.options
         wanted.setdefault(
             name,
             replace(
                 spec,
                 name=name,
-                precision="float32",
-                scheme="none",
+                precision=recipe.precision,
+                scheme=scheme,
                 options=options,
                 requires=Requires() if kind == "cpu" else spec.requires,
-                why="float32, as the model was trained",
+                why=why,
             ),
         )
     return list(wanted.values())

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 @click.option("--revision", default="", help="Hub revision; pin a commit.")
 @click.option("--name", default="", help="Name of the bundle.")
 @click.option("--calibration", type=click.Path(path_type=Path), help="File of typical inputs.")
-@click.option("--precision", default="", help="`target` (default) or `float32`.")
+@click.option(
+    "--precision", default="", help="`target` (default), `float32`, or `int4` for a language model."
+)
 @click.option("--layout", default="", help="`epk` (default) or `folder`.")
 @click.option("--kit", is_flag=True, help="Add everything the device installs, for use offline.")
 @click.option("--kit-python", default="", help="Python of the device, instead of the target's.")

@@ -18,6 +18,7 @@ from edgepack.stages.cache import Source, Stage
 from edgepack_runtime.model.model import Model
 
 CPU = "CPU"
+FOUR_BITS = "four bits are for models that write text; leave precision at 'target'"
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgepack.export import Choice, decoder, graph, known, sensitivity
+from edgepack.export import FOUR_BITS, Choice, decoder, graph, known, sensitivity
 from edgepack.export import onnx_quantize as quantize
-from edgepack.export.decoder import int8
+from edgepack.export.decoder import nbits
 from edgepack.export.families import register_families
 from edgepack.export.folding import decide_branches, fold_products
 from edgepack.export.previous_scales import keep_scales
 from edgepack.export.search import quantize_best
 from edgepack.export.traits import copy_traits, probe_padding, sees_padding, write_traits
+from edgepack.model.opened import read_encoder, read_texts
 from edgepack.recipe.target import VariantSpec
 from edgepack.stages.cache import Source, Stage
 from edgepack.tasks import find
@@ -33,6 +34,7 @@ OPSET = 18
 TENSORRT = "TensorrtExecutionProvider"
 _USUAL = 32  # tokens that an engine is tuned for
 _ROWS = 8  # of a batch, as the runtime makes them
+_WINDOW, _WINDOWS = 256, 128  # tokens of calibration that a decoder reads at once; how often
 _EXPORT_TOOLS = ("edgepack", "torch", "transformers", "optimum", "optimum-onnx", "onnx")
 _TOOLS = ("edgepack", "onnx", "onnxruntime", "nncf")
 
@@ -69,6 +71,8 @@ def why_not(model_type: str, task: str, spec: VariantSpec | None = None) -> str:
     """Say why a family has no form for this engine, or for a variant; empty if it has one."""
     if find(task).DECODES:
         return decoder.why_not(model_type, spec)
+    if spec and spec.precision == "int4":
+        return FOUR_BITS
     return known.why_not_onnx(model_type, task)
 
 
@@ -89,7 +93,7 @@ def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source], choic
     if spec.scheme == "dynamic-reduced":
         fresh = {name: item for name, item in inputs.items() if name != "previous"}
         needed["dynamic"] = variant_stage(replace(spec, scheme="dynamic"), fresh, choice)
-    if spec.scheme == "static" or previous:
+    if spec.scheme in ("static", "weights") or previous:
         needed |= {"tokenizer": inputs["tokenizer"], "texts": inputs["texts"]}
     if previous:
         needed["previous"] = inputs["previous"]
@@ -97,6 +101,7 @@ def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source], choic
         "none": f"convert to {spec.precision} ONNX",
         "dynamic": "fuse and quantize ONNX, dynamic int8",
         "dynamic-reduced": "reduce dynamic int8 weights to 7 bits",
+        "weights": "round weights to four bits",
         "static": "quantize ONNX with NNCF, static int8 Q/DQ",
     }
     return Stage(labels[spec.scheme], make_variant, settings, needed, _TOOLS)
@@ -198,7 +203,7 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
     if settings.precision == "float32":
         graph.save(graph.load(source), final)
     elif decoder.is_decoder(model := graph.load(source)):
-        graph.save(int8.to_int8(model), final)
+        graph.save(_decoder(settings.precision, model, inputs), final)
     elif settings.precision == "float16":
         graph.save(quantize.to_float16(graph.load(source)), final)
     elif settings.scheme == "dynamic-reduced":
@@ -211,3 +216,13 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
         quantize.dynamic(source, final, settings.choice.kept)
     if settings.previous:
         keep_scales("onnxruntime", settings.previous, graph.keep_scales, inputs, out)
+
+
+def _decoder(precision: str, model: Any, inputs: Mapping[str, Path]) -> Any:
+    """Return a decoder with smaller weights; four bits are rounded by the calibration texts."""
+    if precision == "int8":
+        return nbits.to_int8(model)
+    texts = [str(item) for item in read_texts(inputs["texts"], "calibration")]
+    ids = read_encoder(inputs["tokenizer"]).ids("\n".join(texts))
+    windows = [ids[start : start + _WINDOW] for start in range(0, len(ids), _WINDOW)]
+    return nbits.to_int4(model, windows[:_WINDOWS])

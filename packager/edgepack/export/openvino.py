@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgepack.export import Choice, ir, known, sensitivity
+from edgepack.export import FOUR_BITS, Choice, ir, known, sensitivity
 from edgepack.export.families import register_families
 from edgepack.export.naming import layer_of
 from edgepack.export.previous_scales import keep_scales
@@ -51,10 +51,12 @@ class VariantSettings:
     """The variant of the previous release whose scales are retained; empty for none."""
 
 
-def why_not(model_type: str, task: str, spec: VariantSpec | None = None) -> str:  # noqa: ARG001 (the Exporter protocol)
+def why_not(model_type: str, task: str, spec: VariantSpec | None = None) -> str:
     """Say why a family has no form for this engine, or for a variant; empty if it has one."""
     if find(task).DECODES:
         return "text generation is built for ONNX Runtime on CPUs so far"
+    if spec and spec.precision == "int4":
+        return FOUR_BITS
     return known.why_not_openvino(model_type, task)
 
 

@@ -18,7 +18,7 @@ from edgepack.recipe.schema import Table, check, read_toml
 from edgepack_runtime.tasks import known
 
 FILE_NAME = "edgepack.toml"
-PRECISIONS = ("target", "float32")
+PRECISIONS = ("target", "float32", "int4")
 LAYOUTS = ("epk", "folder")
 
 

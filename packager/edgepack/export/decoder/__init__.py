@@ -21,9 +21,9 @@ def why_not(model_type: str, spec: VariantSpec | None = None) -> str:
     if model_type not in FAMILIES:
         name = model_type or "a model without a type"
         return f"text generation is built for {', '.join(FAMILIES)} so far, not for {name}"
-    if spec and (spec.provider != _CPU or spec.precision not in ("float32", "int8")):
+    if spec and (spec.provider != _CPU or spec.precision not in ("float32", "int8", "int4")):
         return (
-            "text generation is built for CPUs in float32 and int8 so far, not for "
+            "text generation is built for CPUs in float32, int8 and int4 so far, not for "
             f"{spec.provider} in {spec.precision}"
         )
     return ""
