@@ -58,7 +58,7 @@ class Reader:
 
 
 def write(
-    reader: Reader, prompt: Sequence[int], settings: Settings, eos: Sequence[int]
+    reader: Reader, prompt: Sequence[int], chooser: Chooser, settings: Settings, eos: Sequence[int]
 ) -> Generator[int, None, None]:
     """Yield the tokens that follow a prompt, without those that end the text.
 
@@ -67,11 +67,11 @@ def write(
     Args:
         reader: the graph, and a state with room for the prompt and the answer.
         prompt: the tokens before the first new one; those that the state holds are skipped.
-        settings: how to choose tokens, and when to end.
+        chooser: chooses the tokens.
+        settings: when to end, and how many tokens to guess.
         eos: tokens that end the text.
 
     """
-    chooser = Chooser(settings, prompt, eos)
     end = time.monotonic() + settings.max_time if settings.max_time else float("inf")
     ids, most = list(prompt), len(prompt) + settings.max_new_tokens
     guessed: list[int] = []
@@ -84,7 +84,7 @@ def write(
                     return
                 ids.append(token)
                 yield token
-                if len(ids) == most or time.monotonic() > end:
+                if len(ids) == most or chooser.complete or time.monotonic() > end:
                     return
                 if token != guess:
                     break

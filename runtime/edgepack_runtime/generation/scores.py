@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from edgepack_runtime.generation.grammar import Grammar
 from edgepack_runtime.generation.settings import Settings
 
 if TYPE_CHECKING:
@@ -21,10 +22,17 @@ if TYPE_CHECKING:
 class Chooser:
     """Picks the next token of one text."""
 
-    def __init__(self, settings: Settings, prompt: Sequence[int], eos: Sequence[int]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        prompt: Sequence[int],
+        eos: Sequence[int],
+        grammar: Grammar | None = None,
+    ) -> None:
         import numpy as np
 
         self._settings = settings
+        self._grammar = grammar
         self._eos = list(eos)
         self._ids = list(prompt)
         self._written: Counter[int] = Counter()
@@ -36,7 +44,14 @@ class Chooser:
         token = draw(scores, self._rng) if self._settings.do_sample else int(scores.argmax())
         self._ids.append(token)
         self._written[token] += 1
+        if self._grammar:
+            self._grammar.take(token)
         return token
+
+    @property
+    def complete(self) -> bool:
+        """Tell whether the text has the form that was asked for, and nothing may follow."""
+        return self._grammar is not None and self._grammar.complete
 
     def processed(self, logits: Array) -> Array:
         """Return the scores by which a token is chosen."""
@@ -53,7 +68,19 @@ class Chooser:
             scores[banned(self._ids, settings.no_repeat_ngram_size)] = -np.inf
         if self._written.total() < settings.min_new_tokens:
             scores[self._eos] = -np.inf
+        if self._grammar:
+            scores = self._formed(scores, logits)
         return warped(scores, settings) if settings.do_sample else scores
+
+    def _formed(self, scores: Array, logits: Array) -> Array:
+        """Exclude what the form does not allow; where that is all, no other rule holds."""
+        import numpy as np
+
+        assert self._grammar is not None  # noqa: S101 (the caller has seen it)
+        formed = self._grammar.restrict(scores)
+        if np.isfinite(formed).any():
+            return formed
+        return self._grammar.restrict(np.array(logits, dtype=np.float32))
 
 
 def warped(scores: Array, settings: Settings) -> Array:

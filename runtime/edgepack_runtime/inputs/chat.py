@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from edgepack_runtime.errors import InputError, TrustError
+from edgepack_runtime.errors import HostError, InputError, TrustError
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -91,7 +91,7 @@ def _environment() -> Any:
     try:
         from edgepack_runtime.inputs._sandbox import make
     except ImportError as exc:
-        raise InputError(
+        raise HostError(
             "a chat needs Jinja2 (pip install 'edgepack-runtime[chat]'); a plain text does not"
         ) from exc
     found = make()

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from edgepack_runtime.bundle.manifest import Task, Tolerance
 from edgepack_runtime.errors import InputError, TrustError
 from edgepack_runtime.generation import loop
+from edgepack_runtime.generation.grammar import FORMS, Grammar, compile_form
 from edgepack_runtime.generation.memory import Memory
+from edgepack_runtime.generation.scores import Chooser
 from edgepack_runtime.generation.settings import Asked, Settings, settle
 from edgepack_runtime.generation.stream import Stream
 from edgepack_runtime.generation.text import Pieces
@@ -52,6 +54,12 @@ class Options(Asked):
     """JSON schemas of functions that the chat template may offer."""
     template_options: dict[str, Any] | None = None
     """More variables of the chat template, such as `enable_thinking`."""
+    json_schema: dict[str, Any] | str | None = None
+    """Write JSON of this schema."""
+    regex: str | None = None
+    """Write a text that this regular expression matches as a whole."""
+    grammar: str | None = None
+    """Write a text of this grammar, in the format of Lark."""
     memory: Memory | None = None
     """What earlier calls of the same dialogue have read; this one reads only what is new."""
 
@@ -109,7 +117,18 @@ def _pieces(opened: Opened, item: Any, options: Options) -> Generator[str, None,
     )
     reader = _reader(opened, prompt, settings, options.memory)
     pieces = Pieces(opened.text.tokenizer, prompt, settings.stop)
-    return _written(loop.write(reader, prompt, settings, facts.eos), pieces)
+    chooser = Chooser(settings, prompt, facts.eos, _grammar(opened, options))
+    return _written(loop.write(reader, prompt, chooser, settings, facts.eos), pieces)
+
+
+def _grammar(opened: Opened, options: Options) -> Grammar | None:
+    """Compile the form that the answer is to have, if the options name one."""
+    forms = {name: form for name in FORMS if (form := getattr(options, name)) is not None}
+    if len(forms) > 1:
+        raise InputError(f"an answer has one form; give one of {' and '.join(forms)}")
+    for name, form in forms.items():
+        return compile_form(opened.text, _facts(opened).eos, name, form)
+    return None
 
 
 def _reader(
