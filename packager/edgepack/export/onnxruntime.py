@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgepack.export import FOUR_BITS, Choice, decoder, graph, known, sensitivity
+from edgepack.export import FOUR_BITS, Choice, decoder, graph, known, pairs, sensitivity
 from edgepack.export import onnx_quantize as quantize
 from edgepack.export.decoder import nbits
 from edgepack.export.families import register_families
@@ -48,7 +48,9 @@ class ExportSettings:
     opset: int = OPSET
     """Of the ONNX graph."""
     decodes: bool = False
-    """Whether the graph writes token by token."""
+    """Whether the model writes token by token."""
+    pairs: bool = False
+    """Whether it reads one text and writes another."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class VariantSettings:
 
 def why_not(model_type: str, task: str, spec: VariantSpec | None = None) -> str:
     """Say why a family has no form for this engine, or for a variant; empty if it has one."""
+    if find(task).PAIRS:
+        return pairs.why_not(model_type, spec)
     if find(task).DECODES:
         return decoder.why_not(model_type, spec)
     if spec and spec.precision == "int4":
@@ -78,7 +82,8 @@ def why_not(model_type: str, task: str, spec: VariantSpec | None = None) -> str:
 
 def export_stage(model: Source | Stage, task: str) -> Stage:
     """Return the stage that exports the float32 graph."""
-    settings = ExportSettings(find(task).OPTIMUM, decodes=find(task).DECODES)
+    facts = find(task)
+    settings = ExportSettings(facts.OPTIMUM, decodes=facts.DECODES, pairs=facts.PAIRS)
     return Stage("export to ONNX", export, settings, {"model": model}, _EXPORT_TOOLS)
 
 
@@ -112,9 +117,9 @@ def ranking_stage(inputs: Mapping[str, Stage | Source]) -> Stage:
     return sensitivity.stage(inputs)
 
 
-def graphs(folder: Path) -> dict[str, tuple[str, ...]]:  # noqa: ARG001 (the Exporter protocol)
+def graphs(folder: Path) -> dict[str, tuple[str, ...]]:
     """Return the files of each graph."""
-    return {"model": FILES}
+    return {"model": FILES} if (folder / FILES[0]).exists() else pairs.FILES
 
 
 def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> None:
@@ -125,7 +130,10 @@ def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> N
 
     """
     if settings.decodes:
-        decoder.export(inputs["model"], out)
+        if settings.pairs:
+            pairs.export(inputs["model"], out, settings.opset)
+        else:
+            decoder.export(inputs["model"], out)
         write_traits(out, sees_padding=False)
         return
     from optimum.exporters.onnx import main_export
@@ -200,6 +208,9 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
     """Write the `model.onnx` of one variant."""
     source, final = inputs["export"] / FILES[0], out / FILES[0]
     copy_traits(inputs["export"], out)
+    if not source.exists():
+        _pairs(settings.precision, inputs["export"], out)
+        return
     if settings.precision == "float32":
         graph.save(graph.load(source), final)
     elif decoder.is_decoder(model := graph.load(source)):
@@ -226,3 +237,10 @@ def _decoder(precision: str, model: Any, inputs: Mapping[str, Path]) -> Any:
     ids = read_encoder(inputs["tokenizer"]).ids("\n".join(texts))
     windows = [ids[start : start + _WINDOW] for start in range(0, len(ids), _WINDOW)]
     return nbits.to_int4(model, windows[:_WINDOWS])
+
+
+def _pairs(precision: str, source: Path, out: Path) -> None:
+    """Write the graphs of a model that reads one text and writes another."""
+    for (name,) in pairs.FILES.values():
+        model = graph.load(source / name)
+        graph.save(nbits.to_int8(model) if precision == "int8" else model, out / name)

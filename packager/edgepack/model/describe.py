@@ -63,7 +63,7 @@ def describe(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
         problem_type=getattr(config, "problem_type", None) or "",
         pooling=pooling[0],
         normalize=pooling[1],
-        writing=writing.facts(folder, tokenizer, text.max_length)
+        writing=writing.facts(folder, tokenizer, text.max_length, pairs=find(settings.task).PAIRS)
         if find(settings.task).DECODES
         else None,
     )

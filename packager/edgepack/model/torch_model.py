@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack.model import describe
 from edgepack.model.opened import read_inputs, read_task
+from edgepack.model.torch_pairs import TorchEncoder, TorchPairDecoder
 from edgepack.tasks import find
 from edgepack_runtime.bundle.manifest import Requires, Tolerance, Variant
-from edgepack_runtime.engines import Stateless
+from edgepack_runtime.engines import Session, Stateless
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.model.model import Model
 from edgepack_runtime.tasks import Opened
@@ -150,5 +151,11 @@ def wrap_torch(model: Any, folder: Path, task: str, max_length: int = 0) -> Mode
         name="torch", engine="torch", provider="torch", precision="float32", scheme="none",
         graphs=(), requires=Requires(), tolerance=Tolerance(1.0, 1.0),
     )  # fmt: skip
-    session = TorchDecoder(model) if find(task).DECODES else TorchSession(model)
-    return Model(Opened(spec, variant, {"model": session}, inputs))
+    return Model(Opened(spec, variant, _graphs(model, task), inputs))
+
+
+def _graphs(model: Any, task: str) -> dict[str, Session]:
+    """Return a torch model as the graphs that its task asks for."""
+    if find(task).PAIRS:
+        return {"encoder": TorchEncoder(model), "decoder": TorchPairDecoder(model)}
+    return {"model": TorchDecoder(model) if find(task).DECODES else TorchSession(model)}

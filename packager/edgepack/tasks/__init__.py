@@ -37,7 +37,9 @@ class Task(Protocol):
     ADAPTER: str
     """PEFT's name for it; empty if it has none."""
     DECODES: bool
-    """Whether its graph writes token by token."""
+    """Whether it writes token by token."""
+    PAIRS: bool
+    """Whether it reads one text with an encoder, and writes another."""
     MARK: str
     """A file that only models for this task have; empty for none."""
 

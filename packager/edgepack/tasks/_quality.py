@@ -8,7 +8,7 @@ from dataclasses import dataclass
 METRICS = {
     "accuracy": "accuracy", "micro_f1": "micro-F1", "entity_f1": "entity F1",
     "spearman": "Spearman", "nearest_accuracy": "nearest-neighbour accuracy",
-    "perplexity": "perplexity",
+    "perplexity": "perplexity", "chrf": "chrF",
 }  # fmt: skip
 
 

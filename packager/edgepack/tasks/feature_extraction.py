@@ -19,6 +19,7 @@ ARCHITECTURES: tuple[str, ...] = ("ForMaskedLM", "ForPreTraining", "Model")
 HEAD = ""
 ADAPTER = "FEATURE_EXTRACTION"
 DECODES = False
+PAIRS = False
 MARK = ""
 
 

@@ -12,4 +12,5 @@ ARCHITECTURES: tuple[str, ...] = ()
 HEAD = ""
 ADAPTER = ""
 DECODES = False
+PAIRS = False
 MARK = "modules.json"

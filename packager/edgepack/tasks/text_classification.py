@@ -20,6 +20,7 @@ ARCHITECTURES: tuple[str, ...] = ("ForSequenceClassification",)
 HEAD = "ForSequenceClassification"
 ADAPTER = "SEQ_CLS"
 DECODES = False
+PAIRS = False
 MARK = ""
 _THRESHOLD = 0.5
 

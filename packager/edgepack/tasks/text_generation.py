@@ -21,6 +21,7 @@ ARCHITECTURES: tuple[str, ...] = ("ForCausalLM", "LMHeadModel")
 HEAD = ""
 ADAPTER = "CAUSAL_LM"
 DECODES = True
+PAIRS = False
 MARK = ""
 _WINDOW = 1024
 

@@ -18,6 +18,7 @@ ARCHITECTURES: tuple[str, ...] = ("ForTokenClassification",)
 HEAD = "ForTokenClassification"
 ADAPTER = "TOKEN_CLS"
 DECODES = False
+PAIRS = False
 MARK = ""
 
 

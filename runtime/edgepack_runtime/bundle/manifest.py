@@ -129,6 +129,8 @@ class Writing:
     """Positions that prompt and answer share."""
     eos: tuple[int, ...]
     """Tokens that end an answer."""
+    start: tuple[int, ...] = ()
+    """Tokens that every answer starts with, where answers do not go on with the input."""
     template: str = ""
     """The chat template, Jinja2; empty if it has none."""
     tokens: Mapping[str, str] = field(default_factory=dict)

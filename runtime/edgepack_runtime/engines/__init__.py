@@ -7,7 +7,7 @@ name code to import.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -55,6 +55,14 @@ class LastingState(State, Protocol):
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
         """Hold what `arrays` returned; an `InputError` if the arrays are of another graph."""
+
+
+@runtime_checkable
+class BeamState(State, Protocol):
+    """A state of several rows, which can change places."""
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Go on with these rows, in this order; one may be there twice."""
 
 
 class Session(Protocol):

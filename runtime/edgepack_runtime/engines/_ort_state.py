@@ -6,7 +6,7 @@ nothing is copied for a token, and removing positions only means giving a smalle
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime.errors import DeviceError, InputError
@@ -16,13 +16,19 @@ if TYPE_CHECKING:
 
     from edgepack_runtime.numeric import Array
 
-_PAST, _PRESENT = "past_key_values.", "present."
+PAST, PRESENT = "past_key_values.", "present."
+_SEEN = ".encoder."  # what a decoder looks back at, which the encoder made
 _LENGTHS = ("seqlens_k", "total_sequence_length")
 
 
 def is_held(name: str) -> bool:
     """Tell whether an input or output of a graph belongs to its state."""
-    return name.startswith((_PAST, _PRESENT)) or name in _LENGTHS
+    return (name.startswith((PAST, PRESENT)) and _SEEN not in name) or name in _LENGTHS
+
+
+def is_shared(inputs: Iterable[str]) -> bool:
+    """Tell whether a graph writes new positions into the buffer that it reads."""
+    return set(_LENGTHS) <= set(inputs)
 
 
 class OrtState:
@@ -47,15 +53,15 @@ class OrtState:
         self._binding.clear_binding_inputs()
         self._binding.clear_binding_outputs()
         for item in self._session.get_inputs():
-            if item.name.startswith(_PAST):
+            if item.name.startswith(PAST):
                 shape = (1, item.shape[1], capacity, item.shape[3])
-                array = np.zeros(shape, _numpy_type(item.type))  # takes memory where it is written
+                array = np.zeros(shape, numpy_type(item.type))  # takes memory where it is written
                 if self.length:
                     array[:, :, : self.length] = self._held[item.name][:, :, : self.length]
                 self._held[item.name] = array
                 buffer = ort.OrtValue.ortvalue_from_numpy(array)  # shares the array's memory
                 self._binding.bind_ortvalue_input(item.name, buffer)
-                present = _PRESENT + item.name.removeprefix(_PAST)
+                present = PRESENT + item.name.removeprefix(PAST)
                 self._binding.bind_ortvalue_output(present, buffer)
         self.capacity = capacity
 
@@ -120,7 +126,8 @@ class OrtState:
         self._binding, self._held, self.capacity = None, {}, 0
 
 
-def _numpy_type(declared: str) -> Any:
+def numpy_type(declared: str) -> Any:
+    """Return numpy's type for a type such as ONNX Runtime's `tensor(float16)`."""
     import numpy as np
 
     return np.float16 if "float16" in declared else np.float32

@@ -21,7 +21,8 @@ from edgepack_runtime.engines import State, Stateless, only
 from edgepack_runtime.engines import _kept as kept
 from edgepack_runtime.engines import _placement as placement
 from edgepack_runtime.engines._onnx_graph import check_alone
-from edgepack_runtime.engines._ort_state import OrtState, is_held
+from edgepack_runtime.engines._ort_rows import OrtRows
+from edgepack_runtime.engines._ort_state import OrtState, is_held, is_shared
 from edgepack_runtime.errors import DeviceError, TrustError
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ class OrtSession:
         """Open a state of the graph's keys and values, if it has such."""
         if not self._stateful:
             return Stateless().begin(capacity)
-        return OrtState(self._session, capacity)
+        kind = OrtState if is_shared(self._dtypes) else OrtRows
+        return kind(self._session, capacity)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run on arrays by name, cast to the types that the graph takes."""

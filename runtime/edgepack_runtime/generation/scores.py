@@ -31,11 +31,11 @@ class Chooser:
     ) -> None:
         import numpy as np
 
-        self._settings = settings
+        self._settings: Settings = settings
         self._grammar = grammar
         self._eos = list(eos)
         self._ids = list(prompt)
-        self._written: Counter[int] = Counter()
+        self._start = len(prompt)
         self._rng = np.random.default_rng(settings.seed)
 
     def choose(self, logits: Array) -> int:
@@ -43,7 +43,6 @@ class Chooser:
         scores = self.processed(logits)
         token = draw(scores, self._rng) if self._settings.do_sample else int(scores.argmax())
         self._ids.append(token)
-        self._written[token] += 1
         if self._grammar:
             self._grammar.take(token)
         return token
@@ -55,32 +54,52 @@ class Chooser:
 
     def processed(self, logits: Array) -> Array:
         """Return the scores by which a token is chosen."""
-        import numpy as np
+        scores = processed(logits, self._ids, self._ids[self._start :], self._settings, self._eos)
+        scores = self.exclude(scores, logits)
+        return warped(scores, self._settings) if self._settings.do_sample else scores
 
-        settings = self._settings
-        scores = np.array(logits, dtype=np.float32)
-        if settings.repetition_penalty != 1.0:
-            penalize_repeated(scores, self._ids, settings.repetition_penalty)
-        if settings.presence_penalty or settings.frequency_penalty:
-            for token, count in self._written.items():
-                scores[token] -= settings.presence_penalty + count * settings.frequency_penalty
-        if settings.no_repeat_ngram_size:
-            scores[banned(self._ids, settings.no_repeat_ngram_size)] = -np.inf
-        if self._written.total() < settings.min_new_tokens:
-            scores[self._eos] = -np.inf
-        if self._grammar:
-            scores = self._formed(scores, logits)
-        return warped(scores, settings) if settings.do_sample else scores
-
-    def _formed(self, scores: Array, logits: Array) -> Array:
+    def exclude(self, scores: Array, logits: Array) -> Array:
         """Exclude what the form does not allow; where that is all, no other rule holds."""
         import numpy as np
 
-        assert self._grammar is not None  # noqa: S101 (the caller has seen it)
+        if self._grammar is None:
+            return scores
         formed = self._grammar.restrict(scores)
         if np.isfinite(formed).any():
             return formed
         return self._grammar.restrict(np.array(logits, dtype=np.float32))
+
+
+def processed(
+    logits: Array,
+    ids: Sequence[int],
+    written: Sequence[int],
+    settings: Settings,
+    eos: Sequence[int],
+) -> Array:
+    """Return the scores of the next token [vocabulary] by all rules but draws and forms.
+
+    Args:
+        logits: or log-probabilities, where several answers are followed.
+        ids: the text so far, with the prompt.
+        written: the part of it that was written.
+        settings: the rules.
+        eos: tokens that end the text.
+
+    """
+    import numpy as np
+
+    scores = np.array(logits, dtype=np.float32)
+    if settings.repetition_penalty != 1.0:
+        penalize_repeated(scores, ids, settings.repetition_penalty)
+    if settings.presence_penalty or settings.frequency_penalty:
+        for token, count in Counter(written).items():
+            scores[token] -= settings.presence_penalty + count * settings.frequency_penalty
+    if settings.no_repeat_ngram_size:
+        scores[banned(ids, ids, settings.no_repeat_ngram_size)] = -np.inf
+    if len(written) < settings.min_new_tokens:
+        scores[list(eos)] = -np.inf
+    return scores
 
 
 def warped(scores: Array, settings: Settings) -> Array:
@@ -107,12 +126,12 @@ def penalize_repeated(scores: Array, ids: Sequence[int], penalty: float) -> None
     scores[seen] = np.where(picked < 0, picked * penalty, picked / penalty)
 
 
-def banned(ids: Sequence[int], size: int) -> list[int]:
-    """Return the tokens that would repeat a run of `size` tokens."""
+def banned(text: Sequence[int], ids: Sequence[int], size: int) -> list[int]:
+    """Return the tokens after `ids` that would repeat a run of `size` tokens of `text`."""
     if len(ids) + 1 < size:
         return []
     last = tuple(ids[len(ids) - size + 1 :])
-    runs = zip(*(ids[start:] for start in range(size)), strict=False)
+    runs = zip(*(text[start:] for start in range(size)), strict=False)
     return [run[-1] for run in runs if run[:-1] == last]
 
 

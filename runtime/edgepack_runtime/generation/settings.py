@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from edgepack_runtime.errors import InputError
 
@@ -103,14 +103,47 @@ class Settings:
             )
 
 
-def settle(asked: Asked, declared: Mapping[str, Any]) -> Settings:
-    """Merge the options of a call with what a model declares.
+@dataclass(frozen=True)
+class PairSettings(Settings):
+    """The final settings of a model that reads one text and writes another."""
+
+    num_beams: int = 1
+    """How many answers are followed at once; the most probable one is given."""
+    length_penalty: float = 1.0
+    """Power of the length that a score is divided by; above 0, long answers gain."""
+    early_stopping: bool | str = False
+    """End when there are `num_beams` answers; False guesses by scores, "never" waits longest."""
+    encoder_no_repeat_ngram_size: int = 0
+    """No run of this many tokens of the input is repeated; 0 allows that."""
+    forced_eos_token_id: int | None = None
+    """The last token of an answer that reaches its length."""
+    suppress_tokens: tuple[int, ...] = ()
+    """Tokens that are never written."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _least("num_beams", self.num_beams, 1)
+        _least("encoder_no_repeat_ngram_size", self.encoder_no_repeat_ngram_size, 0)
+        if self.early_stopping not in (True, False, "never"):
+            raise InputError(
+                f'early_stopping must be true, false or "never", not {self.early_stopping!r}'
+            )
+        if self.num_beams > 1 and self.do_sample:
+            raise InputError("draws follow one answer; give num_beams=1, or leave the draws out")
+
+
+Kind = TypeVar("Kind", bound=Settings)
+
+
+def settle(asked: Asked, declared: Mapping[str, Any], kind: type[Kind]) -> Kind:
+    """Merge the options of a call with what a model declares, into settings of a kind.
 
     Raises:
         InputError: a value is not valid, or two values contradict each other.
 
     """
-    given = {f.name: getattr(asked, f.name) for f in fields(Asked)}
+    known = {f.name for f in fields(kind)}
+    given = {name: getattr(asked, name) for name in known if hasattr(asked, name)}
     given = {name: value for name, value in given.items() if value is not None}
     sampling = [name for name in _SAMPLING if name in given]
     if sampling and given.get("do_sample") is False:
@@ -120,14 +153,13 @@ def settle(asked: Asked, declared: Mapping[str, Any]) -> Settings:
         )
     if sampling:
         given["do_sample"] = True
-    known = {f.name for f in fields(Settings)}
     values = {name: v for name, v in declared.items() if name in known and v is not None}
     values |= given
     stop = values.get("stop", ())
     values["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
     if not all(isinstance(text, str) and text for text in values["stop"]):
         raise InputError("stop must be a text or a list of texts, none of them empty")
-    return Settings(**values)
+    return kind(**values)
 
 
 def _least(name: str, value: float, least: int) -> None:

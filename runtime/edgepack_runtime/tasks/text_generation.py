@@ -7,14 +7,11 @@ Source of the shapes: `TextGenerationPipeline` of transformers 4.57.  A text tha
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edgepack_runtime.bundle.manifest import Task, Tolerance
-from edgepack_runtime.errors import InputError, TrustError
+from edgepack_runtime.errors import InputError
 from edgepack_runtime.generation import loop
-from edgepack_runtime.generation.grammar import FORMS, Grammar, compile_form
 from edgepack_runtime.generation.memory import Memory
 from edgepack_runtime.generation.scores import Chooser
 from edgepack_runtime.generation.settings import Asked, Settings, settle
@@ -22,9 +19,10 @@ from edgepack_runtime.generation.stream import Stream
 from edgepack_runtime.generation.text import Pieces
 from edgepack_runtime.inputs.calls import listed
 from edgepack_runtime.inputs.chat import render
-from edgepack_runtime.tasks._likeness import Agreement, compare_vectors
+from edgepack_runtime.tasks import _writing as writing
 from edgepack_runtime.tasks._opened import Opened
 from edgepack_runtime.tasks._texts import text_of
+from edgepack_runtime.tasks._writing import compare, least
 
 if TYPE_CHECKING:
     from edgepack_runtime.bundle.manifest import Writing
@@ -101,13 +99,13 @@ def _whole(opened: Opened, item: Any, options: Options) -> Any:
 
 def _pieces(opened: Opened, item: Any, options: Options) -> Generator[str, None, None]:
     """Check everything now, and return an iterator that writes on demand."""
-    facts = _facts(opened)
-    settings = settle(options, facts.declared)
-    prompt = _prompt(opened, facts, item, options)
-    room = facts.context - len(prompt)
+    told = writing.facts(opened)
+    settings = settle(options, told.declared, Settings)
+    prompt = _prompt(opened, told, item, options)
+    room = told.context - len(prompt)
     if room < 1:
         raise InputError(
-            f"the prompt has {len(prompt)} tokens, but this bundle has room for {facts.context} "
+            f"the prompt has {len(prompt)} tokens, but this bundle has room for {told.context} "
             "including the answer; shorten it"
         )
     settings = replace(
@@ -117,18 +115,8 @@ def _pieces(opened: Opened, item: Any, options: Options) -> Generator[str, None,
     )
     reader = _reader(opened, prompt, settings, options.memory)
     pieces = Pieces(opened.text.tokenizer, prompt, settings.stop)
-    chooser = Chooser(settings, prompt, facts.eos, _grammar(opened, options))
-    return _written(loop.write(reader, prompt, chooser, settings, facts.eos), pieces)
-
-
-def _grammar(opened: Opened, options: Options) -> Grammar | None:
-    """Compile the form that the answer is to have, if the options name one."""
-    forms = {name: form for name in FORMS if (form := getattr(options, name)) is not None}
-    if len(forms) > 1:
-        raise InputError(f"an answer has one form; give one of {' and '.join(forms)}")
-    for name, form in forms.items():
-        return compile_form(opened.text, _facts(opened).eos, name, form)
-    return None
+    chooser = Chooser(settings, prompt, told.eos, writing.form_of(opened, options))
+    return writing.texts(loop.write(reader, prompt, chooser, settings, told.eos), pieces)
 
 
 def _reader(
@@ -140,17 +128,6 @@ def _reader(
     if memory is None:
         return loop.Reader(graph.begin(room), paired)
     return loop.Reader(memory.begin(graph, opened.identity, prompt, room), paired)
-
-
-def _written(tokens: Generator[int, None, None], pieces: Pieces) -> Generator[str, None, None]:
-    with closing(tokens):
-        for token in tokens:
-            if piece := pieces.add(token):
-                yield piece
-            if pieces.stopped:
-                break
-    if piece := pieces.finish():
-        yield piece
 
 
 def _prompt(opened: Opened, facts: Writing, item: Any, options: Options) -> list[int]:
@@ -166,19 +143,11 @@ def _prompt(opened: Opened, facts: Writing, item: Any, options: Options) -> list
     return opened.text.ids(text, special=False)
 
 
-def _facts(opened: Opened) -> Writing:
-    if opened.task.writing is None:
-        raise TrustError("the bundle does not say how its model writes; build it again")
-    return opened.task.writing
-
-
 def outputs(opened: Opened, inputs: Sequence[Any]) -> list[Array]:
     """Return, for each text, [tokens, 1 + logits]: the most probable next token and some logits.
 
     The logits are spread over the vocabulary; all of them would take megabytes.
     """
-    import numpy as np
-
     found = []
     for text in inputs:
         ids = opened.text.ids(text if isinstance(text, str) else " ".join(text))[:_TOKENS]
@@ -187,23 +156,8 @@ def outputs(opened: Opened, inputs: Sequence[Any]) -> list[Array]:
             logits = loop.all_logits(state, ids)
         finally:
             state.close()
-        best = logits.argmax(axis=1)[:, None].astype(np.float32)
-        spread = logits[:, :: max(1, logits.shape[1] // _JUDGED)]
-        found.append(np.concatenate([best, spread.astype(np.float32)], axis=1))
+        found.append(writing.judged(logits))
     return found
-
-
-def compare(task: Task, wanted: Sequence[Array], got: Sequence[Array]) -> Agreement:  # noqa: ARG001 (the Task protocol)
-    """Compare the logits, and the share of positions whose most probable token is the same."""
-    like = compare_vectors([w[:, 1:] for w in wanted], [g[:, 1:] for g in got])
-    pairs = [(w[:, 0], g[:, 0]) for w, g in zip(wanted, got, strict=True)]
-    equal = sum(int((w == g).sum()) if w.shape == g.shape else 0 for w, g in pairs)
-    return Agreement(like.cosine, like.mean_cosine, equal / sum(w.size for w, _ in pairs))
-
-
-def least(tolerance: Tolerance) -> Tolerance:
-    """Return the tolerance; a model that writes has no other floor."""
-    return tolerance
 
 
 def cell(opened: Opened, name: str, samples: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
@@ -212,7 +166,7 @@ def cell(opened: Opened, name: str, samples: Sequence[Any]) -> tuple[Any, dict[s
     There is no prompt if the context is too short for both.
     """
     read, written = _SIZES[name]
-    if read + written > _facts(opened).context:
+    if read + written > writing.facts(opened).context:
         return "", {}
     text = text_of(opened.text, [str(sample) for sample in samples], read)
     count = {"max_new_tokens": written, "min_new_tokens": written, "do_sample": False}

@@ -108,11 +108,11 @@ def test_a_text_does_not_end_before_its_least_length() -> None:
 def test_what_a_call_says_wins_over_what_the_model_declares() -> None:
     """And a sampling option asks for draws, unless the call forbids them."""
     declared = {"temperature": 0.6, "do_sample": True, "pad_token_id": 3, "top_p": None}
-    assert settle(Asked(), declared) == Settings(temperature=0.6, do_sample=True)
-    assert settle(Asked(do_sample=False), declared).do_sample is False
-    assert settle(Asked(temperature=2), declared).temperature == 2
-    assert settle(Asked(top_k=7), {}) == Settings(do_sample=True, top_k=7)
-    assert settle(Asked(stop="end"), {}).stop == ("end",)
+    assert settle(Asked(), declared, Settings) == Settings(temperature=0.6, do_sample=True)
+    assert settle(Asked(do_sample=False), declared, Settings).do_sample is False
+    assert settle(Asked(temperature=2), declared, Settings).temperature == 2
+    assert settle(Asked(top_k=7), {}, Settings) == Settings(do_sample=True, top_k=7)
+    assert settle(Asked(stop="end"), {}, Settings).stop == ("end",)
 
 
 @pytest.mark.parametrize(
@@ -126,4 +126,4 @@ def test_what_a_call_says_wins_over_what_the_model_declares() -> None:
 def test_settings_that_mean_nothing_are_refused(asked: dict[str, Any]) -> None:
     """Each by one error that names it."""
     with pytest.raises(InputError, match=next(iter(asked))):
-        settle(Asked(**asked), {})
+        settle(Asked(**asked), {}, Settings)

@@ -1,0 +1,14 @@
+"""Text to text: what the model was trained to write for a text."""
+
+from __future__ import annotations
+
+from edgepack.tasks._pairs import AUTO_CLASS, OPTIMUM, evaluate
+
+__all__ = ["ADAPTER", "ARCHITECTURES", "AUTO_CLASS", "DECODES", "HEAD", "MARK", "OPTIMUM", "PAIRS",
+           "evaluate"]  # fmt: skip
+ARCHITECTURES: tuple[str, ...] = ("ForConditionalGeneration",)
+HEAD = ""
+ADAPTER = "SEQ_2_SEQ_LM"
+DECODES = True
+PAIRS = True
+MARK = ""

@@ -1,0 +1,62 @@
+"""Small models with random weights that read one text and write another."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import tiny
+
+# What each family differs by, as far as a graph and a search see it.
+KINDS: dict[str, dict[str, Any]] = {
+    "t5": {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4},
+    "t5 gated": {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4,
+                 "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    "mt5": {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4},
+    "bart": {"forced_eos_token_id": 1, "forced_bos_token_id": 2},
+    "m2m_100": {"decoder_start_token_id": 1},
+    "mbart": {}, "marian": {}, "pegasus": {}, "blenderbot": {},
+}  # fmt: skip
+_LAYERS = {
+    "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
+    "max_position_embeddings": 128,
+}  # fmt: skip
+
+
+def make(kind: str, folder: Path, vocabulary: int = 96) -> Any:
+    """Write a model; return it."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+    family = kind.partition(" ")[0]
+    sizes = {} if "t5" in family else _LAYERS
+    tokens = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2, "decoder_start_token_id": 0,
+              "forced_eos_token_id": None}  # fmt: skip
+    config = AutoConfig.for_model(
+        family, vocab_size=vocabulary, **{**tokens, **sizes, **KINDS[kind]}
+    )
+    spread = 0.2 if "t5" in family else 0.35  # T5 does not scale its attention
+    torch.manual_seed(5)
+    model = AutoModelForSeq2SeqLM.from_config(config).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=spread)
+    with warnings.catch_warnings(action="ignore"):  # it moves settings to another file
+        model.save_pretrained(folder)
+    return AutoModelForSeq2SeqLM.from_pretrained(folder).eval()  # some positions are not saved
+
+
+def with_tokenizer(kind: str, folder: Path) -> Path:
+    """Write a model with a byte-level tokenizer; return the folder."""
+    from transformers import PreTrainedTokenizerFast
+
+    source = tiny.make("roberta-ner", folder / "tokenizer")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(source / "tokenizer.json"), eos_token="</s>", pad_token="<pad>",
+        bos_token="<s>",
+    )  # fmt: skip
+    make(kind, folder / "model", len(tokenizer))
+    tokenizer.save_pretrained(folder / "model")
+    return folder / "model"
