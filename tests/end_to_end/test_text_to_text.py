@@ -86,6 +86,52 @@ def test_a_task_names_its_answer(built: Built) -> None:
     assert list(summary("no", max_new_tokens=4)[0]) == ["summary_text"]
 
 
+@pytest.mark.filterwarnings("ignore:Recommended")
+def test_marian_is_built_as_it_is_published(tmp_path: Path) -> None:
+    """With its two SentencePiece models, and beams; texts are those of transformers."""
+    folder = pair_models.marian_with_tokenizer(tmp_path / "opus")
+    arguments = ["build", str(folder), "-t", "cpu-x86-64", "-o", str(tmp_path / "dist"),
+                 "--precision", "float32"]  # fmt: skip
+    done = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    model = load(next((tmp_path / "dist").glob("*.epk")))
+    assert model.task.name == "translation"
+    for text in (*pair_models.SOURCE, ">>deu<< the frog"):
+        wanted = _wanted(folder, text, num_beams=4, max_new_tokens=24)
+        assert model(text, max_new_tokens=24) == [{"translation_text": wanted}]
+
+
+def test_a_call_names_its_languages(tmp_path: Path) -> None:
+    """The answer starts with the language's token, and the input is marked with its own."""
+    import torch
+    from transformers import AutoTokenizer
+
+    folder = pair_models.with_tokenizer("mbart", tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["en_XX", "__fr__"]})
+    tokenizer.save_pretrained(folder)
+    vocabulary = len(tokenizer)
+    model = pair_models.make("mbart", folder, vocabulary)
+    arguments = ["build", str(folder), "-t", "cpu-x86-64", "-o", str(tmp_path / "dist"),
+                 "--precision", "float32"]  # fmt: skip
+    done = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    bundle = load(next((tmp_path / "dist").glob("*.epk")))
+    source, target = (tokenizer.convert_tokens_to_ids(t) for t in ("en_XX", "__fr__"))
+    ids = tokenizer("turn it on").input_ids
+    ids[0] = source
+    with torch.no_grad():
+        found = model.generate(
+            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+            forced_bos_token_id=target, num_beams=4, max_new_tokens=20,
+        )[0]  # fmt: skip
+    wanted = tokenizer.decode(found, skip_special_tokens=True)
+    got = bundle("turn it on", src_lang="en_XX", tgt_lang="fr", max_new_tokens=20)
+    assert got == [{"generated_text": wanted}]
+    with pytest.raises(InputError, match="this model has no language 'xx'"):
+        bundle("turn it on", tgt_lang="xx")
+
+
 def test_int8_is_smaller_and_agrees(built: Built) -> None:
     """Both graphs are quantized, and the variants say how near they are."""
     small, whole = Bundle.open(built("t5")), Bundle.open(built("t5", "--precision", "float32"))

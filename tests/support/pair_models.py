@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -60,3 +61,40 @@ def with_tokenizer(kind: str, folder: Path) -> Path:
     make(kind, folder / "model", len(tokenizer))
     tokenizer.save_pretrained(folder / "model")
     return folder / "model"
+
+
+SOURCE = ["the small frog sat on a green stone", "she asked her teacher for advice",
+          "nobody knows the trouble i have seen", "where is the station, please?"]  # fmt: skip
+TARGET = ["der kleine frosch saß auf einem grünen stein", "sie bat ihre lehrerin um rat",
+          "niemand kennt den ärger, den ich sah", "wo ist bitte der bahnhof?"]  # fmt: skip
+
+
+def marian_tokenizer(folder: Path) -> Any:
+    """Train two SentencePiece models, and return the tokenizer of both, as Marian's are."""
+    import sentencepiece as spm
+    from transformers import MarianTokenizer
+
+    folder.mkdir(exist_ok=True)
+    pieces = ["</s>", "<unk>"]
+    for name, texts in (("source", SOURCE), ("target", TARGET)):
+        spm.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts * 30), model_prefix=str(folder / name), vocab_size=60,
+            hard_vocab_limit=False, minloglevel=2, character_coverage=1.0,
+        )  # fmt: skip
+        (folder / f"{name}.model").rename(folder / f"{name}.spm")
+        model = spm.SentencePieceProcessor(str(folder / f"{name}.spm"))
+        pieces += [model.id_to_piece(i) for i in range(3, model.get_piece_size())]
+    pieces += [">>deu<<", ">>nld<<", "<pad>"]
+    vocabulary = {piece: at for at, piece in enumerate(dict.fromkeys(pieces))}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    files = [str(folder / name) for name in ("source.spm", "target.spm", "vocab.json")]
+    with warnings.catch_warnings(action="ignore"):  # it recommends a package that it does not use
+        return MarianTokenizer(*files)
+
+
+def marian_with_tokenizer(folder: Path) -> Path:
+    """Write a translation model as Marian's are published; return the folder."""
+    tokenizer = marian_tokenizer(folder)
+    tokenizer.save_pretrained(folder)
+    make("marian", folder, len(tokenizer))
+    return folder

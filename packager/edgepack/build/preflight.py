@@ -10,6 +10,7 @@ from typing import Any
 
 from edgepack.export import find as find_exporter
 from edgepack.export.known import known_families
+from edgepack.model import marian
 from edgepack.model.fetch import ModelInfo, read_config
 from edgepack.recipe.recipe import Recipe, fetch_model
 from edgepack.recipe.target import Target, VariantSpec
@@ -85,7 +86,10 @@ def _reasons(recipe: Recipe, model: ModelInfo, references: Iterable[str]) -> Ite
     files = (model.source.path, folder)
     if not any((place / name).is_file() for name in _TOKENIZERS for place in files):
         yield "it has no tokenizer (tokenizer.json); save the model's tokenizer next to it"
-    elif family and not family.fast and not any((p / "tokenizer.json").is_file() for p in files):
+    elif (
+        family and not family.fast and model.model_type != marian.FAMILY
+        and not any((place / "tokenizer.json").is_file() for place in files)
+    ):  # fmt: skip
         yield "its tokenizer has no fast form (tokenizer.json), which the device needs"
     if model.base is None and recipe.compression.finetune is None:
         yield from _untrained(model, config)

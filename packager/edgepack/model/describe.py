@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgepack.model import writing
+from edgepack.model import marian, writing
 from edgepack.tasks import find
 from edgepack_runtime import tasks
 from edgepack_runtime.bundle.manifest import Task, Text, canonical_json
@@ -36,14 +37,11 @@ def describe(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     folder = inputs["model"]
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
+        with warnings.catch_warnings(action="ignore"):  # Marian's recommends what it does not use
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
     except (ValueError, KeyError, OSError, TypeError) as exc:  # TypeError: no tokenizer's files
         raise InputError(f"{folder}: transformers cannot read this model: {exc}") from exc
-    if not tokenizer.is_fast:
-        raise InputError(
-            f"{folder} has no fast tokenizer, but the device needs one; convert it first"
-        )
-    backend = tokenizer.backend_tokenizer
+    backend = _fast(tokenizer, folder)
     backend.no_padding()
     backend.no_truncation()
     pooling = pooling_of(folder)
@@ -70,6 +68,17 @@ def describe(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     (out / "tokenizer.json").write_text(backend.to_str())
     (out / "config.json").write_bytes((folder / "config.json").read_bytes())
     (out / "task.json").write_bytes(canonical_json(asdict(task)))
+
+
+def _fast(tokenizer: Any, folder: Path) -> Any:
+    """Return the fast tokenizer of a model, which a device can read."""
+    if marian.is_marian(tokenizer):
+        return marian.fast(tokenizer, folder)
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"{folder} has no fast tokenizer, but the device needs one; convert it first"
+        )
+    return tokenizer.backend_tokenizer
 
 
 def _labels(config: Any) -> tuple[str, ...]:

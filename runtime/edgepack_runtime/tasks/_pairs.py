@@ -46,6 +46,10 @@ class PairOptions(Asked):
     """End when there are `num_beams` answers; False guesses by scores, "never" waits longest."""
     encoder_no_repeat_ngram_size: int | None = None
     """No run of this many tokens of the input is repeated; 0 allows that."""
+    src_lang: str | None = None
+    """The language of the input, by the model's own code, such as `fr_XX` or `fra_Latn`."""
+    tgt_lang: str | None = None
+    """The language of the answer, by the model's own code."""
     stream: bool = False
     """Yield the text piece by piece; this follows one answer."""
     json_schema: dict[str, Any] | str | None = None
@@ -65,6 +69,8 @@ def check(opened: Opened) -> None:
 
 def answer(opened: Opened, inputs: object, options: PairOptions, key: str) -> Any:
     """Answer a text with {key: text} in a list, or a list of texts with a list of {key: text}."""
+    if options.tgt_lang is not None:
+        opened = _towards(opened, options.tgt_lang)
     one = isinstance(inputs, str)
     items = [inputs] if one else listed(inputs)
     if not isinstance(items, list):
@@ -83,7 +89,7 @@ def _text(opened: Opened, item: Any, options: PairOptions) -> str:
         return "".join(_pieces(opened, item, options))
     if options.stop or any(getattr(options, name) for name in FORMS):
         raise InputError("stop, forms and streams follow one answer; give num_beams=1")
-    ids = _read(opened, item)
+    ids = _read(opened, item, options)
     known = _facts(opened)
     source = Source(ids, encode(opened.graph(ENCODER), ids))
     found = search(_begin(opened, settings), source, known.start, settings, known.eos)
@@ -95,7 +101,7 @@ def _pieces(opened: Opened, item: Any, options: PairOptions) -> Generator[str, N
     known = _facts(opened)
     settings = replace(_settings(opened, options), num_beams=1)
     grammar = form_of(opened, options)
-    ids = _read(opened, item)
+    ids = _read(opened, item, options)
     reader = PairReader(_begin(opened, settings), source=encode(opened.graph(ENCODER), ids))
     chooser = PairChooser(settings, known.start, known.eos, ids, grammar)
     count = settings.max_new_tokens - len(known.start) + 1  # the start's other tokens are counted
@@ -115,8 +121,30 @@ def _settings(opened: Opened, options: PairOptions) -> PairSettings:
     return replace(settings, max_new_tokens=most, min_new_tokens=least)
 
 
-def _read(opened: Opened, item: Any) -> list[int]:
+def _towards(opened: Opened, language: str) -> Opened:
+    """Return the model with answers that start with the token of a language."""
+    known = _facts(opened)
+    start = (known.start[0], _language(opened, language))
+    return replace(opened, task=replace(opened.task, writing=replace(known, start=start)))
+
+
+def _language(opened: Opened, language: str) -> int:
+    """Return the token of a language, which models write as it is or between underscores."""
+    for name in (language, f"__{language}__"):
+        token = opened.text.tokenizer.token_to_id(name)
+        if token is not None and token in opened.text.tokenizer.get_added_tokens_decoder():
+            return int(token)
+    raise InputError(
+        f"this model has no language {language!r}; use the codes of its tokenizer, such as "
+        "fr_XX or fra_Latn.  Marian takes the language at the start of the text: >>fra<<"
+    )
+
+
+def _read(opened: Opened, item: Any, options: PairOptions) -> list[int]:
+    """Return the tokens of an input."""
     ids = opened.text.ids(item)
+    if options.src_lang is not None:  # the tokenizer puts a language first
+        ids[0] = _language(opened, options.src_lang)
     if len(ids) > (most := opened.text.spec.max_length):
         raise InputError(
             f"the text has {len(ids)} tokens, but this bundle reads {most}; give its parts one by "

@@ -118,3 +118,30 @@ def test_int8_is_near(case: Any, tmp_path: Path) -> None:
         both.append(PairReader(_open(place / "decoder.onnx").begin(8), source=held).logits(told))
     cosine = (both[0] * both[1]).sum(1) / np.prod([np.linalg.norm(b, axis=1) for b in both], axis=0)
     assert cosine.min() > 0.98
+
+
+def test_a_trained_transliterator_writes_what_it_writes_in_torch(
+    data: Path, tmp_path: Path
+) -> None:
+    """Arabic names in Latin letters, with one beam and four: a model that was really trained."""
+    from transformers import AutoModelForSeq2SeqLM
+
+    folder = data / "models/aren-transliteration"
+    letters = (folder / "source.txt").read_text().split("\n")
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+    pairs.export(folder, tmp_path, 18)
+    held, state = _open(tmp_path / "encoder.onnx"), _open(tmp_path / "decoder.onnx")
+    names = ("آتزمون", "كليوباترا", "محمد", "بغداد")
+    written = set()
+    for name in names:
+        ids = [letters.index(letter) for letter in name]
+        for beams in (1, 4):
+            wanted = _wanted(model, ids, num_beams=beams, max_new_tokens=30)
+            settings = PairSettings(max_new_tokens=30, num_beams=beams)
+            found = search(
+                state.begin(31),  # type: ignore[arg-type]
+                Source(ids, encode(held, ids)), [52], settings, [53],
+            )  # fmt: skip
+            assert found == wanted
+            written.add(tuple(found))
+    assert len(written) > len(names), "beams change an answer"
