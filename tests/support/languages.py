@@ -31,6 +31,8 @@ def config(kind: str, size: int) -> Any:
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
         "tie_word_embeddings": True, "bos_token_id": 0, "eos_token_id": 1,
     }  # fmt: skip
+    if kind.endswith("long"):
+        sizes["max_position_embeddings"] = 4096
     if kind == "llama-narrow":  # heads that the attention operator does not take as they are
         sizes |= {"num_attention_heads": 8, "num_key_value_heads": 4}
     if kind == "llama":
