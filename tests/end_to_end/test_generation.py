@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -42,30 +41,6 @@ def test_a_trained_model_tells_the_story_that_it_tells_in_torch(made: Made, data
     small = Bundle.open(made("stories", "target", source=folder))
     assert all(v.measured["agreement"] > 0.9 for v in small.manifest.variants)
     assert {v.precision for v in small.manifest.variants} == {"int8"}
-
-
-def test_four_bits_are_smaller_and_still_the_model(made: Made) -> None:
-    """A bundle with int4 weights is smaller than the float one, and agrees with it."""
-    small, whole = (Bundle.open(made("qwen2-dull", name)) for name in ("int4", "float32"))
-    (variant,) = small.manifest.variants
-    assert (variant.name, variant.precision) == ("onnxruntime-int4", "int4")
-    sizes = [
-        sum(file.size for file in bundle.manifest.files if file.path.endswith(".onnx"))
-        for bundle in (small, whole)
-    ]
-    assert sizes[0] < 0.6 * sizes[1]
-    model = load(small.path)
-    selftest(small, model)
-    assert model(PROMPTS[0], max_new_tokens=8, return_full_text=False)[0]["generated_text"]
-
-
-def test_four_bits_are_for_language_models(model: Callable[[str], Path], tmp_path: Path) -> None:
-    """A classifier in int4 is refused at once, with what to do instead."""
-    arguments = ["build", str(model("bert-intent")), "-t", "cpu-x86-64", "--precision", "int4",
-                 "-o", str(tmp_path)]  # fmt: skip
-    done = CliRunner().invoke(main, arguments)
-    assert done.exit_code == 2
-    assert "four bits are for models that write text; leave precision at" in done.output
 
 
 @pytest.mark.parametrize(
@@ -126,6 +101,30 @@ def test_a_seed_makes_draws_the_same(made: Made) -> None:
     assert text(1) == text(1) != text(2)
 
 
+def test_an_answer_tells_how_probable_its_tokens_were(made: Made) -> None:
+    """As torch says, whatever the draws; the best ones are named, best first."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    bundle = made("llama")
+    model = load(bundle)
+    how = {"max_new_tokens": 12, "return_full_text": False, "temperature": 2.0, "seed": 3}
+    (answer,) = model(PROMPTS[0], logprobs=2, **how)
+    assert answer["generated_text"] == model(PROMPTS[0], **how)[0]["generated_text"]
+    prompt = model.encoder.ids(PROMPTS[0])
+    ids = [chance["id"] for chance in answer["logprobs"]]
+    torch_model = AutoModelForCausalLM.from_pretrained(bundle.parents[1] / "model").eval()
+    with torch.no_grad():
+        logits = torch_model(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1]
+    wanted = logits.double().log_softmax(-1)
+    for at, chance in enumerate(answer["logprobs"]):
+        assert chance["logprob"] == pytest.approx(float(wanted[at, ids[at]]), abs=1e-3)
+        assert [top["id"] for top in chance["top"]] == wanted[at].topk(2).indices.tolist()
+        assert chance["top"][0]["logprob"] >= chance["top"][1]["logprob"]
+    assert "logprobs" not in model(PROMPTS[0], max_new_tokens=1)[0]
+    assert model(PROMPTS[0], max_new_tokens=1, logprobs=0)[0]["logprobs"][0]["top"] == []
+
+
 @pytest.mark.parametrize(
     ("inputs", "options", "message"),
     [
@@ -135,6 +134,8 @@ def test_a_seed_makes_draws_the_same(made: Made) -> None:
         (PROMPTS[0], {"top_p": 1.5}, "top_p must be above 0 and at most 1"),
         (PROMPTS[0], {"stop": ""}, "stop must be a text"),
         (PROMPTS[0], {"min_new_tokens": 9, "max_new_tokens": 8}, "is above max_new_tokens"),
+        (PROMPTS[0], {"logprobs": -1}, "logprobs must be at least 0"),
+        (PROMPTS[0], {"logprobs": 1, "stream": True}, "leave stream out"),
         (PROMPTS[:2], {"stream": True}, "one text or dialogue at a time"),
         ([{"content": "no role"}], {}, "message 1 is not"),
         (7, {}, "expected a text or messages, found int"),
@@ -170,39 +171,6 @@ def test_a_call_that_is_given_up_frees_its_memory(made: Made) -> None:
     assert model(PROMPTS[0], max_new_tokens=4)
 
 
-def test_perplexity_of_a_bundle_is_that_of_torch(made: Made, tmp_path: Path) -> None:
-    """The float bundle and the torch model are surprised alike, to a thousandth."""
-    bundle = made("llama")
-    text = tmp_path / "text.txt"
-    text.write_text("\n".join(PROMPTS * 8))
-    figures = []
-    for source in (bundle, bundle.parents[1] / "model"):
-        done = CliRunner().invoke(main, ["evaluate", str(source), "--data", str(text), "--json"])
-        assert done.exit_code == 0, done.output
-        figures.append(json.loads(done.stdout)["figures"]["perplexity"])
-    assert figures[0] == pytest.approx(figures[1], rel=1e-3)
-
-
-def test_a_budget_holds_a_language_model_to_its_perplexity(made: Made, tmp_path: Path) -> None:
-    """The table shows it, and a rise beyond the limit refuses the bundle."""
-    folder = made("llama").parents[1] / "model"
-    own = load(made("llama"))(PROMPTS, max_new_tokens=200)  # what it knows best
-    written = [answer[0]["generated_text"] for answer in own]
-    texts = ["".join(letter for letter in text if letter.isprintable()) for text in written]
-    (tmp_path / "text.txt").write_text("\n".join(texts))
-    recipe = tmp_path / "edgepack.toml"
-    for limit, code in ((50.0, 0), (0.0001, 3)):
-        recipe.write_text(
-            f'[model]\nsource = "{folder}"\n[data]\nevaluation = "{tmp_path / "text.txt"}"\n'
-            f"[budget]\nquality_drop = {limit}\n"
-        )
-        done = CliRunner().invoke(
-            main, ["build", str(recipe), "-t", "cpu-x86-64", "-o", str(tmp_path / "dist")]
-        )
-        assert done.exit_code == code, done.output
-        assert ("perplexity" if code == 0 else "quality.perplexity rose") in done.output
-
-
 def test_a_dialogue_in_the_terminal(made: Made) -> None:
     """`chat` answers line by line as the model does, goes on, and starts again when told."""
     bundle = made("qwen2")
@@ -233,31 +201,6 @@ def test_a_classifier_does_not_chat(bundle: Callable[..., Path]) -> None:
     )  # fmt: skip
     assert done.returncode == 2
     assert "answers text-classification, which is not a dialogue; use run" in done.stderr
-
-
-def test_what_cannot_be_built_yet_is_left_out_with_its_reason(made: Made) -> None:
-    """On a board with a GPU the variants for it are named, and the CPU's is there."""
-    folder = made("llama").parents[1] / "model"
-    arguments = ["check", str(folder), "-t", "jetson-orin", "--json"]
-    done = CliRunner().invoke(main, arguments, catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    reasons = json.loads(done.stdout)["targets"]["jetson-orin"]
-    assert any(not reason for reason in reasons.values())
-    assert "built for CPUs in float32, int8 and int4 so far" in reasons["tensorrt-int8"]
-
-
-def test_a_family_without_a_graph_is_refused_within_seconds(tmp_path: Path) -> None:
-    """The message names the families that there are."""
-    from transformers import OPTConfig, OPTForCausalLM
-
-    config = OPTConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, ffn_dim=16,
-                       num_attention_heads=2, word_embed_proj_dim=16)  # fmt: skip
-    OPTForCausalLM(config).save_pretrained(tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{}")
-    done = CliRunner().invoke(main, ["build", str(tmp_path), "-t", "cpu-x86-64"])
-    assert done.exit_code == 2
-    assert "text generation is built for gemma, gemma2," in done.output
-    assert "smollm3 so far, not for opt" in done.output
 
 
 @pytest.mark.parametrize(

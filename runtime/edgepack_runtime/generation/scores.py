@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgepack_runtime.generation.grammar import Grammar
@@ -19,8 +20,23 @@ if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 
 
+@dataclass(frozen=True)
+class Chance:
+    """How probable a token was, by the model alone: before penalties, forms and draws."""
+
+    token: int
+    """The token that was taken."""
+    logprob: float
+    """Its log-probability."""
+    best: tuple[tuple[int, float], ...]
+    """The most probable tokens with their log-probabilities, best first."""
+
+
 class Chooser:
     """Picks the next token of one text."""
+
+    chances: list[Chance]
+    """Of each token, if `record` was asked for."""
 
     def __init__(
         self,
@@ -37,12 +53,20 @@ class Chooser:
         self._ids = list(prompt)
         self._start = len(prompt)
         self._rng = np.random.default_rng(settings.seed)
+        self._best: int | None = None
+        self.chances = []
+
+    def record(self, best: int) -> None:
+        """Remember from now on how probable each token was, beside the `best` most probable."""
+        self._best = best
 
     def choose(self, logits: Array) -> int:
         """Choose a token by the logits [vocabulary] of the next position, and remember it."""
         scores = self.processed(logits)
         token = draw(scores, self._rng) if self._settings.do_sample else int(scores.argmax())
         self._ids.append(token)
+        if self._best is not None:
+            self.chances.append(chance(logits, token, self._best))
         if self._grammar:
             self._grammar.take(token)
         return token
@@ -68,6 +92,17 @@ class Chooser:
         if np.isfinite(formed).any():
             return formed
         return self._grammar.restrict(np.array(logits, dtype=np.float32))
+
+
+def chance(logits: Array, token: int, count: int) -> Chance:
+    """Return how probable a token was, by the logits [vocabulary], and the `count` best tokens."""
+    import numpy as np
+
+    values = logits.astype(np.float64)
+    values = values - values.max()
+    values -= np.log(np.exp(values).sum())
+    best = np.argsort(-values, kind="stable")[:count]
+    return Chance(token, float(values[token]), tuple((int(i), float(values[i])) for i in best))
 
 
 def processed(

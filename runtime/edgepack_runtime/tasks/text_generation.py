@@ -52,6 +52,8 @@ class Options(Asked):
     """JSON schemas of functions that the chat template may offer."""
     template_options: dict[str, Any] | None = None
     """More variables of the chat template, such as `enable_thinking`."""
+    logprobs: int | None = None
+    """Also say how probable each token was, and this many of the most probable ones."""
     json_schema: dict[str, Any] | str | None = None
     """Write JSON of this schema."""
     regex: str | None = None
@@ -70,6 +72,9 @@ def check(opened: Opened) -> None:
 def answer(opened: Opened, inputs: object, options: Options) -> Any:
     """Answer a text or a dialogue with [{"generated_text": …}]; a list of them with a list.
 
+    With `logprobs`, an answer has them for each token that was chosen, the one that ended the text
+    included: [{"token", "id", "logprob", "top": [{"token", "id", "logprob"}]}].
+
     With `stream`, one text or dialogue is answered with a `Stream` of pieces of text.
     """
     one = isinstance(inputs, str) or _is_dialogue(inputs)
@@ -79,8 +84,10 @@ def answer(opened: Opened, inputs: object, options: Options) -> Any:
     if options.stream:
         if not one:
             raise InputError("stream=True answers one text or dialogue at a time")
-        return Stream(_pieces(opened, inputs, options))
-    answers = [[{"generated_text": _whole(opened, item, options)}] for item in items]
+        if options.logprobs is not None:
+            raise InputError("logprobs come with a whole answer; leave stream out")
+        return Stream(_pieces(opened, inputs, options)[0])
+    answers = [[_whole(opened, item, options)] for item in items]
     return answers[0] if one else answers
 
 
@@ -88,17 +95,31 @@ def _is_dialogue(item: object) -> bool:
     return isinstance(item, list) and bool(item) and isinstance(item[0], Mapping)
 
 
-def _whole(opened: Opened, item: Any, options: Options) -> Any:
-    written = "".join(_pieces(opened, item, options))
-    if not options.return_full_text:
-        return written
-    if isinstance(item, str):
-        return item + written
-    return [*item, {"role": "assistant", "content": written}]
+def _whole(opened: Opened, item: Any, options: Options) -> dict[str, Any]:
+    pieces, chooser = _pieces(opened, item, options)
+    written = "".join(pieces)
+    text: Any = written
+    if options.return_full_text:
+        text = [*item, {"role": "assistant", "content": written}]
+        text = item + written if isinstance(item, str) else text
+    if options.logprobs is None:
+        return {"generated_text": text}
+    found = [
+        {**_named(opened, c.token, c.logprob), "top": [_named(opened, *pair) for pair in c.best]}
+        for c in chooser.chances
+    ]
+    return {"generated_text": text, "logprobs": found}
 
 
-def _pieces(opened: Opened, item: Any, options: Options) -> Generator[str, None, None]:
-    """Check everything now, and return an iterator that writes on demand."""
+def _named(opened: Opened, token: int, logprob: float) -> dict[str, Any]:
+    text = opened.text.tokenizer.decode([token], skip_special_tokens=False)
+    return {"token": text, "id": token, "logprob": logprob}
+
+
+def _pieces(
+    opened: Opened, item: Any, options: Options
+) -> tuple[Generator[str, None, None], Chooser]:
+    """Check everything now; return an iterator that writes on demand, and what chooses for it."""
     told = writing.facts(opened)
     settings = settle(options, told.declared, Settings)
     prompt = _prompt(opened, told, item, options)
@@ -116,7 +137,12 @@ def _pieces(opened: Opened, item: Any, options: Options) -> Generator[str, None,
     reader = _reader(opened, prompt, settings, options.memory)
     pieces = Pieces(opened.text.tokenizer, prompt, settings.stop)
     chooser = Chooser(settings, prompt, told.eos, writing.form_of(opened, options))
-    return writing.texts(loop.write(reader, prompt, chooser, settings, told.eos), pieces)
+    if options.logprobs is not None:
+        if options.logprobs < 0:
+            raise InputError(f"logprobs must be at least 0, not {options.logprobs}")
+        chooser.record(options.logprobs)
+    tokens = loop.write(reader, prompt, chooser, settings, told.eos)
+    return writing.texts(tokens, pieces), chooser
 
 
 def _reader(

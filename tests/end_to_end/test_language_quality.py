@@ -1,0 +1,97 @@
+"""How good a small language model still is, and which ones can be built."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from languages import PROMPTS, Made
+
+from edgepack.cli import main
+from edgepack_runtime import Bundle, load
+from edgepack_runtime.model.selftest import selftest
+
+
+def test_four_bits_are_smaller_and_still_the_model(made: Made) -> None:
+    """A bundle with int4 weights is smaller than the float one, and agrees with it."""
+    small, whole = (Bundle.open(made("qwen2-dull", name)) for name in ("int4", "float32"))
+    (variant,) = small.manifest.variants
+    assert (variant.name, variant.precision) == ("onnxruntime-int4", "int4")
+    sizes = [
+        sum(file.size for file in bundle.manifest.files if file.path.endswith(".onnx"))
+        for bundle in (small, whole)
+    ]
+    assert sizes[0] < 0.6 * sizes[1]
+    model = load(small.path)
+    selftest(small, model)
+    assert model(PROMPTS[0], max_new_tokens=8, return_full_text=False)[0]["generated_text"]
+
+
+def test_four_bits_are_for_language_models(model: Callable[[str], Path], tmp_path: Path) -> None:
+    """A classifier in int4 is refused at once, with what to do instead."""
+    arguments = ["build", str(model("bert-intent")), "-t", "cpu-x86-64", "--precision", "int4",
+                 "-o", str(tmp_path)]  # fmt: skip
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert "four bits are for models that write text; leave precision at" in done.output
+
+
+def test_perplexity_of_a_bundle_is_that_of_torch(made: Made, tmp_path: Path) -> None:
+    """The float bundle and the torch model are surprised alike, to a thousandth."""
+    bundle = made("llama")
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(PROMPTS * 8))
+    figures = []
+    for source in (bundle, bundle.parents[1] / "model"):
+        done = CliRunner().invoke(main, ["evaluate", str(source), "--data", str(text), "--json"])
+        assert done.exit_code == 0, done.output
+        figures.append(json.loads(done.stdout)["figures"]["perplexity"])
+    assert figures[0] == pytest.approx(figures[1], rel=1e-3)
+
+
+def test_a_budget_holds_a_language_model_to_its_perplexity(made: Made, tmp_path: Path) -> None:
+    """The table shows it, and a rise beyond the limit refuses the bundle."""
+    folder = made("llama").parents[1] / "model"
+    own = load(made("llama"))(PROMPTS, max_new_tokens=200)  # what it knows best
+    written = [answer[0]["generated_text"] for answer in own]
+    texts = ["".join(letter for letter in text if letter.isprintable()) for text in written]
+    (tmp_path / "text.txt").write_text("\n".join(texts))
+    recipe = tmp_path / "edgepack.toml"
+    for limit, code in ((50.0, 0), (0.0001, 3)):
+        recipe.write_text(
+            f'[model]\nsource = "{folder}"\n[data]\nevaluation = "{tmp_path / "text.txt"}"\n'
+            f"[budget]\nquality_drop = {limit}\n"
+        )
+        done = CliRunner().invoke(
+            main, ["build", str(recipe), "-t", "cpu-x86-64", "-o", str(tmp_path / "dist")]
+        )
+        assert done.exit_code == code, done.output
+        assert ("perplexity" if code == 0 else "quality.perplexity rose") in done.output
+
+
+def test_what_cannot_be_built_yet_is_left_out_with_its_reason(made: Made) -> None:
+    """On a board with a GPU the variants for it are named, and the CPU's is there."""
+    folder = made("llama").parents[1] / "model"
+    arguments = ["check", str(folder), "-t", "jetson-orin", "--json"]
+    done = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    reasons = json.loads(done.stdout)["targets"]["jetson-orin"]
+    assert any(not reason for reason in reasons.values())
+    assert "built for CPUs in float32, int8 and int4 so far" in reasons["tensorrt-int8"]
+
+
+def test_a_family_without_a_graph_is_refused_within_seconds(tmp_path: Path) -> None:
+    """The message names the families that there are."""
+    from transformers import OPTConfig, OPTForCausalLM
+
+    config = OPTConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, ffn_dim=16,
+                       num_attention_heads=2, word_embed_proj_dim=16)  # fmt: skip
+    OPTForCausalLM(config).save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    done = CliRunner().invoke(main, ["build", str(tmp_path), "-t", "cpu-x86-64"])
+    assert done.exit_code == 2
+    assert "text generation is built for gemma, gemma2," in done.output
+    assert "smollm3 so far, not for opt" in done.output
