@@ -18,9 +18,16 @@ from edgepack.tasks import find
 from edgepack_runtime.errors import InputError
 
 _TOKENIZERS = (
-    "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "tokenizer.model",
-    "sentencepiece.bpe.model", "spm.model", "source.spm",
-)  # fmt: skip
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "spm.model",
+    "source.spm",
+)
 _MOST_HEADER = 100 << 20  # bytes; safetensors' own limit
 
 
@@ -87,9 +94,11 @@ def _reasons(recipe: Recipe, model: ModelInfo, references: Iterable[str]) -> Ite
     if not any((place / name).is_file() for name in _TOKENIZERS for place in files):
         yield "it has no tokenizer (tokenizer.json); save the model's tokenizer next to it"
     elif (
-        family and not family.fast and model.model_type != marian.FAMILY
+        family
+        and not family.fast
+        and model.model_type != marian.FAMILY
         and not any((place / "tokenizer.json").is_file() for place in files)
-    ):  # fmt: skip
+    ):
         yield "its tokenizer has no fast form (tokenizer.json), which the device needs"
     if model.base is None and recipe.compression.finetune is None:
         yield from _untrained(model, config)

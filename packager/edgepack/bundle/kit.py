@@ -97,9 +97,17 @@ def collect(target: Target, extra: Path | None = None) -> Wheels:
         raise InputError(f"target {target.name} has no [kit]: name its python, glibc and packages")
     own = runtime_wheel()
     found = sorted(extra.glob("*.whl")) if extra else []
-    identity = [list(kit.packages), kit.python, kit.glibc, kit.index, target.arch, _PIP, own[0],
-                hashlib.sha256(own[1]).hexdigest(),
-                [[path.name, _digest(path)] for path in found]]  # fmt: skip
+    identity = [
+        list(kit.packages),
+        kit.python,
+        kit.glibc,
+        kit.index,
+        target.arch,
+        _PIP,
+        own[0],
+        hashlib.sha256(own[1]).hexdigest(),
+        [[path.name, _digest(path)] for path in found],
+    ]
     key = hashlib.sha256(canonical_json(identity)).hexdigest()
     folder = cache_folder() / "wheels" / key
     if not folder.is_dir():
@@ -193,9 +201,22 @@ def _product(package: str) -> str:
 def _download(target: Target, given: Collection[str], folder: Path) -> None:
     """Let pip download the wheels for another machine, except those that are given."""
     kit = target.kit
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest",
-               str(folder), "--only-binary=:all:", "--disable-pip-version-check",
-               "--implementation", "cp", "--python-version", kit.python]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--dest",
+        str(folder),
+        "--only-binary=:all:",
+        "--disable-pip-version-check",
+        "--implementation",
+        "cp",
+        "--python-version",
+        kit.python,
+    ]
     for abi in (f"cp{kit.python.replace('.', '')}", "abi3", "none"):
         command += ["--abi", abi]
     for platform in platforms(target.arch, kit.glibc):

@@ -82,10 +82,17 @@ def build(  # noqa: PLR0913, PLR0917 (click needs one parameter for each option)
     from edgepack.bundle.kit import collect, with_python, write_kit
     from edgepack.recipe.target import find_target
 
-    given: dict[str, Any] = {"task": task, "revision": revision, "name": name,
-                             "calibration": calibration, "precision": precision, "layout": layout,
-                             "targets": targets, "variants": variants,
-                             "max_length": max_length}  # fmt: skip
+    given: dict[str, Any] = {
+        "task": task,
+        "revision": revision,
+        "name": name,
+        "calibration": calibration,
+        "precision": precision,
+        "layout": layout,
+        "targets": targets,
+        "variants": variants,
+        "max_length": max_length,
+    }
     recipe = replace(_recipe(model), **{key: value for key, value in given.items() if value})
     if quality_drop is not None:
         recipe = replace(recipe, budget=replace(recipe.budget, quality_drop=quality_drop))

@@ -28,8 +28,15 @@ _WHOLE = 1 << 20  # tokens: no text is cut
 GENERAL = 0.5
 _CHUNK = 1000  # texts that are tokenized together
 _EMPTY = re.compile(r"\[unused\d+\]")
-_SPECIAL_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id",
-                "mask_token_id", "unk_token_id")  # fmt: skip
+_SPECIAL_IDS = (
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+    "sep_token_id",
+    "cls_token_id",
+    "mask_token_id",
+    "unk_token_id",
+)
 
 
 @dataclass(frozen=True)
@@ -100,8 +107,14 @@ def _kept(description: Mapping[str, Any], wanted: set[int]) -> list[int]:
         return sorted(wanted | characters)
     if model["type"] == "Unigram":
         pieces = enumerate(model["vocab"])
-        return sorted(wanted | {i for i, (piece, _) in pieces if len(piece.lstrip("▁")) < 2
-                                or piece.startswith("<0x")})  # fmt: skip
+        return sorted(
+            wanted
+            | {
+                i
+                for i, (piece, _) in pieces
+                if len(piece.lstrip("▁")) < 2 or piece.startswith("<0x")
+            }
+        )
     if model["type"] == "BPE":
         return sorted(_with_parts(model, wanted))
     raise InputError(f"a tokenizer of type {model['type']} cannot be trimmed")

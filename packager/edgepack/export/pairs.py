@@ -49,9 +49,15 @@ def export(folder: Path, out: Path, opset: int) -> None:
         made = Path(name)
         try:
             main_export(
-                folder, made, task=_TASK, opset=opset, library_name="transformers",
-                do_validation=False, local_files_only=True, no_post_process=True,
-            )  # fmt: skip
+                folder,
+                made,
+                task=_TASK,
+                opset=opset,
+                library_name="transformers",
+                do_validation=False,
+                local_files_only=True,
+                no_post_process=True,
+            )
         except (ValueError, KeyError) as exc:
             raise InputError(f"Optimum cannot export {folder.name} to ONNX: {exc}") from exc
         encoder, first, decoder = (

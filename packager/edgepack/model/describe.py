@@ -140,8 +140,11 @@ def pooling_of(folder: Path) -> tuple[str, bool]:
 def _pooling_mode(path: Path) -> str:
     """Return the one mode that a pooling module declares, by a flag or by name."""
     settings = _object(path)
-    flags = [key.removeprefix("pooling_mode_") for key, on in settings.items()
-             if key.startswith("pooling_mode_") and on is True]  # fmt: skip
+    flags = [
+        key.removeprefix("pooling_mode_")
+        for key, on in settings.items()
+        if key.startswith("pooling_mode_") and on is True
+    ]
     named = [settings["pooling_mode"]] if settings.get("pooling_mode") else []
     modes = {"mean_tokens": "mean", "cls_token": "cls", "max_tokens": "max"}
     chosen = {modes.get(flag, flag) for flag in flags} | {str(name) for name in named}

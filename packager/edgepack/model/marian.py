@@ -73,9 +73,13 @@ def _normalizer(rules: bytes) -> Any:
     from tokenizers import Regex, normalizers
 
     found = [normalizers.Precompiled(rules)] if rules else []
-    return normalizers.Sequence([
-        *found, normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " "),
-    ])  # fmt: skip
+    return normalizers.Sequence(
+        [
+            *found,
+            normalizers.Strip(),
+            normalizers.Replace(Regex(" {2,}"), " "),
+        ]
+    )
 
 
 def _words() -> Any:

@@ -148,9 +148,15 @@ def wrap_torch(model: Any, folder: Path, task: str, max_length: int = 0) -> Mode
         describe.describe(describe.Settings(task, max_length), {"model": folder}, tokenizer)
         spec, inputs = read_task(tokenizer), read_inputs(tokenizer)
     variant = Variant(
-        name="torch", engine="torch", provider="torch", precision="float32", scheme="none",
-        graphs=(), requires=Requires(), tolerance=Tolerance(1.0, 1.0),
-    )  # fmt: skip
+        name="torch",
+        engine="torch",
+        provider="torch",
+        precision="float32",
+        scheme="none",
+        graphs=(),
+        requires=Requires(),
+        tolerance=Tolerance(1.0, 1.0),
+    )
     return Model(Opened(spec, variant, _graphs(model, task), inputs))
 
 

@@ -82,9 +82,12 @@ class TorchRows:
             raise InputError(f"the state holds {self._capacity} positions")
         with torch.inference_mode():
             found = self._model(
-                encoder_outputs=BaseModelOutput(seen), attention_mask=mask, decoder_input_ids=ids,
-                past_key_values=self._cache, use_cache=True,
-            )  # fmt: skip
+                encoder_outputs=BaseModelOutput(seen),
+                attention_mask=mask,
+                decoder_input_ids=ids,
+                past_key_values=self._cache,
+                use_cache=True,
+            )
         self.length += ids.shape[1]
         return {"logits": found.logits.float().numpy()}
 

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 METRICS = {
-    "accuracy": "accuracy", "micro_f1": "micro-F1", "entity_f1": "entity F1",
-    "spearman": "Spearman", "nearest_accuracy": "nearest-neighbour accuracy",
-    "perplexity": "perplexity", "chrf": "chrF",
-}  # fmt: skip
+    "accuracy": "accuracy",
+    "micro_f1": "micro-F1",
+    "entity_f1": "entity F1",
+    "spearman": "Spearman",
+    "nearest_accuracy": "nearest-neighbour accuracy",
+    "perplexity": "perplexity",
+    "chrf": "chrF",
+}
 
 
 @dataclass(frozen=True)

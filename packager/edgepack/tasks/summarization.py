@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from edgepack.tasks._pairs import AUTO_CLASS, OPTIMUM, evaluate
 
-__all__ = ["ADAPTER", "ARCHITECTURES", "AUTO_CLASS", "DECODES", "HEAD", "MARK", "OPTIMUM", "PAIRS",
-           "evaluate"]  # fmt: skip
+__all__ = [
+    "ADAPTER",
+    "ARCHITECTURES",
+    "AUTO_CLASS",
+    "DECODES",
+    "HEAD",
+    "MARK",
+    "OPTIMUM",
+    "PAIRS",
+    "evaluate",
+]
 ARCHITECTURES: tuple[str, ...] = ()
 HEAD = ""
 ADAPTER = "SEQ_2_SEQ_LM"

@@ -78,10 +78,11 @@ class OrtState:
         """
         lengths = {array.shape[1] for array in arrays.values() if array.ndim == 3}
         fit = lengths and all(
-            name in arrays and arrays[name].dtype == held.dtype
+            name in arrays
+            and arrays[name].dtype == held.dtype
             and arrays[name].shape == (held.shape[1], max(lengths), held.shape[3])
             for name, held in self._held.items()
-        )  # fmt: skip
+        )
         if not fit or len(arrays) != len(self._held):
             raise InputError("these positions belong to another graph")
         self.grow(max(lengths))

@@ -71,10 +71,12 @@ def search(
             rows_logits(state, held, [token] * count)
         while True:
             logits = rows_logits(state, held, [ids[-1] for ids in beams.running])
-            found = np.stack([
-                _scores(row, ids, source.ids, settings, eos)
-                for row, ids in zip(logits, beams.running, strict=True)
-            ])  # fmt: skip
+            found = np.stack(
+                [
+                    _scores(row, ids, source.ids, settings, eos)
+                    for row, ids in zip(logits, beams.running, strict=True)
+                ]
+            )
             chosen, over = _advance(beams, found, settings, eos)
             if over or not beams.hopeful:
                 return beams.ended[0]

@@ -28,8 +28,19 @@ if TYPE_CHECKING:
     from edgepack_runtime.bundle.manifest import Writing
     from edgepack_runtime.numeric import Array
 
-__all__ = ["CELLS", "CELL_UNIT", "DECIDES", "PER_TOKEN", "Options", "answer", "cell", "check",
-           "compare", "least", "outputs"]  # fmt: skip
+__all__ = [
+    "CELLS",
+    "CELL_UNIT",
+    "DECIDES",
+    "PER_TOKEN",
+    "Options",
+    "answer",
+    "cell",
+    "check",
+    "compare",
+    "least",
+    "outputs",
+]
 DECIDES = False
 PER_TOKEN = False
 GRAPH = "model"

@@ -16,11 +16,22 @@ from edgepack_runtime.tasks._pairs import (
     cell,
     check,
     outputs,
-)  # fmt: skip
+)
 from edgepack_runtime.tasks._writing import compare, least
 
-__all__ = ["CELLS", "CELL_UNIT", "DECIDES", "PER_TOKEN", "Options", "answer", "cell", "check",
-           "compare", "least", "outputs"]  # fmt: skip
+__all__ = [
+    "CELLS",
+    "CELL_UNIT",
+    "DECIDES",
+    "PER_TOKEN",
+    "Options",
+    "answer",
+    "cell",
+    "check",
+    "compare",
+    "least",
+    "outputs",
+]
 DECIDES = False
 PER_TOKEN = False
 Options = PairOptions

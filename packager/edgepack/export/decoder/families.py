@@ -267,11 +267,21 @@ def _gpt2(model: Any) -> Decoder:
 
 
 FAMILIES: Mapping[str, Callable[[Any], Decoder]] = {
-    "gemma": _gemma, "gemma2": _gemma, "gemma3_text": _gemma, "gpt2": _gpt2,
-    "gpt_neox": _gpt_neox, "granite": _llama, "llama": _llama, "mistral": _llama,
-    "olmo2": _olmo2, "phi": _phi, "phi3": _phi3, "qwen2": _llama, "qwen3": _llama,
+    "gemma": _gemma,
+    "gemma2": _gemma,
+    "gemma3_text": _gemma,
+    "gpt2": _gpt2,
+    "gpt_neox": _gpt_neox,
+    "granite": _llama,
+    "llama": _llama,
+    "mistral": _llama,
+    "olmo2": _olmo2,
+    "phi": _phi,
+    "phi3": _phi3,
+    "qwen2": _llama,
+    "qwen3": _llama,
     "smollm3": _llama,
-}  # fmt: skip
+}
 
 
 def _frame(model: Any, last: str = "norm") -> Decoder:

@@ -83,8 +83,13 @@ def _replace(model: Any, node: Any, form: tuple[int, int], rounded: Rounded) -> 
     name = node.input[1]
     for key, array in ((f"int{bits}", stored), ("scale", scale.reshape(-1))):
         model.graph.initializer.append(numpy_helper.from_array(array, f"{name}_{key}"))
-    how = {"K": size, "N": len(whole), "bits": bits, "block_size": BLOCK,
-           "accuracy_level": _INT8_COMPUTE}  # fmt: skip
+    how = {
+        "K": size,
+        "N": len(whole),
+        "bits": bits,
+        "block_size": BLOCK,
+        "accuracy_level": _INT8_COMPUTE,
+    }
     node.op_type, node.domain = "MatMulNBits", MICROSOFT
     node.input[1] = f"{name}_int{bits}"
     node.input.append(f"{name}_scale")
