@@ -24,7 +24,8 @@ READMES = ["README.md", "README.zh.md"]
 # Run in this order, in one folder, as they say.
 PAGES = ["README.md", "docs/build.md", "docs/compress.md", "docs/run.md", "docs/update.md"]
 DOCUMENTS = [*PAGES, "CONTRIBUTING.md", "examples/similarity/README.md",
-             "examples/intent/README.md", "examples/field-update/README.md"]  # fmt: skip
+             "examples/assistant/README.md", "examples/intent/README.md",
+             "examples/field-update/README.md"]  # fmt: skip
 LINKED = [*READMES, *DOCUMENTS, "ARCHITECTURE.md", "docs/decisions/README.md",
           *(f"docs/{name}.md" for name in
             ("comparison", "exit-codes", "families", "limits", "recipe"))]  # fmt: skip
@@ -37,6 +38,8 @@ ELSEWHERE = {
     "pip install './runtime[onnxruntime]'": "test_slim_environment.py",
     "edgepack build": "test_the_example_runs_as_it_is_copied",
     "python on_device.py dist/similarity-*.epk": "test_the_example_runs_as_it_is_copied",
+    "edgepack build HuggingFaceTB/SmolLM2-135M-Instruct --name writer -o dist": "test_assistant.py",
+    "python assistant.py dist/search-*.epk dist/writer-*.epk": "test_assistant.py",
     "python make_data.py": "test_the_intent_example_runs_as_it_is_copied (slow)",
     "python on_device.py dist/intent-cpu-x86-64.epk": "test_the_intent_example_… (slow)",
 }
