@@ -137,6 +137,17 @@ def test_a_memory_serves_one_call_at_a_time(made: Made) -> None:
     assert model(FIRST, memory=memory, max_new_tokens=4)
 
 
+def test_a_call_that_fails_or_never_starts_frees_the_memory(made: Made) -> None:
+    """Wrong options, and a stream that nobody reads."""
+    model, memory = load(made("qwen2")), Memory()
+    with pytest.raises(InputError, match="regex is not valid"):
+        model(FIRST, memory=memory, regex="(")
+    model(FIRST, stream=True, memory=memory).close()
+    unread = model(FIRST, stream=True, memory=memory)
+    assert model(FIRST, memory=memory, max_new_tokens=4)
+    del unread
+
+
 @pytest.mark.parametrize("how", [{}, {"temperature": 0.8, "seed": 7}, {"repetition_penalty": 1.2}])
 def test_guesses_change_no_text(talker: Model, how: dict[str, Any]) -> None:
     """Greedily, drawn or penalized: with guesses the text is what it is without."""

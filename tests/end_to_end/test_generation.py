@@ -129,6 +129,7 @@ def test_an_answer_tells_how_probable_its_tokens_were(made: Made) -> None:
     ("inputs", "options", "message"),
     [
         ("x" * 4000, {}, "the prompt has .* tokens, but this bundle has room for 512"),
+        ("", {}, "the prompt has no tokens"),
         (PROMPTS[0], {"temperature": -1.0}, "temperature must be above 0"),
         (PROMPTS[0], {"temperature": 0.5, "do_sample": False}, "leave one of them out"),
         (PROMPTS[0], {"top_p": 1.5}, "top_p must be above 0 and at most 1"),

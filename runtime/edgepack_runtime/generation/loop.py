@@ -9,7 +9,7 @@ never runs one row alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,14 +58,19 @@ class Reader:
 
 
 def write(
-    reader: Reader, prompt: Sequence[int], chooser: Chooser, settings: Settings, eos: Sequence[int]
+    begin: Callable[[], Reader],
+    prompt: Sequence[int],
+    chooser: Chooser,
+    settings: Settings,
+    eos: Sequence[int],
 ) -> Generator[int, None, None]:
     """Yield the tokens that follow a prompt, without those that end the text.
 
     The state is closed together with the iterator, so an abandoned call frees its memory.
 
     Args:
-        reader: the graph, and a state with room for the prompt and the answer.
+        begin: opens the graph with room for the prompt and the answer; called when the first token
+            is asked for, so that an iterator that is never used holds nothing.
         prompt: the tokens before the first new one; those that the state holds are skipped.
         chooser: chooses the tokens.
         settings: when to end, and how many tokens to guess.
@@ -75,6 +80,7 @@ def write(
     end = time.monotonic() + settings.max_time if settings.max_time else float("inf")
     ids, most = list(prompt), len(prompt) + settings.max_new_tokens
     guessed: list[int] = []
+    reader = begin()
     try:
         logits = reader.read(prompt)[None]
         while True:

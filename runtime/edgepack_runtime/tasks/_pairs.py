@@ -102,12 +102,15 @@ def _pieces(opened: Opened, item: Any, options: PairOptions) -> Generator[str, N
     settings = replace(_settings(opened, options), num_beams=1)
     grammar = form_of(opened, options)
     ids = _read(opened, item, options)
-    reader = PairReader(_begin(opened, settings), source=encode(opened.graph(ENCODER), ids))
+
+    def begin() -> PairReader:
+        return PairReader(_begin(opened, settings), source=encode(opened.graph(ENCODER), ids))
+
     chooser = PairChooser(settings, known.start, known.eos, ids, grammar)
     count = settings.max_new_tokens - len(known.start) + 1  # the start's other tokens are counted
     rest = replace(settings, max_new_tokens=max(1, count), min_new_tokens=0)
     pieces = Pieces(opened.text.tokenizer, (), settings.stop)
-    return texts(loop.write(reader, known.start, chooser, rest, known.eos), pieces)
+    return texts(loop.write(begin, known.start, chooser, rest, known.eos), pieces)
 
 
 def _settings(opened: Opened, options: PairOptions) -> PairSettings:
@@ -145,6 +148,8 @@ def _read(opened: Opened, item: Any, options: PairOptions) -> list[int]:
     ids = opened.text.ids(item)
     if options.src_lang is not None:  # the tokenizer puts a language first
         ids[0] = _language(opened, options.src_lang)
+    if not ids:
+        raise InputError("the text has no tokens; give one that the model can read")
     if len(ids) > (most := opened.text.spec.max_length):
         raise InputError(
             f"the text has {len(ids)} tokens, but this bundle reads {most}; give its parts one by "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime.errors import InputError
@@ -134,6 +135,8 @@ def _pieces(
     told = writing.facts(opened)
     settings = settle(options, told.declared, Settings)
     prompt = _prompt(opened, told, item, options)
+    if not prompt:
+        raise InputError("the prompt has no tokens; give a text that the model can go on with")
     room = told.context - len(prompt)
     if room < 1:
         raise InputError(
@@ -145,14 +148,14 @@ def _pieces(
         max_new_tokens=min(room, settings.max_new_tokens),
         min_new_tokens=min(room, settings.min_new_tokens),
     )
-    reader = _reader(opened, prompt, settings, options.memory)
+    begin = partial(_reader, opened, prompt, settings, options.memory)
     pieces = Pieces(opened.text.tokenizer, prompt, settings.stop)
     chooser = Chooser(settings, prompt, told.eos, writing.form_of(opened, options))
     if options.logprobs is not None:
         if options.logprobs < 0:
             raise InputError(f"logprobs must be at least 0, not {options.logprobs}")
         chooser.record(options.logprobs)
-    tokens = loop.write(reader, prompt, chooser, settings, told.eos)
+    tokens = loop.write(begin, prompt, chooser, settings, told.eos)
     return writing.texts(tokens, pieces), chooser
 
 

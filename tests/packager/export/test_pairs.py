@@ -61,7 +61,7 @@ def _written(folder: Path, ids: Sequence[int], start: Sequence[int], settings: A
     else:
         chooser = PairChooser(settings, start, [1], ids)
         rest = replace(settings, max_new_tokens=settings.max_new_tokens + 1 - len(start))
-        found = [*start, *write(PairReader(state, source=held), start, chooser, rest, [1])]
+        found = [*start, *write(lambda: PairReader(state, source=held), start, chooser, rest, [1])]
     return [token for token in found if token not in (0, 1)]
 
 
