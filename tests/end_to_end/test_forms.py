@@ -8,7 +8,7 @@ import re
 import sys
 from typing import Any
 
-import jsonschema  # type: ignore[import-untyped]
+import jsonschema
 import pytest
 from languages import PROMPTS, Made
 
@@ -120,3 +120,42 @@ def test_a_missing_extra_is_named(writer: Model, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(HostError, match=r"pip install 'edgepack-runtime\[grammar\]'"):
         _text(writer, regex="a")
+
+
+TOOLS = [
+    {"type": "function", "function": {"name": "light", "parameters": {
+        "type": "object", "properties": {"room": {"enum": ["hall", "kitchen"]},
+                                         "level": {"type": "integer", "minimum": 0, "maximum": 9}},
+        "required": ["room", "level"], "additionalProperties": False}}},
+    {"type": "function", "function": {"name": "clock", "parameters": {
+        "type": "object", "properties": {}, "additionalProperties": False}}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("choice", ["required", "light", "clock"])
+def test_a_required_call_is_a_valid_one(writer: Model, choice: str) -> None:
+    """Whatever the model would rather say, its message calls a tool as the tool wants."""
+    dialogue = [{"role": "user", "content": "turn on the lights"}]
+    for seed in range(10):
+        (answer,) = writer(dialogue, tools=TOOLS, tool_choice=choice, temperature=1.5, seed=seed)
+        message = answer["generated_text"][-1]
+        assert set(message) == {"role", "content", "tool_calls"}
+        (call,) = message["tool_calls"]
+        assert choice in ("required", call["function"]["name"])
+        if call["function"]["name"] == "light":
+            assert call["function"]["arguments"]["room"] in ("hall", "kitchen")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"tool_choice": "required"}, "tool_choice='required' needs tools"),
+        ({"tools": TOOLS, "tool_choice": "rain"}, "names 'rain', but the tools are light, clock"),
+        ({"tools": TOOLS, "tool_choice": "clock", "json_schema": {}}, "leave json_schema out"),
+        ({"tools": ["light"]}, "tool 1 is not"),
+    ],
+)
+def test_contradictory_tools_are_refused(writer: Model, options: dict[str, Any], said: str) -> None:
+    """Before anything is written."""
+    with pytest.raises(InputError, match=said):
+        writer([{"role": "user", "content": "turn on the lights"}], **options)

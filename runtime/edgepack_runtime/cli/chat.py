@@ -57,6 +57,7 @@ def chat(args: argparse.Namespace, load: Callable[[], Model], complain: Say) -> 
     if model.task.writing is None:
         raise InputError(f"this bundle answers {model.task.name}, which is not a dialogue; use run")
     model.options(**options)
+    options.setdefault("on_long", "slide")  # the oldest turns make room for new ones
     first = [{"role": "system", "content": args.system}] if args.system else []
     dialogue = list(first)
     for line in _lines():

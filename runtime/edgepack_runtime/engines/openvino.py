@@ -13,22 +13,21 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cache, cached_property
-from importlib import import_module
-from importlib.util import find_spec
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime.bundle.manifest import Variant
 from edgepack_runtime.engines import Stateless, only, whole_number
 from edgepack_runtime.engines import _kept as kept
+from edgepack_runtime.engines import _ov as binding
 from edgepack_runtime.engines._batching import mixes
+from edgepack_runtime.engines._ov import ov
+from edgepack_runtime.engines._ov_plans import Lanes, Plan
 from edgepack_runtime.errors import DeviceError, TrustError
 
 if TYPE_CHECKING:
@@ -38,57 +37,6 @@ _DYNAMIC = 0
 CPU = "CPU"
 _FULL_NAME = "FULL_DEVICE_NAME"
 _log = logging.getLogger(__name__)
-
-
-def _import_openvino() -> Any:
-    """Import OpenVINO's binding without its Python layer, which no device needs.
-
-    That layer (operator sets, converter, telemetry) takes three quarters of the import time and
-    15 MB.  Other code in this process can import the whole package before or after.
-    """
-    name = "openvino._pyopenvino"
-    if "openvino" in sys.modules:
-        return import_module(name)
-    spec = find_spec("openvino")
-    if spec is None or not spec.submodule_search_locations:
-        raise ImportError("no package openvino")
-    package = ModuleType("openvino")
-    package.__path__ = list(spec.submodule_search_locations)
-    sys.modules["openvino"] = package
-    try:
-        return import_module(name)
-    finally:
-        if sys.modules.get("openvino") is package:
-            del sys.modules["openvino"]
-
-
-ov = _import_openvino()
-
-
-@cache
-def _core(process: int) -> Any:  # noqa: ARG001 (a fork needs one of its own)
-    """Return the one core of a process; a second one would load every plug-in again."""
-    return ov.Core()
-
-
-class Plan:
-    """One compiled shape of the model and its request."""
-
-    def __init__(self, compiled: Any, memory: Any) -> None:
-        self._request = compiled.create_infer_request()
-        # The model points into it but does not hold a reference: it must outlive the request.
-        self._memory = memory
-        self.inputs = tuple(item.get_any_name() for item in compiled.inputs)
-        self.outputs = tuple(item.get_any_name() for item in compiled.outputs)
-
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Run one batch; the outputs are copies."""
-        for name in self.inputs:
-            self._request.set_tensor(name, ov.Tensor(feeds[name], shared_memory=True))
-        self._request.start_async({}, None)
-        self._request.wait()
-        found = (tensor.data.copy() for tensor in self._request.output_tensors)
-        return dict(zip(self.outputs, found, strict=True))
 
 
 class OpenVinoSession(Stateless):
@@ -103,7 +51,7 @@ class OpenVinoSession(Stateless):
     def __init__(
         self, files: Mapping[str, memoryview], variant: Variant, threads: int, cache: Path | None
     ) -> None:
-        self._core = _core(os.getpid())
+        self._core = binding.core(os.getpid())
         self.placement: dict[str, int] = {}
         self._files = files
         self._cache = cache
@@ -122,6 +70,7 @@ class OpenVinoSession(Stateless):
         self.provider = _device(self._core, variant)
         first = self._static[0] if self._static else _DYNAMIC
         self._plans = {first: self._plan(first)}
+        self._lanes: dict[int, Lanes | None] = {}
         self.inputs, self.outputs = self._plans[first].inputs, self._plans[first].outputs
 
     def width(self, rows: int, tokens: int) -> int:
@@ -166,34 +115,59 @@ class OpenVinoSession(Stateless):
             )
 
     def _run_by_row(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run each row on the plan that it has alone; side by side if there are threads for it."""
         import numpy as np
 
-        count = len(feeds["input_ids"])
+        count, tokens = feeds["input_ids"].shape
+        with self._lock:
+            if tokens not in self._lanes:
+                self._lanes[tokens] = self._make_lanes(tokens, feeds)
+            try:
+                if (lanes := self._lanes[tokens]) is not None:
+                    return lanes.run(feeds)
+            except RuntimeError as exc:
+                raise DeviceError(f"openvino fails on {count}×{tokens} tokens: {exc}") from exc
         rows = [self.run({k: v[i : i + 1] for k, v in feeds.items()}) for i in range(count)]
         return {name: np.concatenate([row[name] for row in rows]) for name in self.outputs}
 
+    def _make_lanes(self, tokens: int, feeds: Mapping[str, Array]) -> Lanes | None:
+        """Compile a plan for rows side by side; None if it would not give the same answers."""
+        threads = self._config.get("INFERENCE_NUM_THREADS", 1)
+        if threads == 1:
+            return None
+        if tokens not in self._plans:
+            self._plans[tokens] = self._plan(tokens)
+        config = {**self._config, "NUM_STREAMS": threads}
+        lanes = Lanes(*self._compiled(tokens, config), threads)
+        row = {name: array[:1] for name, array in feeds.items()}
+        pairs = zip(self._plans[tokens].run(row).values(), lanes.run(row).values(), strict=True)
+        return lanes if all((a == b).all() for a, b in pairs) else None
+
     def _plan(self, tokens: int) -> Plan:
-        """Take a plan from the cache, or compile and cache it."""
-        path = self._path(tokens)
+        return Plan(*self._compiled(tokens, self._config))
+
+    def _compiled(self, tokens: int, config: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Take a plan from the cache, or compile and cache it; return it with its memory."""
+        path = self._path(tokens, config)
         if path is not None and (content := _read_kept(path)) is not None:
             with suppress(RuntimeError):  # cached by a build that only looked the same
-                blob = _tensor(content)
-                return Plan(self._core.import_model(blob, self.provider, self._config), blob)
-        compiled = self._compile(tokens)
+                blob = binding.tensor(content)
+                return self._core.import_model(blob, self.provider, config), blob
+        compiled = self._compile(tokens, config)
         if path is not None:
             try:
                 kept.write(path, compiled.export_model().getvalue())
             except (OSError, RuntimeError) as exc:  # some devices cannot export
                 _log.info("the compiled model is not cached: %s", exc)
-        return Plan(compiled, self._weights)
+        return compiled, self._weights
 
-    def _compile(self, tokens: int) -> Any:
+    def _compile(self, tokens: int, config: Mapping[str, Any]) -> Any:
         try:
             model = self._model
             if tokens != _DYNAMIC:
                 model = model.clone()
                 model.reshape({item: [1, tokens] for item in model.inputs})
-            return self._core.compile_model(model, self.provider, self._config)
+            return self._core.compile_model(model, self.provider, config)
         except RuntimeError as exc:
             raise DeviceError(f"openvino cannot load the graph: {exc}") from exc
 
@@ -203,14 +177,14 @@ class OpenVinoSession(Stateless):
         graph = bytes(self._files[name])
         if not graph.startswith((b"<?xml", b"<net")):  # a graph in ONNX may name any file
             raise TrustError(f"{name} is not OpenVINO's own XML; build the bundle again")
-        self._weights = _tensor(self._files[only(self._files, ".bin")])
+        self._weights = binding.tensor(self._files[only(self._files, ".bin")])
         return self._core.read_model(graph, self._weights)
 
-    def _path(self, tokens: int) -> Path | None:
+    def _path(self, tokens: int, config: Mapping[str, Any]) -> Path | None:
         """Name the file of a plan; it depends on the OpenVINO version, the device and settings."""
         if self._cache is None:
             return None
-        identity = [ov.get_version(), str(sorted(self._config.items()))]
+        identity = [ov.get_version(), str(sorted(config.items()))]
         if self.provider != CPU:
             identity += [self.provider, str(self._core.get_property(self.provider, _FULL_NAME))]
         key = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16]
@@ -219,7 +193,7 @@ class OpenVinoSession(Stateless):
 
 def providers() -> tuple[str, ...]:
     """List OpenVINO's devices; a kind may be listed more than once."""
-    return tuple(name.partition(".")[0] for name in _core(os.getpid()).available_devices)
+    return tuple(name.partition(".")[0] for name in binding.core(os.getpid()).available_devices)
 
 
 def open_session(
@@ -265,14 +239,6 @@ def _config(variant: Variant, threads: int) -> dict[str, Any]:
         "ENABLE_CPU_PINNING": False,
     }
     return {**config, **exact}  # else bfloat16 where the CPU has it, as OpenVINO picks
-
-
-def _tensor(content: memoryview) -> Any:
-    """Wrap bytes without a copy; OpenVINO needs them writable, and mapped files here are."""
-    import numpy as np
-
-    array = np.frombuffer(content, dtype=np.uint8)
-    return ov.Tensor(array if array.flags.writeable else array.copy(), shared_memory=True)
 
 
 def _read_kept(path: Path) -> memoryview | None:

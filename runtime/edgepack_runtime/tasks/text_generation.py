@@ -6,27 +6,26 @@ Source of the shapes: `TextGenerationPipeline` of transformers 4.57.  A text tha
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime.errors import InputError
-from edgepack_runtime.generation import loop
+from edgepack_runtime.generation import loop, tools
 from edgepack_runtime.generation.memory import Memory
 from edgepack_runtime.generation.scores import Chooser
 from edgepack_runtime.generation.settings import Asked, Settings, settle
 from edgepack_runtime.generation.stream import Stream
 from edgepack_runtime.generation.text import Pieces
 from edgepack_runtime.inputs.calls import listed
-from edgepack_runtime.inputs.chat import render
 from edgepack_runtime.tasks import _writing as writing
 from edgepack_runtime.tasks._opened import Opened
+from edgepack_runtime.tasks._prompts import ON_LONG, is_dialogue, prompt_of
 from edgepack_runtime.tasks._texts import text_of
 from edgepack_runtime.tasks._writing import compare, least
 
 if TYPE_CHECKING:
-    from edgepack_runtime.bundle.manifest import Writing
     from edgepack_runtime.numeric import Array
 
 __all__ = [
@@ -61,7 +60,9 @@ class Options(Asked):
     return_full_text: bool = True
     """Put the input before the written text."""
     tools: list[Any] | None = None
-    """JSON schemas of functions that the chat template may offer."""
+    """JSON schemas of functions that the model may call; its calls are in `tool_calls`."""
+    tool_choice: str | None = None
+    """`required` makes the answer a call of a tool; a tool's name makes it a call of that one."""
     template_options: dict[str, Any] | None = None
     """More variables of the chat template, such as `enable_thinking`."""
     logprobs: int | None = None
@@ -74,6 +75,12 @@ class Options(Asked):
     """Write a text of this grammar, in the format of Lark."""
     memory: Memory | None = None
     """What earlier calls of the same dialogue have read; this one reads only what is new."""
+    on_long: str = "error"
+    """`slide` leaves out the oldest messages, or the beginning of a text, to make room."""
+
+    def __post_init__(self) -> None:
+        if self.on_long not in ON_LONG:
+            raise InputError(f"on_long must be one of {', '.join(ON_LONG)}, not {self.on_long!r}")
 
 
 def check(opened: Opened) -> None:
@@ -89,7 +96,7 @@ def answer(opened: Opened, inputs: object, options: Options) -> Any:
 
     With `stream`, one text or dialogue is answered with a `Stream` of pieces of text.
     """
-    one = isinstance(inputs, str) or _is_dialogue(inputs)
+    one = isinstance(inputs, str) or is_dialogue(inputs)
     items = [inputs] if one else listed(inputs)
     if not isinstance(items, list):
         raise InputError(f"expected a text or messages, found {type(inputs).__name__}")
@@ -103,17 +110,12 @@ def answer(opened: Opened, inputs: object, options: Options) -> Any:
     return answers[0] if one else answers
 
 
-def _is_dialogue(item: object) -> bool:
-    return isinstance(item, list) and bool(item) and isinstance(item[0], Mapping)
-
-
 def _whole(opened: Opened, item: Any, options: Options) -> dict[str, Any]:
     pieces, chooser = _pieces(opened, item, options)
     written = "".join(pieces)
     text: Any = written
     if options.return_full_text:
-        text = [*item, {"role": "assistant", "content": written}]
-        text = item + written if isinstance(item, str) else text
+        text = item + written if isinstance(item, str) else [*item, _message(written, options)]
     if options.logprobs is None:
         return {"generated_text": text}
     found = [
@@ -121,6 +123,13 @@ def _whole(opened: Opened, item: Any, options: Options) -> dict[str, Any]:
         for c in chooser.chances
     ]
     return {"generated_text": text, "logprobs": found}
+
+
+def _message(written: str, options: Options) -> dict[str, Any]:
+    """Return the model's message, with its calls of tools if there are tools."""
+    if options.tools:
+        return tools.message(written, options.tools)
+    return {"role": "assistant", "content": written}
 
 
 def _named(opened: Opened, token: int, logprob: float) -> dict[str, Any]:
@@ -133,16 +142,10 @@ def _pieces(
 ) -> tuple[Generator[str, None, None], Chooser]:
     """Check everything now; return an iterator that writes on demand, and what chooses for it."""
     told = writing.facts(opened)
+    options = _with_tools(options)
     settings = settle(options, told.declared, Settings)
-    prompt = _prompt(opened, told, item, options)
-    if not prompt:
-        raise InputError("the prompt has no tokens; give a text that the model can go on with")
+    prompt = prompt_of(opened, item, options, settings.max_new_tokens)
     room = told.context - len(prompt)
-    if room < 1:
-        raise InputError(
-            f"the prompt has {len(prompt)} tokens, but this bundle has room for {told.context} "
-            "including the answer; shorten it"
-        )
     settings = replace(
         settings,
         max_new_tokens=min(room, settings.max_new_tokens),
@@ -159,6 +162,21 @@ def _pieces(
     return writing.texts(tokens, pieces), chooser
 
 
+def _with_tools(options: Options) -> Options:
+    """Check the tools; if a call must be written, return options that give the answer its form."""
+    if options.tools:
+        tools.functions(options.tools)
+    choice = options.tool_choice
+    if choice in (None, "auto"):
+        return options
+    if not options.tools:
+        raise InputError(f"tool_choice={choice!r} needs tools")
+    if options.json_schema is not None:
+        raise InputError("tool_choice gives the answer its form; leave json_schema out")
+    wanted = tools.required(options.tools, "" if choice == "required" else str(choice))
+    return replace(options, json_schema=wanted)
+
+
 def _reader(
     opened: Opened, prompt: Sequence[int], settings: Settings, memory: Memory | None
 ) -> loop.Reader:
@@ -168,19 +186,6 @@ def _reader(
     if memory is None:
         return loop.Reader(graph.begin(room), paired)
     return loop.Reader(memory.begin(graph, opened.identity, prompt, room), paired)
-
-
-def _prompt(opened: Opened, facts: Writing, item: Any, options: Options) -> list[int]:
-    if isinstance(item, str):
-        return opened.text.ids(item)
-    if not _is_dialogue(item):
-        raise InputError(f"expected a text or messages, found {type(item).__name__}")
-    if not facts.template:
-        raise InputError("this bundle has no chat template; give a text instead of messages")
-    text = render(
-        facts.template, item, facts.tokens, tools=options.tools, options=options.template_options
-    )
-    return opened.text.ids(text, special=False)
 
 
 def outputs(opened: Opened, inputs: Sequence[Any]) -> list[Array]:
