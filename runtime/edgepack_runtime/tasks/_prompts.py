@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgepack_runtime.errors import InputError
+from edgepack_runtime.generation.settings import Asked
 from edgepack_runtime.inputs.chat import render
 from edgepack_runtime.tasks._opened import Opened
 from edgepack_runtime.tasks._writing import facts
 
-if TYPE_CHECKING:
-    from edgepack_runtime.tasks.text_generation import Options
-
 ON_LONG = ("error", "slide")
 """What happens to a prompt that leaves no room for its answer."""
 Messages = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class PromptOptions(Asked):
+    """The options that make a prompt, beside those that make the text after it."""
+
+    tools: list[Any] | None = None
+    """JSON schemas of functions that the model may call; its calls are in `tool_calls`."""
+    template_options: dict[str, Any] | None = None
+    """More variables of the chat template, such as `enable_thinking`."""
+    on_long: str = "error"
+    """`slide` leaves out the oldest messages, or the beginning of a text, to make room."""
+
+    def __post_init__(self) -> None:
+        if self.on_long not in ON_LONG:
+            raise InputError(f"on_long must be one of {', '.join(ON_LONG)}, not {self.on_long!r}")
 
 
 def is_dialogue(item: object) -> bool:
@@ -24,7 +39,7 @@ def is_dialogue(item: object) -> bool:
     return isinstance(item, list) and bool(item) and isinstance(item[0], Mapping)
 
 
-def prompt_of(opened: Opened, item: Any, options: Options, wanted: int) -> list[int]:
+def prompt_of(opened: Opened, item: Any, options: PromptOptions, wanted: int) -> list[int]:
     """Return the tokens of a text or a dialogue, with room for an answer after them.
 
     With `slide`, a dialogue loses its oldest messages, and a text its beginning, until there is
@@ -56,7 +71,7 @@ def prompt_of(opened: Opened, item: Any, options: Options, wanted: int) -> list[
     return ids
 
 
-def _dialogue(opened: Opened, messages: Messages, options: Options, most: int) -> list[int]:
+def _dialogue(opened: Opened, messages: Messages, options: PromptOptions, most: int) -> list[int]:
     told = facts(opened)
     if not told.template:
         raise InputError("this bundle has no chat template; give a text instead of messages")

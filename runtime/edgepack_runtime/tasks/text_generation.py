@@ -15,13 +15,13 @@ from edgepack_runtime.errors import InputError
 from edgepack_runtime.generation import loop, tools
 from edgepack_runtime.generation.memory import Memory
 from edgepack_runtime.generation.scores import Chooser
-from edgepack_runtime.generation.settings import Asked, Settings, settle
+from edgepack_runtime.generation.settings import Settings, settle
 from edgepack_runtime.generation.stream import Stream
 from edgepack_runtime.generation.text import Pieces
 from edgepack_runtime.inputs.calls import listed
 from edgepack_runtime.tasks import _writing as writing
 from edgepack_runtime.tasks._opened import Opened
-from edgepack_runtime.tasks._prompts import ON_LONG, is_dialogue, prompt_of
+from edgepack_runtime.tasks._prompts import PromptOptions, is_dialogue, prompt_of
 from edgepack_runtime.tasks._texts import text_of
 from edgepack_runtime.tasks._writing import compare, least
 
@@ -52,19 +52,15 @@ _TOKENS = 24  # how many positions of a text are compared
 
 
 @dataclass(frozen=True)
-class Options(Asked):
+class Options(PromptOptions):
     """The options of a call."""
 
     stream: bool = False
     """Yield the text piece by piece."""
     return_full_text: bool = True
     """Put the input before the written text."""
-    tools: list[Any] | None = None
-    """JSON schemas of functions that the model may call; its calls are in `tool_calls`."""
     tool_choice: str | None = None
     """`required` makes the answer a call of a tool; a tool's name makes it a call of that one."""
-    template_options: dict[str, Any] | None = None
-    """More variables of the chat template, such as `enable_thinking`."""
     logprobs: int | None = None
     """Also say how probable each token was, and this many of the most probable ones."""
     json_schema: dict[str, Any] | str | None = None
@@ -75,12 +71,6 @@ class Options(Asked):
     """Write a text of this grammar, in the format of Lark."""
     memory: Memory | None = None
     """What earlier calls of the same dialogue have read; this one reads only what is new."""
-    on_long: str = "error"
-    """`slide` leaves out the oldest messages, or the beginning of a text, to make room."""
-
-    def __post_init__(self) -> None:
-        if self.on_long not in ON_LONG:
-            raise InputError(f"on_long must be one of {', '.join(ON_LONG)}, not {self.on_long!r}")
 
 
 def check(opened: Opened) -> None:
