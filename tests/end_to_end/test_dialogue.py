@@ -12,7 +12,7 @@ import pytest
 from languages import PROMPTS, Made
 
 from edgepack_runtime import InputError, Memory, Model, TrustError, load
-from edgepack_runtime.engines import _ort_state
+from edgepack_runtime.engines import _ort_state, _ov_paged
 
 FIRST = [{"role": "user", "content": "turn on the lights in the kitchen"}]
 
@@ -21,20 +21,31 @@ FIRST = [{"role": "user", "content": "turn on the lights in the kitchen"}]
 def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return the list of how many tokens each run of a graph reads."""
     found: list[int] = []
-    run = _ort_state.OrtState.run
+    for kind in (_ort_state.OrtState, _ov_paged.PagedState):
+        monkeypatch.setattr(kind, "run", _counted(kind.run, found))
+    return found
 
+
+def _counted(run: Any, found: list[int]) -> Any:
     def counted(state: Any, feeds: Any) -> Any:
         found.append(feeds["input_ids"].shape[1])
         return run(state, feeds)
 
-    monkeypatch.setattr(_ort_state.OrtState, "run", counted)
-    return found
+    return counted
 
 
-@pytest.fixture(params=["float32", "target"])
+@pytest.fixture(
+    params=[
+        ("float32", "onnxruntime"),
+        ("target", "onnxruntime"),
+        ("target", "openvino"),
+    ],
+    ids="-".join,
+)
 def talker(request: pytest.FixtureRequest, made: Made) -> Model:
-    """Return a model that talks, in float32 and in int8."""
-    return load(made("qwen2", request.param))
+    """Return a model that talks, in float32 and smaller, on each engine."""
+    precision, engine = request.param
+    return load(made("qwen2", precision, engine=engine))
 
 
 def _say(model: Model, dialogue: list[Any], memory: Memory, **options: Any) -> list[Any]:

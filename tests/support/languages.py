@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,26 +75,34 @@ def make(kind: str, folder: Path) -> Path:
 def made(common: Path) -> Made:
     """Return a function that makes a model and its bundle once, for all workers."""
 
-    def get(kind: str, precision: str = "float32", source: Path | None = None) -> Path:
+    def get(
+        kind: str,
+        precision: str = "float32",
+        source: Path | None = None,
+        engine: str = "onnxruntime",
+    ) -> Path:
         folder = common / "languages" / kind
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if source is None and not (folder / "model").exists():
                 make(kind, folder)
-            out = folder / precision
+            out = folder / f"{engine}-{precision}"
             if not list(out.glob("*.epk")):
-                _build(source or folder / "model", precision, out)
+                _build(source or folder / "model", precision, engine, out)
             return next(out.glob("*.epk"))
 
     return get
 
 
-def _build(source: Path, precision: str, out: Path) -> None:
+def _build(source: Path, precision: str, engine: str, out: Path) -> None:
     out.mkdir(exist_ok=True)
     recipe = out / "edgepack.toml"
+    engines = ("onnxruntime", "openvino") if engine == "both" else (engine,)
+    variants = [f"{name}-{'int8' if precision == 'target' else precision}" for name in engines]
     recipe.write_text(
         f'[model]\nsource = "{source}"\nname = "m"\n[build]\nprecision = "{precision}"\n'
+        f"variants = {json.dumps(variants)}\n"
     )
     arguments = ["build", str(recipe), "-t", "cpu-x86-64", "-o", str(out)]
     done = CliRunner().invoke(main, arguments, catch_exceptions=False)

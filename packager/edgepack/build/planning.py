@@ -206,9 +206,23 @@ _PRECISIONS = {
 
 
 def _wanted(recipe: Recipe, target: Target) -> list[VariantSpec]:
+    """Return the variants that the recipe names; all if it names none of this target's."""
+    specs = _specs(recipe, target)
+    own = {spec.name for spec in specs}
+    if foreign := set(recipe.variants) - own:  # another target of the build may have it
+        foreign -= {spec.name for other in all_targets() for spec in _specs(recipe, other)}
+    if foreign:
+        raise InputError(
+            f"build.variants: no target has a variant {min(foreign)!r}; {target.name} has "
+            f"{', '.join(spec.name for spec in specs)}"
+        )
+    return [spec for spec in specs if spec.name in recipe.variants] or specs
+
+
+def _specs(recipe: Recipe, target: Target) -> list[VariantSpec]:
     """Return the target's variants, or one in another precision for each engine and accelerator."""
     if recipe.precision == "target":
-        return _named(recipe, target)
+        return list(target.variants)
     scheme, why = _PRECISIONS[recipe.precision]
     wanted: dict[str, VariantSpec] = {}
     for spec in target.variants:
@@ -229,19 +243,3 @@ def _wanted(recipe: Recipe, target: Target) -> list[VariantSpec]:
             ),
         )
     return list(wanted.values())
-
-
-def _named(recipe: Recipe, target: Target) -> list[VariantSpec]:
-    """Return the variants that the recipe names; all if it names none of this target's."""
-    own = {spec.name for spec in target.variants}
-    if foreign := sorted(set(recipe.variants) - own):  # another target of the build may have it
-        foreign = sorted(
-            set(foreign) - {spec.name for other in all_targets() for spec in other.variants}
-        )
-    if foreign:
-        raise InputError(
-            f"build.variants: no target has a variant {foreign[0]!r}; {target.name} has "
-            f"{', '.join(spec.name for spec in target.variants)}"
-        )
-    picked = [spec for spec in target.variants if spec.name in recipe.variants]
-    return picked or list(target.variants)

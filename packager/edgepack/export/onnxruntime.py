@@ -21,7 +21,6 @@ from edgepack.export.folding import decide_branches, fold_products
 from edgepack.export.previous_scales import keep_scales
 from edgepack.export.search import quantize_best
 from edgepack.export.traits import copy_traits, probe_padding, sees_padding, write_traits
-from edgepack.model.opened import read_encoder, read_texts
 from edgepack.recipe.target import VariantSpec
 from edgepack.stages.cache import Source, Stage
 from edgepack.tasks import find
@@ -34,7 +33,6 @@ OPSET = 18
 TENSORRT = "TensorrtExecutionProvider"
 _USUAL = 32  # tokens that an engine is tuned for
 _ROWS = 8  # of a batch, as the runtime makes them
-_WINDOW, _WINDOWS = 256, 128  # tokens of calibration that a decoder reads at once; how often
 _EXPORT_TOOLS = ("edgepack", "torch", "transformers", "optimum", "optimum-onnx", "onnx")
 _TOOLS = ("edgepack", "onnx", "onnxruntime", "nncf")
 
@@ -233,10 +231,7 @@ def _decoder(precision: str, model: Any, inputs: Mapping[str, Path]) -> Any:
     """Return a decoder with smaller weights; four bits are rounded by the calibration texts."""
     if precision == "int8":
         return nbits.to_int8(model)
-    texts = [str(item) for item in read_texts(inputs["texts"], "calibration")]
-    ids = read_encoder(inputs["tokenizer"]).ids("\n".join(texts))
-    windows = [ids[start : start + _WINDOW] for start in range(0, len(ids), _WINDOW)]
-    return nbits.to_int4(model, windows[:_WINDOWS])
+    return nbits.to_int4(model, decoder.read_windows(inputs))
 
 
 def _pairs(precision: str, source: Path, out: Path) -> None:

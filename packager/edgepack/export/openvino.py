@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.export import FOUR_BITS, Choice, ir, known, sensitivity
+from edgepack.export.decoder import read_windows, stateful
 from edgepack.export.families import register_families
 from edgepack.export.naming import layer_of
 from edgepack.export.previous_scales import keep_scales
 from edgepack.export.search import Trial, parameters, quantize_best
-from edgepack.export.traits import copy_traits, probe_padding, sees_padding
+from edgepack.export.traits import copy_traits, probe_padding, sees_padding, write_traits
 from edgepack.model.opened import calibration_feeds
 from edgepack.recipe.target import VariantSpec
 from edgepack.stages.cache import Source, Stage
@@ -35,6 +36,8 @@ class ExportSettings:
 
     task: str
     """The task by Optimum's name."""
+    decodes: bool = False
+    """Whether the model writes token by token."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,10 @@ class VariantSettings:
 
 def why_not(model_type: str, task: str, spec: VariantSpec | None = None) -> str:
     """Say why a family has no form for this engine, or for a variant; empty if it has one."""
+    if find(task).PAIRS:
+        return "models that read one text and write another run on ONNX Runtime so far"
     if find(task).DECODES:
-        return "text generation is built for ONNX Runtime on CPUs so far"
+        return stateful.why_not(model_type, spec)
     if spec and spec.precision == "int4":
         return FOUR_BITS
     return known.why_not_openvino(model_type, task)
@@ -62,7 +67,7 @@ def why_not(model_type: str, task: str, spec: VariantSpec | None = None) -> str:
 
 def export_stage(model: Source | Stage, task: str) -> Stage:
     """Return the stage that exports the float32 IR."""
-    settings = ExportSettings(find(task).OPTIMUM)
+    settings = ExportSettings(find(task).OPTIMUM, decodes=find(task).DECODES)
     return Stage("export to OpenVINO", export, settings, {"model": model}, _EXPORT_TOOLS)
 
 
@@ -71,11 +76,11 @@ def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source], choic
     chosen = choice if spec.precision == "int8" else Choice()
     previous = spec.name if "previous" in inputs else ""
     settings = VariantSettings(spec.precision, spec.scheme, chosen, previous)
-    if spec.precision != "int8":
+    if spec.precision in ("float32", "float16"):
         label = f"convert to {spec.precision} OpenVINO"
         return Stage(label, make_variant, settings, {"export": inputs["export"]}, _TOOLS)
-    if spec.scheme != "static":
-        raise InputError(f"variant {spec.name}: OpenVINO has no int8 scheme {spec.scheme!r}")
+    if spec.scheme not in ("static", "weights"):
+        raise InputError(f"variant {spec.name}: OpenVINO has no scheme {spec.scheme!r}")
     return Stage("quantize OpenVINO with NNCF", make_variant, settings, dict(inputs), _TOOLS)
 
 
@@ -86,6 +91,8 @@ def device_options(folder: Path, max_length: int, provider: str) -> dict[str, An
     with dynamic shapes, for 44 MB more memory for each plan; on BERT-base (110 M) the gain is 8 %
     for 220 MB.
     """
+    if stateful.is_stateful(folder):
+        return stateful.options(folder)
     if sees_padding(folder):
         if provider == _NPU:
             raise InputError("an NPU pads every text, which changes the answers of this model")
@@ -115,6 +122,10 @@ def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> N
         InputError: Optimum has no OpenVINO form for this architecture.
 
     """
+    if settings.decodes:
+        stateful.export(inputs["model"], out)
+        write_traits(out, sees_padding=False)
+        return
     from optimum.exporters.openvino import main_export
 
     register_families()
@@ -149,7 +160,10 @@ def _run(compiled: Any, feeds: Mapping[str, Any]) -> Any:
 def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Path) -> None:
     """Write the IR of one variant."""
     copy_traits(inputs["export"], out)
-    if settings.precision == "int8":
+    if stateful.is_stateful(inputs["export"]):
+        windows = read_windows(inputs) if settings.precision == "int4" else []
+        stateful.make_variant(settings.precision, inputs["export"], windows, out)
+    elif settings.precision == "int8":
         quantize = partial(_quantize, inputs, settings.choice.kept)
         quantize_best(quantize, "openvino", settings.choice.trials, inputs, out)
         if settings.previous:

@@ -111,6 +111,9 @@ def _load_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--allow-fallback", action="store_true", help="accept the next best variant"
     )
+    command.add_argument(
+        "--workload", help="what to be fast at: a size that tune shows, such as long-prompt"
+    )
 
 
 def _load(args: argparse.Namespace) -> tuple[Bundle, Any]:
@@ -124,6 +127,7 @@ def _load(args: argparse.Namespace) -> tuple[Bundle, Any]:
         threads=args.threads,
         any_device=args.any_device,
         allow_fallback=args.allow_fallback,
+        workload=args.workload,
     )
     return bundle, model
 
@@ -133,6 +137,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _chat(args: argparse.Namespace) -> None:
+    args.workload = args.workload or "chat"
     chat.chat(args, lambda: _load(args)[1], _complain)
 
 

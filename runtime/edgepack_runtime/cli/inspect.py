@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgepack_runtime.bundle.bundle import Bundle
 
 
 def inspect(args: argparse.Namespace, show: Callable[[str], None]) -> None:
@@ -32,3 +36,25 @@ def inspect(args: argparse.Namespace, show: Callable[[str], None]) -> None:
             f"variant  {variant.name}: {variant.engine}/{variant.provider}, "
             f"{variant.precision}, {size / 1e6:.1f} MB{shown}"
         )
+    for line in _measured(bundle):
+        show(line)
+
+
+def _measured(bundle: Bundle) -> Iterator[str]:
+    """Say which variant was measured fastest here, in all and for each workload."""
+    from edgepack_runtime.device import measured
+    from edgepack_runtime.device.facts import probe
+    from edgepack_runtime.model.ranking import rank
+    from edgepack_runtime.tasks import find
+
+    device = probe()
+    latency = measured.load(bundle.digest, device).latency_ms
+    for workload in (None, *find(bundle.manifest.task.name).CELLS) if latency else ():
+        ranked, _ = rank(bundle, device, any_device=True, workload=workload)
+        times = ", ".join(
+            f"{variant.name} {latency[variant.name][workload]:.1f} ms"
+            for variant, _ in ranked
+            if workload and workload in latency.get(variant.name, {})
+        )
+        if ranked and (times or not workload):
+            yield f"fastest  {workload or 'in all'}: {times or ranked[0][0].name}"

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 @collector_paused()
-def load(
+def load(  # noqa: PLR0913 (each is a choice of its own)
     path: str | Path | Bundle,
     *,
     variant: str | None = None,
@@ -31,6 +31,7 @@ def load(
     any_device: bool = False,
     allow_fallback: bool = False,
     prepare: bool = False,
+    workload: str | None = None,
 ) -> Model:
     """Load a bundle on this device.
 
@@ -45,9 +46,12 @@ def load(
         allow_fallback: if the best variant does not load, try the next instead of failing.
         prepare: compile better variants (TensorRT, GPU, NPU) in the background, and switch to one
             once it has passed the golden inputs; ignored if `variant` names one.
+        workload: what the model will do most; the variant is picked that was measured fastest in
+            it.  Language models know `chat`, `long-prompt` and `long-answer`; other tasks know the
+            sizes that `edgepack-runtime tune` shows.
 
     Raises:
-        InputError: there is no bundle at `path`, or no such variant.
+        InputError: there is no bundle at `path`, or no such variant or workload.
         TrustError: the bundle is truncated, altered, malformed or of a newer format.
         DeviceError: this device cannot run it; the message lists why, variant by variant.
         SelfTestError: it runs, but strays from the first golden output.
@@ -59,7 +63,7 @@ def load(
     if lacking := [] if any_device else unmet(bundle.manifest.requires, device):
         raise DeviceError(f"{bundle.path} (for {bundle.manifest.target}) {'; '.join(lacking)}")
     candidates, rejected = rank(
-        bundle, device, any_device=any_device, uncompiled=variant is not None
+        bundle, device, any_device=any_device, uncompiled=variant is not None, workload=workload
     )
     best_threads = measured.load(bundle.digest, device).threads
     if variant is not None:
@@ -80,7 +84,7 @@ def load(
             selftest(bundle, model, limit=1)
             _log.info("%s runs %s on %s: %s", bundle.path, candidate.name, model.provider, reason)
             if prepare and variant is None:
-                prepare_behind(bundle, model, threads, any_device=any_device)
+                prepare_behind(bundle, model, threads, any_device=any_device, workload=workload)
             return model
     listed = "; ".join(f"{name}: {why}" for name, why in rejected.items())
     raise DeviceError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edgepack_runtime import tasks
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.bundle.manifest import Variant
 from edgepack_runtime.device import measured as tuned
@@ -27,7 +28,12 @@ class Choice:
 
 
 def rank(
-    bundle: Bundle, device: Device, *, any_device: bool = False, uncompiled: bool = False
+    bundle: Bundle,
+    device: Device,
+    *,
+    any_device: bool = False,
+    uncompiled: bool = False,
+    workload: str | None = None,
 ) -> tuple[list[tuple[Variant, str]], dict[str, str]]:
     """Order the variants that `device` can run, each with its reason; give reasons for the others.
 
@@ -36,9 +42,11 @@ def rank(
         device: where they should run.
         any_device: ignore the architecture that the bundle was built for.
         uncompiled: include variants that must be compiled first and were not.
+        workload: the cell of the task that counts; all of them by default.
 
     Raises:
         DeviceError: the bundle was built for another architecture.
+        InputError: the task has no such cell.
 
     """
     manifest = bundle.manifest
@@ -58,15 +66,27 @@ def rank(
         and not prepared(bundle, v, device)
     }
     fit = [v for v in manifest.variants if v.name not in rejected]
-    measured = tuned.load(bundle.digest, device).latency_ms
+    measured, told = _measured(bundle, device, workload)
     if not measured:
         return [
             (v, f"first of {manifest.target} that fits, not measured here") for v in fit
         ], rejected
     fit.sort(key=lambda v: tuned.score(v.name, measured))
     return [
-        (v, f"measured here, {tuned.score(v.name, measured):.2f}× the fastest") for v in fit
+        (v, f"measured here, {tuned.score(v.name, measured):.2f}× the fastest{told}") for v in fit
     ], rejected
+
+
+def _measured(bundle: Bundle, device: Device, workload: str | None) -> tuple[tuned.Latencies, str]:
+    """Return what was measured here, of the workload alone if it was, and how to say which."""
+    measured = tuned.load(bundle.digest, device).latency_ms
+    if workload is None:
+        return measured, ""
+    task = bundle.manifest.task.name
+    if workload not in (cells := tasks.find(task).CELLS):
+        raise InputError(f"{task} has no workload {workload!r}; it has {', '.join(cells)}")
+    own = {name: {workload: row[workload]} for name, row in measured.items() if workload in row}
+    return (own, f" for {workload}") if own else (measured, "")
 
 
 def named(

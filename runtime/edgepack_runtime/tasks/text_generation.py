@@ -44,9 +44,9 @@ __all__ = [
 DECIDES = False
 PER_TOKEN = False
 GRAPH = "model"
-_SIZES = {"128+32": (128, 32), "512+32": (512, 32)}  # tokens read + tokens written
+_SIZES = {"chat": (128, 32), "long-prompt": (384, 8), "long-answer": (32, 128)}  # tokens
 CELLS = tuple(_SIZES)
-CELL_UNIT = "tokens read + written"
+CELL_UNIT = "tokens read + written: " + ", ".join(f"{c} {r}+{w}" for c, (r, w) in _SIZES.items())
 _JUDGED = 256  # how many logits of a position are compared, spread over the vocabulary
 _TOKENS = 24  # how many positions of a text are compared
 

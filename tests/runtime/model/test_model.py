@@ -182,6 +182,7 @@ def test_a_variant_that_tolerates_everything_still_has_a_floor(tmp_path: Path) -
         ("openvino", {"static_tokens": ["16"]}),
         ("openvino", {"pad_multiple": 0}),
         ("openvino", {"max_tokens": "many"}),
+        ("openvino", {"stateful": True, "activation_group": 0}),
     ],
 )
 def test_an_option_that_no_bundle_may_have_is_refused(
@@ -192,7 +193,7 @@ def test_an_option_that_no_bundle_may_have_is_refused(
     from edgepack_runtime.bundle.manifest import Variant
 
     variant = Variant(
-        "x", engine, "CPUExecutionProvider", "int8", "none", (),
+        "x", engine, engines.find(engine).CPU, "int8", "none", (),
         Requires(), Tolerance(0.9, 0.9), options,
     )  # fmt: skip
     with pytest.raises(TrustError, match=r"which no bundle may|must be"):

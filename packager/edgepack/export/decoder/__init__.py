@@ -1,19 +1,23 @@
 """Language models: from a model of transformers to the graph that a device runs.
 
 `families` reads a model into the `parts` that all decoders have, `write` writes these as a graph in
-ONNX Runtime's own operators, and `int8` makes its weights small.
+ONNX Runtime's own operators, and `nbits` makes its weights small.  `stateful` does the same with
+the exporters of Optimum for OpenVINO.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgepack.export.decoder.families import FAMILIES, read
+from edgepack.model.opened import read_encoder, read_texts
 from edgepack.recipe.target import VariantSpec
 from edgepack_runtime.errors import InputError
 
 _CPU = "CPUExecutionProvider"
+_WINDOW, _WINDOWS = 256, 128  # tokens of calibration that a decoder reads at once; how often
 
 
 def why_not(model_type: str, spec: VariantSpec | None = None) -> str:
@@ -50,6 +54,14 @@ def export(folder: Path, out: Path) -> None:
         raise InputError(f"{folder}: transformers cannot load this model: {exc}") from exc
     with torch.no_grad():
         graph.save(write(read(model)), out / "model.onnx")
+
+
+def read_windows(inputs: Mapping[str, Path]) -> list[list[int]]:
+    """Return the calibration texts as tokens, in windows; `inputs`: tokenizer, texts."""
+    texts = [str(item) for item in read_texts(inputs["texts"], "calibration")]
+    ids = read_encoder(inputs["tokenizer"]).ids("\n".join(texts))
+    windows = [ids[start : start + _WINDOW] for start in range(0, len(ids), _WINDOW)]
+    return windows[:_WINDOWS]
 
 
 def is_decoder(model: Any) -> bool:
