@@ -18,7 +18,7 @@ from edgepack_runtime.bundle.manifest import CHUNK, File, Manifest, canonical_js
 from edgepack_runtime.errors import EdgepackError, InputError
 
 Member = bytes | Path  # content of an archive: bytes, or the file that holds them
-_WEIGHTS = (".onnx", ".bin", ".xml")
+_WEIGHTS = (".onnx", ".data", ".bin", ".xml")
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,8 @@ def spans(path: Path, content: bytes) -> Spans:
     """Return {tensor: (offset, bytes)} for a model file; empty for a file without tensors."""
     if path.suffix == ".onnx":
         return _onnx(path, content)
+    if path.suffix == ".data" and path.with_suffix(".onnx").is_file():
+        return _beside(path)
     if path.suffix == ".bin" and path.with_suffix(".xml").is_file():
         return _openvino(path.with_suffix(".xml"))
     return {}
@@ -109,6 +111,22 @@ def _onnx(path: Path, content: bytes) -> Spans:
             found[tensor.name] = (place, len(raw))
             at = place + len(raw)
     return found
+
+
+def _beside(path: Path) -> Spans:
+    """Return the weights that a graph names in the file beside it."""
+    import onnx
+
+    model = onnx.load(str(path.with_suffix(".onnx")), load_external_data=False)
+    places = {
+        tensor.name: {entry.key: entry.value for entry in tensor.external_data}
+        for tensor in model.graph.initializer
+    }
+    return {
+        name: (int(place["offset"]), int(place["length"]))
+        for name, place in places.items()
+        if place.get("location") == path.name and int(place["length"]) >= _LEAST
+    }
 
 
 def _openvino(path: Path) -> Spans:

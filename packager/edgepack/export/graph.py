@@ -15,6 +15,9 @@ from edgepack.export.naming import layer_of
 from edgepack.export.previous_scales import on_old_scale
 from edgepack_runtime.errors import InputError
 
+DATA = ".data"
+_LEAST_APART = 1024  # bytes of a weight that lies in the file beside the graph
+_ALIGNED = 64
 _IR_VERSION = 10  # the newest that ONNX Runtime 1.20 reads
 _MOST_BYTES = (2 << 30) - (16 << 20)  # protobuf's limit, less room for all but the weights
 
@@ -26,9 +29,21 @@ def load(path: Path) -> Any:
     return onnx.load(str(path))
 
 
-def save(model: Any, path: Path) -> None:
-    """Write a model, whole or not at all: with equal weights once and without doc strings."""
+def save(model: Any, path: Path, *, apart: bool = False) -> None:
+    """Write a model, whole or not at all: with equal weights once and without doc strings.
+
+    Args:
+        model: the model; with `apart`, it loses its weights.
+        path: the file.
+        apart: write the weights to a file beside it, which a device maps and need not copy.
+
+    Raises:
+        InputError: there are more weights than one file holds.
+
+    """
     share_equal_weights(model)
+    if apart:
+        _move_weights(model, path.with_suffix(DATA))
     size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     if size > _MOST_BYTES:
         raise InputError(
@@ -40,10 +55,37 @@ def save(model: Any, path: Path) -> None:
     for node in model.graph.node:
         node.doc_string = ""
     for tensor in model.graph.initializer:
-        tensor.ClearField("data_location")  # formerly external data is written like the rest
+        if not tensor.external_data:
+            tensor.ClearField("data_location")  # formerly external data is written like the rest
     work = path.with_suffix(".tmp")
     work.write_bytes(model.SerializeToString(deterministic=True))
     work.replace(path)
+
+
+def _move_weights(model: Any, path: Path) -> None:
+    """Write the weights to a file, and where they lie into the model."""
+    from onnx import TensorProto
+
+    work = path.with_suffix(".tmp")
+    with work.open("wb") as stream:
+        for tensor in model.graph.initializer:
+            if len(tensor.raw_data) < _LEAST_APART:
+                continue
+            stream.write(bytes(-stream.tell() % _ALIGNED))
+            place = {"location": path.name, "offset": stream.tell(), "length": len(tensor.raw_data)}
+            stream.write(tensor.raw_data)
+            tensor.ClearField("raw_data")
+            tensor.ClearField("external_data")
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in place.items():
+                tensor.external_data.add(key=key, value=str(value))
+    work.replace(path)
+
+
+def files(folder: Path, name: str) -> tuple[str, ...]:
+    """Name the files of a graph: its own, and that of its weights if they lie beside it."""
+    beside = Path(name).with_suffix(DATA)
+    return (name, str(beside)) if (folder / beside).is_file() else (name,)
 
 
 def weights_outside(model: Any, folder: Path) -> Any:
@@ -178,7 +220,7 @@ def keep_scales(old: Path, new: Path, out: Path) -> int:
         tensors[name].CopyFrom(numpy_helper.from_array(values, name))
         tensors[scale].CopyFrom(numpy_helper.from_array(kept.reshape(shape), scale))
         count += 1
-    save(model, out / "model.onnx")
+    save(model, out / "model.onnx", apart=(new / "model.onnx").with_suffix(DATA).is_file())
     return count
 
 

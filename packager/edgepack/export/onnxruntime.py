@@ -117,7 +117,8 @@ def ranking_stage(inputs: Mapping[str, Stage | Source]) -> Stage:
 
 def graphs(folder: Path) -> dict[str, tuple[str, ...]]:
     """Return the files of each graph."""
-    return {"model": FILES} if (folder / FILES[0]).exists() else pairs.FILES
+    found = {"model": FILES} if (folder / FILES[0]).exists() else pairs.FILES
+    return {name: graph.files(folder, own) for name, (own,) in found.items()}
 
 
 def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> None:
@@ -209,10 +210,10 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
     if not source.exists():
         _pairs(settings.precision, inputs["export"], out)
         return
-    if settings.precision == "float32":
-        graph.save(graph.load(source), final)
-    elif decoder.is_decoder(model := graph.load(source)):
-        graph.save(_decoder(settings.precision, model, inputs), final)
+    if decoder.is_decoder(model := graph.load(source)):
+        graph.save(_decoder(settings.precision, model, inputs), final, apart=True)
+    elif settings.precision == "float32":
+        graph.save(model, final)
     elif settings.precision == "float16":
         graph.save(quantize.to_float16(graph.load(source)), final)
     elif settings.scheme == "dynamic-reduced":
@@ -229,6 +230,8 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
 
 def _decoder(precision: str, model: Any, inputs: Mapping[str, Path]) -> Any:
     """Return a decoder with smaller weights; four bits are rounded by the calibration texts."""
+    if precision == "float32":
+        return model
     if precision == "int8":
         return nbits.to_int8(model)
     return nbits.to_int4(model, decoder.read_windows(inputs))
@@ -238,4 +241,4 @@ def _pairs(precision: str, source: Path, out: Path) -> None:
     """Write the graphs of a model that reads one text and writes another."""
     for (name,) in pairs.FILES.values():
         model = graph.load(source / name)
-        graph.save(nbits.to_int8(model) if precision == "int8" else model, out / name)
+        graph.save(nbits.to_int8(model) if precision == "int8" else model, out / name, apart=True)

@@ -65,8 +65,8 @@ def export(folder: Path, out: Path, opset: int) -> None:
             for part in ("encoder_model", "decoder_model", "decoder_with_past_model")
         )
         _add_seen(encoder, first)
-        graph.save(encoder, out / FILES["encoder"][0])
-        graph.save(decoder, out / FILES["decoder"][0])
+        graph.save(encoder, out / FILES["encoder"][0], apart=True)
+        graph.save(decoder, out / FILES["decoder"][0], apart=True)
 
 
 def _add_seen(encoder: Any, first: Any) -> None:

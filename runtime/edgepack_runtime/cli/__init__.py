@@ -116,18 +116,21 @@ def _load_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _load(args: argparse.Namespace) -> tuple[Bundle, Any]:
+def _load(args: argparse.Namespace, usual: str | None = None) -> tuple[Bundle, Any]:
+    """Load a bundle as the options say; `usual` is its workload, if its task knows that one."""
     from edgepack_runtime.model.load import load
     from edgepack_runtime.store.find import open_bundle
+    from edgepack_runtime.tasks import find
 
     bundle = open_bundle(args.bundle)
+    known = usual in find(bundle.manifest.task.name).CELLS
     model = load(
         bundle,
         variant=args.variant,
         threads=args.threads,
         any_device=args.any_device,
         allow_fallback=args.allow_fallback,
-        workload=args.workload,
+        workload=args.workload or (usual if known else None),
     )
     return bundle, model
 
@@ -137,8 +140,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _chat(args: argparse.Namespace) -> None:
-    args.workload = args.workload or "chat"
-    chat.chat(args, lambda: _load(args)[1], _complain)
+    chat.chat(args, lambda: _load(args, usual="chat")[1], _complain)
 
 
 def _inspect(args: argparse.Namespace) -> None:

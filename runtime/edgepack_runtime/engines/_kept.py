@@ -11,6 +11,7 @@ from pathlib import Path
 from edgepack_runtime.paths import map_file, write_whole
 
 _DIGEST_BYTES = 32
+_PIECE = 4 << 20
 
 
 def read(path: Path) -> bytes | None:
@@ -37,9 +38,24 @@ def map_whole(path: Path) -> memoryview | None:
         return None
 
 
+def is_whole(path: Path) -> bool:
+    """Tell whether a large cached file is present and whole, in little memory."""
+    digest = hashlib.sha256()
+    try:
+        left = path.stat().st_size - _DIGEST_BYTES
+        with path.open("rb", buffering=0) as stream:
+            while left > 0:
+                piece = stream.read(min(_PIECE, left))
+                digest.update(piece)
+                left -= len(piece) or left
+            return digest.digest() == stream.read()
+    except OSError:
+        return False
+
+
 def keep(made: Path, path: Path) -> None:
     """Cache a file that was made on the same disk; an `OSError` if it is full or read-only."""
-    digest = hashlib.sha256(made.read_bytes()).digest()
+    digest = hashlib.sha256(map_file(made)).digest()
     with made.open("ab") as stream:
         stream.write(digest)
     made.replace(path)

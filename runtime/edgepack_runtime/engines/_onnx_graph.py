@@ -1,13 +1,13 @@
-"""Read just enough of an ONNX graph to check that it names no other file.
+"""Read just enough of an ONNX graph to check that it names no file but those that came with it.
 
 A tensor may name a file that holds its values, by any path.  Which of these files an engine opens
-depends on its version, so a graph that names one never reaches an engine.  The walk knows
+depends on its version, so a graph that names a foreign one never reaches an engine.  The walk knows
 protobuf's wire format and where ONNX stores tensors; it skips everything else by its length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from edgepack_runtime.errors import TrustError
 
@@ -33,35 +33,71 @@ _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor
 _OP_TYPE = 4  # of a node
 _COMPILED = b"EPContext"  # a node that may name the file of a compiled engine
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types; groups are not ONNX
+_DIGITS = 16  # of a number of bytes, at most
 _LONGEST = 10  # bytes of a varint
 _MOST_TAG = 1 << 32  # parsers drop what is above
 
 
-def check_alone(content: memoryview) -> None:
-    """Check that a serialized `ModelProto` names no other file, in any of its graphs or functions.
+def check_alone(content: memoryview, beside: Mapping[str, int] | None = None) -> None:
+    """Check the files that a serialized `ModelProto` names, in any of its graphs or functions.
+
+    Args:
+        content: the model.
+        beside: {name: bytes} of the files that it may name.
 
     Raises:
-        TrustError: it does, or it is malformed.
+        TrustError: it names another file, or bytes that a file does not have, or it is malformed.
 
     """
     todo = [("model", content)]
     while todo:
         kind, message = todo.pop()
+        entries, outside = [], False
         for number, value in _fields(message):
-            if _names_a_file(kind, number, value):
-                raise TrustError(
-                    "the graph names an external file, which nothing has hashed; save the model "
-                    "in one file and build the bundle again"
-                )
-            if isinstance(value, memoryview) and number in _INSIDE[kind]:
+            if kind == "node" and number == _OP_TYPE and _is_compiled(value):
+                raise _foreign()
+            if kind == "tensor" and number == _EXTERNAL_DATA and isinstance(value, memoryview):
+                entries.append(_entry(value))
+            elif kind == "tensor" and number == _DATA_LOCATION:
+                outside = outside or value != 0
+            elif isinstance(value, memoryview) and number in _INSIDE[kind]:
                 todo.append((_INSIDE[kind][number], value))
+        if entries or outside:
+            _check_place(entries, beside or {})
 
 
-def _names_a_file(kind: str, number: int, value: int | memoryview) -> bool:
-    if kind == "node" and number == _OP_TYPE and isinstance(value, memoryview):
-        return bytes(value) == _COMPILED
-    external = number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0)
-    return kind == "tensor" and external
+def _is_compiled(value: int | memoryview) -> bool:
+    return isinstance(value, memoryview) and bytes(value) == _COMPILED
+
+
+def _check_place(entries: Sequence[tuple[str, str]], beside: Mapping[str, int]) -> None:
+    """Check where the values of one tensor lie."""
+    place = dict(entries)
+    if set(place) != {"location", "offset", "length"} or len(entries) > len(place):
+        raise _foreign()
+    if place["location"] not in beside:
+        raise _foreign()
+    sizes = [place["offset"], place["length"]]
+    if not all(size.isascii() and size.isdigit() and len(size) < _DIGITS for size in sizes):
+        raise _malformed()
+    if sum(map(int, sizes)) > beside[place["location"]]:
+        raise _malformed()
+
+
+def _entry(message: memoryview) -> tuple[str, str]:
+    """Return a `StringStringEntryProto`."""
+    found = {number: value for number, value in _fields(message) if isinstance(value, memoryview)}
+    try:
+        return str(found[1], "utf-8"), str(found[2], "utf-8")
+    except (KeyError, UnicodeDecodeError) as exc:
+        raise _malformed() from exc
+
+
+def _foreign() -> TrustError:
+    return TrustError(
+        "the graph names an external file, which nothing has hashed; save the model in one file "
+        "and build the bundle again"
+    )
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:

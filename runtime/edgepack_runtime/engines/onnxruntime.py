@@ -6,9 +6,8 @@ take every operator that costs time; ONNX Runtime's silent fallback to the CPU i
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
@@ -17,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import onnxruntime as ort  # noqa: TID253 (only imported when a bundle needs it)
 
 from edgepack_runtime.bundle.manifest import Variant
-from edgepack_runtime.engines import State, Stateless, only
-from edgepack_runtime.engines import _kept as kept
+from edgepack_runtime.engines import State, Stateless
 from edgepack_runtime.engines import _placement as placement
-from edgepack_runtime.engines._onnx_graph import check_alone
+from edgepack_runtime.engines._ort_open import CPU, open_on_cpu, options_for, read
+from edgepack_runtime.engines._ort_open import make as open_with
 from edgepack_runtime.engines._ort_rows import OrtRows
 from edgepack_runtime.engines._ort_state import OrtState, is_held, is_shared
 from edgepack_runtime.errors import DeviceError, TrustError
@@ -28,11 +27,7 @@ from edgepack_runtime.errors import DeviceError, TrustError
 if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 
-CPU = "CPUExecutionProvider"
 _TENSORRT = "TensorrtExecutionProvider"
-_KEPT = "onnxruntime.onnx"
-_MOST_KEPT = 128 << 20  # bytes; writing a larger graph takes memory that a small device lacks
-_ERROR_ONLY = 3
 _LAST_WITH_FLAGS = 10  # TensorRT 11 takes the precision from the graph alone
 # The options that a manifest may set.  Others name libraries to load and paths to write.
 _PROVIDER_OPTIONS = {
@@ -44,7 +39,6 @@ _PROVIDER_OPTIONS = {
     "trt_cuda_graph_enable",
     "trt_builder_optimization_level",
 }
-_log = logging.getLogger(__name__)
 
 
 class OrtSession:
@@ -55,8 +49,11 @@ class OrtSession:
 
     """
 
-    def __init__(self, session: ort.InferenceSession, placed: Mapping[str, int]) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, placed: Mapping[str, int], mapped: object = None
+    ) -> None:
         self._session = session
+        self._mapped = mapped  # it must outlive the session
         self.placement = dict(placed)
         self._dtypes = {item.name: _dtype(item.type) for item in session.get_inputs()}
         self._stateful = any(is_held(name) for name in self._dtypes)
@@ -113,17 +110,18 @@ def open_session(
     """
     checked = _provider_options(variant, cache)
     if variant.provider == CPU:
-        return _open_on_cpu(files, threads, cache)
+        session, mapped = open_on_cpu(files, threads, cache)
+        return OrtSession(session, {}, mapped)
     providers = [(variant.provider, checked), CPU]
-    content = _read(files)
+    source = read(files)
 
     def make(profile: str = "") -> ort.InferenceSession:
-        options = _session_options(threads)
+        options = options_for(threads)
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         options.enable_profiling = bool(profile)
         if profile:
             options.profile_file_prefix = profile
-        return _make(content, options, providers)
+        return open_with(source, options, providers)
 
     _preload()
     session = make()
@@ -139,68 +137,7 @@ def open_session(
             f"{variant.provider} did not take the graph: {listed}; "
             "edgepack-runtime doctor says what is missing"
         )
-    return OrtSession(session, placement.totals(placed))
-
-
-def _open_on_cpu(files: Mapping[str, memoryview], threads: int, cache: Path | None) -> OrtSession:
-    """Load the optimized graph from the cache, or optimize the graph and cache it.
-
-    An optimized graph loads in half the time.
-    """
-    path = cache / _KEPT if cache else None
-    if path is not None and (content := kept.read(path)) is not None:
-        options = _session_options(threads)
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        with suppress(DeviceError):  # cached by a build that only looked the same
-            return OrtSession(_make(content, options, [CPU]), {})
-    content = _read(files)
-    session = None
-    if path is not None and len(content) <= _MOST_KEPT:
-        session = _make_and_keep(content, threads, path)
-    return OrtSession(session or _make(content, _session_options(threads), [CPU]), {})
-
-
-def _read(files: Mapping[str, memoryview]) -> bytes:
-    content = files[only(files, ".onnx")]
-    check_alone(content)
-    return bytes(content)
-
-
-def _make_and_keep(content: bytes, threads: int, path: Path) -> ort.InferenceSession | None:
-    """Make the session and cache the graph it optimized for this CPU; None if that fails."""
-    from tempfile import TemporaryDirectory
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=path.parent) as name:
-            made = Path(name, _KEPT)
-            options = _session_options(threads)
-            options.optimized_model_filepath = str(made)
-            session = _make(content, options, [CPU])
-            with suppress(OSError):
-                kept.keep(made, path)
-            return session
-    except (OSError, DeviceError) as exc:
-        _log.info("the optimized graph is not cached: %s", exc)
-    return None
-
-
-def _make(
-    content: bytes, options: ort.SessionOptions, providers: Sequence[Any]
-) -> ort.InferenceSession:
-    try:
-        return ort.InferenceSession(content, options, providers=providers, enable_fallback=0)
-    except Exception as exc:
-        raise DeviceError(f"onnxruntime {ort.__version__} cannot load the graph: {exc}") from exc
-
-
-def _session_options(threads: int) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _ERROR_ONLY
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
+    return OrtSession(session, placement.totals(placed), source.weights)
 
 
 def _preload() -> None:

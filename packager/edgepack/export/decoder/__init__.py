@@ -53,7 +53,7 @@ def export(folder: Path, out: Path) -> None:
     except (ValueError, KeyError, OSError) as exc:
         raise InputError(f"{folder}: transformers cannot load this model: {exc}") from exc
     with torch.no_grad():
-        graph.save(write(read(model)), out / "model.onnx")
+        graph.save(write(read(model)), out / "model.onnx", apart=True)
 
 
 def read_windows(inputs: Mapping[str, Path]) -> list[list[int]]:

@@ -99,7 +99,7 @@ class Squares(Mapping[str, Any]):
             helper.make_empty_tensor_value_info(name) for name in set(self._inputs.values())
         )
         with tempfile.TemporaryDirectory() as folder:
-            graph.save(watching, Path(folder) / "model.onnx")
+            graph.save(watching, Path(folder) / "model.onnx", apart=True)
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 4
             return onnxruntime.InferenceSession(
