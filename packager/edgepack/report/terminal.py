@@ -16,6 +16,8 @@ from edgepack_runtime.device import measured
 if TYPE_CHECKING:
     from rich.table import Table
 
+_LONG = 1000  # milliseconds that need no decimals
+
 
 def as_json(built: Sequence[Built]) -> list[dict[str, Any]]:
     """Return everything the tables show, and the digests."""
@@ -58,7 +60,7 @@ def table(item: Built) -> Table:
                   pad_edge=False, padding=(0, 1, 0, 0))  # fmt: skip
     shown.add_column("variant", no_wrap=True)
     for name in ("MB", *cells, *(["speed-up"] if cells else []), "agreement", "min cos"):
-        shown.add_column(name, justify="right", no_wrap=True)
+        shown.add_column(name.replace("-", "-\n"), justify="right", no_wrap=True)
     before = item.latency_ms.get(BASELINE, {})
     first = [_ms(before, cell) for cell in cells] + (["1.0×"] if cells else [])
     shown.add_row("before: float32", _megabytes(item.baseline_bytes), *first, "", "", style="dim")
@@ -96,7 +98,7 @@ def stages_table(item: Built) -> Table:
     shown.add_column("stage", no_wrap=True)
     quality = (1, "") if task.writing else (100, "%")  # a perplexity is no share
     for name in ("perplexity" if task.writing else "quality", "MB", "M parameters", "ms", "T/T0"):
-        shown.add_column(name, justify="right", no_wrap=True)
+        shown.add_column(name.replace("-", "-\n"), justify="right", no_wrap=True)
     for row in item.stages:
         shown.add_row(
             row["stage"],
@@ -157,7 +159,9 @@ def _megabytes(count: int) -> str:
 
 
 def _ms(times: dict[str, float], cell: str) -> str:
-    return f"{times[cell]:.2f}" if cell in times else "–"
+    if cell not in times:
+        return "–"
+    return f"{times[cell]:.2f}" if times[cell] < _LONG else f"{times[cell]:.0f}"
 
 
 def _speed_up(before: dict[str, float], after: dict[str, float]) -> str:

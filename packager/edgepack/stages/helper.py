@@ -118,7 +118,8 @@ class Helper:
 def _start() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         # -P: do not look for modules in the current folder, which may belong to anyone.
-        [sys.executable, "-P", "-m", "edgepack.stages.helper"],
+        # Not -m: a module that runs as __main__ has classes that cannot be sent.
+        [sys.executable, "-P", "-c", "from edgepack.stages.helper import main; main()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -157,7 +158,3 @@ def _read(requests: BinaryIO, jobs: SimpleQueue[Any]) -> None:
             jobs.put(pickle.load(requests))  # noqa: S301 (our parent)
     finally:
         os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

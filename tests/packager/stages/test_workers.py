@@ -16,10 +16,10 @@ import pytest
 
 from edgepack.data import texts as data
 from edgepack.data.rows import Columns
-from edgepack.export.sensitivity import NoSettings
+from edgepack.export.sensitivity import NoSettings, rank
 from edgepack.stages import workers
 from edgepack.stages.cache import Source, Stage, StageCache, file_source
-from edgepack.stages.helper import Helper, run_stage
+from edgepack.stages.helper import Helper, StageError, run_stage
 from edgepack.stages.progress import Quiet
 from edgepack.stages.workers import Folders, Schedule, Workers, fitting_jobs
 from edgepack_runtime import EdgepackError, InputError
@@ -117,6 +117,13 @@ def test_a_helper_makes_the_same(texts: Stage, helper: Helper, tmp_path: Path) -
     here, there = ((folder / "texts.json").read_bytes() for folder in made)
     assert here == there
     assert len(here) > 100
+
+
+def test_an_error_of_a_library_comes_back(helper: Helper, tmp_path: Path) -> None:
+    """It names the stage, and the file with the details."""
+    stage = Stage("rank", rank, NoSettings(), {"export": Source(tmp_path, "nothing")})
+    with pytest.raises(StageError, match=r"stage 'rank' failed: .*model\.onnx.*log"):
+        helper.run(stage, _inputs(stage), StageCache(tmp_path / "cache"), tmp_path / "log")
 
 
 def test_an_error_comes_back_whole(texts: Stage, helper: Helper, tmp_path: Path) -> None:
