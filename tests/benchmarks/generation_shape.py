@@ -58,6 +58,9 @@ def make_model(shape: str, folder: Path) -> None:
     made = LlamaForCausalLM(config)
     with torch.no_grad():  # it repeats itself whatever its precision, so that it passes the gate
         made.model.embed_tokens.weight *= 10
+        for layer in made.model.layers:
+            layer.self_attn.o_proj.weight /= 20
+            layer.mlp.down_proj.weight /= 20
     made.save_pretrained(folder)
     fast.save_pretrained(folder)
 

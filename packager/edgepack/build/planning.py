@@ -47,7 +47,7 @@ def make_plan(
     sources = data_sources(recipe)
     evaluation = sources.get("evaluation")
     forms = make_forms(recipe, model, sources)
-    wanted = _wanted(recipe, target)
+    wanted = wanted_variants(recipe, target)
     reference = find(wanted[0].engine).REFERENCE
     shared = _shared(recipe, model, forms[-1].model, sources.get("data"), reference)
     maker = _Maker(recipe, model, forms[-1].model, shared, evaluation, kept or {})
@@ -209,7 +209,7 @@ _PRECISIONS = {
 }  # scheme and reason
 
 
-def _wanted(recipe: Recipe, target: Target) -> list[VariantSpec]:
+def wanted_variants(recipe: Recipe, target: Target) -> list[VariantSpec]:
     """Return the variants that the recipe names; all if it names none of this target's."""
     specs = _specs(recipe, target)
     own = {spec.name for spec in specs}

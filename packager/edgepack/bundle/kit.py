@@ -76,9 +76,14 @@ class Wheels:
     """{file name: sha256}."""
 
 
-def with_python(target: Target, version: str) -> Target:
-    """Return a target whose kit is for another Python, such as `3.12`."""
-    return replace(target, kit=replace(target.kit, python=version or target.kit.python))
+def kit_for(target: Target, version: str, packages: Collection[str]) -> Target:
+    """Return a target whose kit is for another Python, such as `3.12`, and has more packages."""
+    kit = target.kit
+    more = tuple(item for item in packages if item not in kit.packages)
+    return replace(
+        target,
+        kit=replace(kit, python=version or kit.python, packages=(*kit.packages, *more)),
+    )
 
 
 def collect(target: Target, extra: Path | None = None) -> Wheels:

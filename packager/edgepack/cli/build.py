@@ -13,8 +13,11 @@ import click
 from edgepack_runtime.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from edgepack.build.plan import Plan
     from edgepack.recipe.recipe import Recipe
+    from edgepack.recipe.target import Target
 
 
 @click.command()
@@ -79,7 +82,7 @@ def build(  # noqa: PLR0913, PLR0917 (click needs one parameter for each option)
     it, edgepack.toml in this folder is the recipe.  Options override the recipe.
     """
     from edgepack.build.build import bundle_path, plans
-    from edgepack.bundle.kit import collect, with_python, write_kit
+    from edgepack.bundle.kit import collect, write_kit
     from edgepack.recipe.target import find_target
 
     given: dict[str, Any] = {
@@ -98,7 +101,7 @@ def build(  # noqa: PLR0913, PLR0917 (click needs one parameter for each option)
         recipe = replace(recipe, budget=replace(recipe.budget, quality_drop=quality_drop))
     _check(recipe, kit=kit)
     wanted = {target.name: target for target in map(find_target, recipe.targets)}
-    boards = [with_python(target, kit_python) for target in wanted.values()] if kit else []
+    boards = _boards(recipe, wanted.values(), kit_python, offline=offline) if kit else []
     kits = {board.name: collect(board, wheels) for board in boards}
     digests = {target: found.digests for target, found in kits.items()}
     planned = plans(recipe, list(wanted.values()), offline=offline, kits=digests)
@@ -109,6 +112,18 @@ def build(  # noqa: PLR0913, PLR0917 (click needs one parameter for each option)
     for plan, board in zip(planned, boards, strict=False):
         made = write_kit(board, kits[board.name], bundle_path(plan, output))
         click.echo(f"kit: {made}; install it on the device with sh install.sh", err=as_json)
+
+
+def _boards(
+    recipe: Recipe, targets: Iterable[Target], python: str, *, offline: bool
+) -> list[Target]:
+    """Return the targets with what the kits for this model need."""
+    from edgepack.bundle.kit import kit_for
+    from edgepack.recipe.recipe import fetch_model
+    from edgepack.tasks import find
+
+    packages = find(fetch_model(recipe, offline=offline).task).PACKAGES
+    return [kit_for(target, python, packages) for target in targets]
 
 
 def _recipe(model: str | None) -> Recipe:

@@ -74,6 +74,14 @@ class Table:
             return ()
         return tuple(value)
 
+    def integers(self, key: str) -> tuple[int, ...]:
+        """Take a list of positive whole numbers."""
+        value = self._take(key, [], list, "a list of whole numbers")
+        if not all(type(item) is int and item > 0 for item in value):
+            self._faults.append(f"{self._where}{key}: expected a list of positive whole numbers")
+            return ()
+        return tuple(value)
+
     def integer(self, key: str, default: int, *, least: int = 0) -> int:
         """Take a whole number of at least `least`."""
         value: int = self._take(key, default, int, "a whole number")

@@ -76,6 +76,8 @@ class Target:
     kit: Kit = Kit()
     install: tuple[str, ...] = ()
     """What a person installs on the device, one line each."""
+    memory_gb: tuple[int, ...] = ()
+    """GB of memory that such devices are sold with: the GPU's own, where it has its own."""
     depth: int = 0
     """How many targets it extends; of the targets that fit a machine, the deepest is used."""
 
@@ -191,6 +193,7 @@ def read_target(path: Path) -> Target:
         requires=_requires(root.table("requires")),
         kit=_kit(root.table("kit")),
         install=root.texts("install"),
+        memory_gb=root.integers("memory_gb"),
         depth=depth,
     )
     root.done()

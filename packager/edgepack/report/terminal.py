@@ -59,8 +59,9 @@ def table(item: Built) -> Table:
     shown = Table(title=title, caption="\n".join(captions), title_style="bold", box=SIMPLE_HEAD,
                   pad_edge=False, padding=(0, 1, 0, 0))  # fmt: skip
     shown.add_column("variant", no_wrap=True)
-    for name in ("MB", *cells, *(["speed-up"] if cells else []), "agreement", "min cos"):
-        shown.add_column(name.replace("-", "-\n"), justify="right", no_wrap=True)
+    timed = [*(cell.replace("-", "-\n") for cell in cells), *(["speed-up"] if cells else [])]
+    for name in ("MB", *timed, "agreement", "min cos"):
+        shown.add_column(name, justify="right", no_wrap=True)
     before = item.latency_ms.get(BASELINE, {})
     first = [_ms(before, cell) for cell in cells] + (["1.0×"] if cells else [])
     shown.add_row("before: float32", _megabytes(item.baseline_bytes), *first, "", "", style="dim")

@@ -42,6 +42,8 @@ class Task(Protocol):
     """Whether it reads one text with an encoder, and writes another."""
     MARK: str
     """A file that only models for this task have; empty for none."""
+    PACKAGES: tuple[str, ...]
+    """What its device installs beside the runtime's engine, for pip, with all that this needs."""
 
     def evaluate(self, model: Model, examples: Sequence[Example], batch_size: int) -> Quality:
         """Measure a model on labelled examples; see `evaluate` of this package."""

@@ -21,6 +21,7 @@ ADAPTER = "FEATURE_EXTRACTION"
 DECODES = False
 PAIRS = False
 MARK = ""
+PACKAGES: tuple[str, ...] = ()
 
 
 def evaluate(model: Model, examples: Sequence[Example], batch_size: int) -> Quality:  # noqa: ARG001 (each text runs alone)

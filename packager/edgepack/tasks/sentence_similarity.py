@@ -14,3 +14,4 @@ ADAPTER = ""
 DECODES = False
 PAIRS = False
 MARK = "modules.json"
+PACKAGES: tuple[str, ...] = ()

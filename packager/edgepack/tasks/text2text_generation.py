@@ -12,6 +12,7 @@ __all__ = [
     "HEAD",
     "MARK",
     "OPTIMUM",
+    "PACKAGES",
     "PAIRS",
     "evaluate",
 ]
@@ -21,3 +22,4 @@ ADAPTER = "SEQ_2_SEQ_LM"
 DECODES = True
 PAIRS = True
 MARK = ""
+PACKAGES: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ ADAPTER = "SEQ_CLS"
 DECODES = False
 PAIRS = False
 MARK = ""
+PACKAGES: tuple[str, ...] = ()
 _THRESHOLD = 0.5
 
 

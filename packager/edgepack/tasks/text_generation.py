@@ -23,6 +23,20 @@ ADAPTER = "CAUSAL_LM"
 DECODES = True
 PAIRS = False
 MARK = ""
+PACKAGES: tuple[str, ...] = (
+    # chat templates
+    "jinja2==3.1.6",
+    "markupsafe==3.0.4",
+    # forms of texts
+    "llguidance==1.9.1",
+    # calls of tools
+    "jsonschema==4.26.0",
+    "jsonschema-specifications==2025.9.1",
+    "referencing==0.37.0",
+    "rpds-py==2026.9.1",
+    "attrs==26.1.0",
+    "typing-extensions==4.16.0",
+)
 _WINDOW = 1024
 
 

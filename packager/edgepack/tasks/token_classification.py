@@ -20,6 +20,7 @@ ADAPTER = "TOKEN_CLS"
 DECODES = False
 PAIRS = False
 MARK = ""
+PACKAGES: tuple[str, ...] = ()
 
 
 def evaluate(model: Model, examples: Sequence[Example], batch_size: int) -> Quality:
