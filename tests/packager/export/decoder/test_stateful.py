@@ -17,6 +17,7 @@ from edgepack_runtime.engines._ov_paged import PagedSession
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.generation.loop import Reader, all_logits
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporters
 TOKENS = 256
 PROMPT = [5, 17, 40, 3, 80, 22]
 HERE = [kind for kind in KINDS if kind.partition(" ")[0] not in stateful.NOT_HERE]
