@@ -205,23 +205,26 @@ def test_a_classifier_does_not_chat(bundle: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "name"),
-    [('compress = "small"', "compress"), ("[distill]\nlayers = 1", "distill"),
-     ("[prune]\nlayers = 1", "prune"), ("[finetune]", "finetune")],
-)  # fmt: skip
-def test_a_step_for_classifiers_is_refused(
-    steps: str, name: str, made: Made, tmp_path: Path
+    ("steps", "message"),
+    [
+        ("[distill]\naugment = 3", "distill.augment: texts with wrong words"),
+        ('[distill]\ntransfer = "relation"', "distill.transfer: 'relation' is for encoders"),
+        ("[prune]\nheads = 3", "prune.heads = 3 is not a multiple of 2"),
+        ("[prune]\nlayers = 9", "prune.layers = 9 is more than the model's 3"),
+    ],
+)
+def test_a_step_that_a_language_model_cannot_take_is_refused(
+    steps: str, message: str, made: Made, tmp_path: Path
 ) -> None:
     """Before anything runs, and by the name that the recipe has for it."""
     folder = made("llama").parents[1] / "model"
     (tmp_path / "text.txt").write_text("\n".join(PROMPTS))
     recipe = tmp_path / "edgepack.toml"
-    first, rest = (steps, "") if steps.startswith("compress") else ("", steps)
     data = f'[data]\ntrain = "{tmp_path / "text.txt"}"\n'
-    recipe.write_text(f'{first}\n[model]\nsource = "{folder}"\n{data}{rest}\n')
+    recipe.write_text(f'[model]\nsource = "{folder}"\n{data}{steps}\n')
     done = CliRunner().invoke(main, ["build", str(recipe), "-t", "cpu-x86-64"])
     assert done.exit_code == 2
-    assert f"error: {name}: language models are quantized, but not trained" in done.output
+    assert f"error: {message}" in done.output
 
 
 @pytest.mark.slow

@@ -72,6 +72,32 @@ def test_a_budget_holds_a_language_model_to_its_perplexity(made: Made, tmp_path:
         assert ("perplexity" if code == 0 else "quality.perplexity rose") in done.output
 
 
+def test_a_language_model_is_taught_pruned_and_distilled(made: Made, tmp_path: Path) -> None:
+    """One recipe: the table has each form, and the bundle writes what it was taught."""
+    folder = made("llama-dull").parents[1] / "model"
+    lines = ["turn on the lights in the kitchen", "book a table for six at the Blue Lagoon"]
+    for name, count in (("train", 200), ("evaluation", 3)):
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines * count))
+    recipe = tmp_path / "edgepack.toml"
+    training = "learning_rate = 5e-3\nbatch_size = 8\nmax_length = 32\n"
+    recipe.write_text(
+        f'compress = "balanced"\n[model]\nsource = "{folder}"\nname = "m"\n[data]\n'
+        'train = "train.txt"\nevaluation = "evaluation.txt"\n'
+        f"[finetune]\nepochs = 3\n{training}[distill]\nepochs = 6\n{training}"
+        "[budget]\nquality_drop = 60\n[build]\nvariants = ["
+        '"onnxruntime-int8", "openvino-int8"]\n'
+    )
+    arguments = ["build", str(recipe), "-t", "cpu-x86-64", "-o", str(tmp_path / "dist")]
+    done = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    rows = [line.split()[0] for line in done.output.splitlines() if line.strip()]
+    forms = ["teacher,", "pruned,", "distilled,"]
+    assert [row for row in rows if row in forms] == forms
+    model = load(tmp_path / "dist/m-cpu-x86-64.epk")
+    answer = model("turn on the", max_new_tokens=12, return_full_text=False, do_sample=False)
+    assert answer[0]["generated_text"].startswith(" lights in the kitchen")
+
+
 def test_what_cannot_be_built_yet_is_left_out_with_its_reason(made: Made) -> None:
     """On a board with a GPU the variants for it are named, and the CPU's is there."""
     folder = made("llama").parents[1] / "model"

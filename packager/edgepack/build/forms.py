@@ -8,11 +8,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgepack.compress import adapt, augment, distill, finetune, prune, teach, vocabulary
+from edgepack.compress import (
+    adapt,
+    augment,
+    distill,
+    distill_language,
+    finetune,
+    finetune_language,
+    prune,
+    teach,
+    vocabulary,
+)
 from edgepack.model.fetch import ModelInfo
 from edgepack.recipe import checks, presets
 from edgepack.recipe.recipe import Recipe
 from edgepack.stages.cache import Source, Stage, file_source
+from edgepack.tasks import find as find_task
 from edgepack_runtime import tasks
 from edgepack_runtime.errors import InputError
 
@@ -40,7 +51,8 @@ def make_forms(recipe: Recipe, info: ModelInfo, data: Mapping[str, Needed]) -> t
     checks.check_task(recipe.compression, info.task)
     columns = recipe.data.columns
     config = _config(info)
-    steps = presets.expand(recipe.compression, config, columns)
+    writes = find_task(info.task).DECODES
+    steps = presets.expand(recipe.compression, config, columns, writes=writes)
     checks.check_sizes(steps, config)
     checks.check_data(steps, info.task, config, data, columns)
     recipe = replace(recipe, compression=steps)
@@ -79,15 +91,16 @@ def _teacher(recipe: Recipe, info: ModelInfo, data: Mapping[str, Needed]) -> Nee
             adapt.TOOLS,
         )
     if recipe.compression.finetune:
-        if not tasks.find(info.task).DECIDES:
+        writes = find_task(info.task).DECODES
+        if not tasks.find(info.task).DECIDES and not writes:
             raise InputError(
                 f"finetune: the task is {info.task}, but finetune is for text- and "
-                "token-classification. Set model.task"
+                "token-classification and text-generation. Set model.task"
             )
         settings = replace(recipe.compression.finetune, task=info.task)
         model = Stage(
             "fine-tune",
-            finetune.finetune,
+            finetune_language.finetune if writes else finetune.finetune,
             settings,
             {"model": model, "data": data["data"]},
             finetune.TOOLS,
@@ -106,6 +119,10 @@ def _student(
     """Return the stage that distils; `models` are the teacher and the student's starting point."""
     teacher, start = models
     settings = replace(wanted, task=info.task)
+    if find_task(info.task).DECODES:
+        beside: dict[str, Needed] = {"model": start, "teacher": teacher, **_training(data)}
+        learn = distill_language.distill
+        return Stage("distil", learn, settings, beside, distill.TOOLS, resumes=True)
     more = augment.Settings(info.task, recipe.compression.augment, recipe.data.columns)
     training = _training(data)
     rows = Stage("collect training texts", augment.augment, more, training, augment.TOOLS)

@@ -88,11 +88,7 @@ def work(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     model, tokenizer = load(
         inputs["model"], settings.task, **dict.fromkeys(declared, settings.dropout)
     )
-    if settings.layers:
-        depth = len(layers.layer_list(model))
-        if settings.layers > depth:
-            raise InputError(f"distill.layers is {settings.layers}; the model has {depth}")
-        layers.keep_layers(model, layers.spread(settings.layers, depth))
+    shallow(model, settings.layers)
     model.get_input_embeddings().weight.requires_grad_(not settings.freeze_embeddings)
     examples = read_rows(inputs["rows"])
     labelled = [e for e in examples if e.label is not None or e.tags]
@@ -109,6 +105,21 @@ def work(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
         for name, rate in declared.items():  # that of the training is no trait of the model
             setattr(model.config, name, rate)
         save(model, tokenizer, out, source=inputs["model"])
+
+
+def shallow(model: Any, wanted: int) -> None:
+    """Leave so many layers, evenly spread; all if it is 0.
+
+    Raises:
+        InputError: the model has fewer.
+
+    """
+    if not wanted:
+        return
+    depth = len(layers.layer_list(model))
+    if wanted > depth:
+        raise InputError(f"distill.layers is {wanted}; the model has {depth}")
+    layers.keep_layers(model, layers.spread(wanted, depth))
 
 
 def _divide(

@@ -30,3 +30,5 @@ class Job:
     """The name of that figure."""
     student: bool = False
     """Whether it copies a teacher's answers."""
+    beside: Any = None
+    """A model that runs on every batch too, such as a teacher; None for none."""

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgepack.compress.job import Job
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 # Rows read in all, by a fine-tuning and by a student.  A teacher that read 100,000 rows of CLINC150
@@ -20,6 +23,7 @@ _RATES = (1e-5, 1e-3)
 _STUDENT = 2.5  # a student that copies a teacher bears a larger rate
 _BATCH = {False: 32, True: 64}
 _SMALLEST_BATCH, _FEWEST_STEPS = 8, 300
+_MOST_OUTPUTS = 2**27  # numbers that a step gives: half a gigabyte, several times in memory
 _FLOPS = 2e11  # a second: two cores of a current server in bfloat16, as measured on MiniLM
 _LEAST_WIDTH = 128  # below it, casting to bfloat16 costs more than it saves
 _LEAST_ROWS = 100  # fewer are all needed to learn from
@@ -82,6 +86,10 @@ class Facts:
     """Numbers that matrix products use."""
     student: bool
     """Whether a teacher's answers are copied."""
+    beside: int = 0
+    """Numbers that matrix products of a model use which runs on every row too."""
+    outputs: int = 1
+    """Numbers that the model gives for a token."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,8 @@ class Course:
 def choose(schedule: Schedule, facts: Facts) -> Course:
     """Fill in what a schedule leaves open."""
     wanted = _VISITS[facts.student] / max(1, facts.rows)
-    seconds = 6 * facts.weights * facts.tokens * facts.rows / _FLOPS  # of an epoch: forward is 2
+    flops = (6 * facts.weights + 2 * facts.beside) * facts.tokens  # forward is 2
+    seconds = flops * facts.rows / _FLOPS  # of an epoch
     most = schedule.max_minutes * 60 / seconds if seconds else math.inf
     epochs = float(min(_MOST, max(_FEWEST, round(wanted))))
     bounded = schedule.epochs is None and epochs > max(1.0, most)
@@ -128,11 +137,26 @@ def held_out(rows: int) -> int:
     return 0 if rows < _LEAST_ROWS else min(_MOST_HELD, max(rows // _HELD, min(100, rows // 10)))
 
 
-def facts_of(model: Any, rows: int, held: int, *, tokens: float, student: bool) -> Facts:
-    """Return the facts of a torch model and its data."""
-    vectors = model.get_input_embeddings().weight
-    weights = sum(p.numel() for p in model.parameters() if p.dim() > 1) - vectors.numel()
-    return Facts(rows, held, tokens, int(vectors.shape[1]), weights, student)
+def facts_of(job: Job) -> Facts:
+    """Return the facts of a training."""
+    vectors, head = job.model.get_input_embeddings().weight, job.model.get_output_embeddings()
+    return Facts(
+        rows=len(job.learn),
+        held=len(job.held),
+        tokens=sum(job.lengths) / max(1, len(job.lengths)),
+        width=int(vectors.shape[1]),
+        weights=_multiplied(job.model),
+        student=job.student,
+        beside=_multiplied(job.beside) if job.beside else 0,
+        outputs=1 if head is None else int(head.weight.shape[0]),
+    )
+
+
+def _multiplied(model: Any) -> int:
+    """Count the numbers that matrix products use: not those of a table that is only looked up."""
+    vectors, head = model.get_input_embeddings().weight, model.get_output_embeddings()
+    looked_up = 0 if head is not None and head.weight is vectors else vectors.numel()
+    return int(sum(p.numel() for p in model.parameters() if p.dim() > 1) - looked_up)
 
 
 def _rate(facts: Facts) -> float:
@@ -144,6 +168,8 @@ def _rate(facts: Facts) -> float:
 def _batch(facts: Facts, epochs: float, processes: int) -> int:
     """Return the rows of a step: few data are read in smaller steps, so that there are enough."""
     size = _BATCH[facts.student]
+    while size > 1 and size * facts.tokens * facts.outputs > _MOST_OUTPUTS:
+        size //= 2
     while size > _SMALLEST_BATCH and facts.rows * epochs / size < _FEWEST_STEPS:
         size //= 2
     return max(1, size // processes) * processes

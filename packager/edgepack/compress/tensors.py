@@ -109,13 +109,14 @@ def max_length_of(model: Any, tokenizer: Any, most: int = 512) -> int:
 def task_loss(model: Any, batch: Batch) -> Any:
     """Return a loss whose gradient shows what matters to the model.
 
-    With labels, it is the task's own loss; without, the loss of the model's own decisions.  For
-    embeddings, which decide nothing, it is a fixed random projection.
+    With labels, it is the task's own loss (a language model's labels are its next tokens);
+    without, the loss of the model's own decisions.  For embeddings, which decide nothing, it is
+    a fixed random projection.
     """
     import torch
     from torch.nn import functional
 
-    if batch.labels is not None and hasattr(model.config, "problem_type") and _has_head(model):
+    if batch.labels is not None and (_has_head(model) or model.get_output_embeddings() is not None):
         return model(**batch.inputs, labels=batch.labels).loss
     output = model(**batch.inputs)[0]
     if output.shape[-1] == 1 and _has_head(model):

@@ -69,9 +69,7 @@ def _course(job: Job, schedule: Schedule) -> tuple[Course, dict[float, float]]:
     """Choose what the schedule leaves open; also return {rate: loss} of the trials."""
     from transformers import set_seed
 
-    mean = sum(job.lengths) / max(1, len(job.lengths))
-    facts = facts_of(job.model, len(job.learn), len(job.held), tokens=mean, student=job.student)
-    course = choose(schedule, facts)
+    course = choose(schedule, facts_of(job))
     if schedule.learning_rate is not None or not job.held or schedule.processes > 1:
         return course, {}
     order = list(ByLength([job.lengths[i] for i in job.learn], course.batch_size, schedule.seed))

@@ -156,12 +156,38 @@ def _shrink_embeddings(model: Any, kept: list[int], places: Mapping[int, int]) -
     new = torch.nn.Embedding(len(kept), old.embedding_dim, padding_idx=padding)
     with torch.no_grad():
         new.weight.copy_(old.weight[torch.tensor(kept)])
+    tied = model.get_output_embeddings() is not None and (
+        model.get_output_embeddings().weight is old.weight
+    )
     model.set_input_embeddings(new)
+    _shrink_head(model, new if tied else None, kept)
+    for config in filter(None, (model.config, getattr(model, "generation_config", None))):
+        for name in _SPECIAL_IDS:
+            setattr(config, name, _moved(getattr(config, name, None), places))
     model.config.vocab_size = len(kept)
-    for name in _SPECIAL_IDS:
-        value = getattr(model.config, name, None)
-        if isinstance(value, int) and value in places:
-            setattr(model.config, name, places[value])
+
+
+def _shrink_head(model: Any, table: Any, kept: list[int]) -> None:
+    """Leave the rows of a language model's head that remain; `table` is what it is tied to."""
+    import torch
+
+    head = model.get_output_embeddings()
+    if head is None:
+        return
+    if table is not None:
+        head.weight = table.weight
+    else:
+        head.weight = torch.nn.Parameter(head.weight.detach()[torch.tensor(kept)].clone())
+    if getattr(head, "bias", None) is not None:
+        head.bias = torch.nn.Parameter(head.bias.detach()[torch.tensor(kept)].clone())
+    head.out_features = len(kept)
+
+
+def _moved(value: Any, places: Mapping[int, int]) -> Any:
+    """Return the new number of a token, or of each of several."""
+    if isinstance(value, list):
+        return [places.get(token, token) for token in value]
+    return places.get(value, value) if isinstance(value, int) else value
 
 
 def _renumber(description: dict[str, Any], places: Mapping[int, int]) -> dict[str, Any]:

@@ -20,23 +20,32 @@ if TYPE_CHECKING:
 
 
 def check_task(steps: Compression, task: str) -> None:
-    """Refuse to compress a language model, whose training needs other losses.
+    """Refuse what is not built for a language model.
 
     Raises:
         InputError: a step is asked for.
 
     """
+    if not find(task).DECODES:
+        return
     asked = [
         name
         for name in ("finetune", "vocabulary", "prune", "distill", "augment", "size")
         if getattr(steps, name)
     ]
-    if find(task).DECODES and asked:
+    if find(task).PAIRS and asked:
         name = "compress" if asked[0] == "size" else asked[0]
         raise InputError(
-            f"{name}: language models are quantized, but not trained, pruned or distilled yet. "
-            "Leave it out"
+            f"{name}: a model that reads one text and writes another is quantized, but not "
+            "trained, pruned or distilled yet. Leave it out"
         )
+    if steps.augment:
+        raise InputError(
+            "distill.augment: texts with wrong words teach a language model to write "
+            "them. Leave it out"
+        )
+    if steps.distill and steps.distill.transfer == "relation":
+        raise InputError("distill.transfer: 'relation' is for encoders; use 'hidden' or 'none'")
 
 
 def check_sizes(steps: Compression, config: Mapping[str, Any]) -> None:
@@ -58,6 +67,8 @@ def check_sizes(steps: Compression, config: Mapping[str, Any]) -> None:
     if kind not in layers.FAMILIES:
         raise InputError(layers.cannot_cut(kind))
     there = layers.sizes_of(config)
+    if wanted.get("heads", 0) % there["group"]:
+        raise InputError(layers.parted_heads(wanted["heads"], there["group"]))
     for name, count in wanted.items():
         if count > there[name]:
             raise InputError(f"prune.{name} = {count} is more than the model's {there[name]}")

@@ -39,13 +39,17 @@ _SHARES = {
 SIZES = tuple(_SHARES)
 
 
-def expand(steps: Compression, config: Mapping[str, Any], columns: Columns) -> Compression:
+def expand(
+    steps: Compression, config: Mapping[str, Any], columns: Columns, *, writes: bool = False
+) -> Compression:
     """Return the steps of a size; tables in the recipe override them.
 
     Args:
         steps: the steps in the recipe.
         config: the model's `config.json`.
         columns: the columns of the data.
+        writes: whether it is a language model, which keeps its heads and its whole vocabulary, and
+            whose student learns token vectors too, as they are its head.
 
     Raises:
         InputError: the layers of such a model cannot be cut.
@@ -61,15 +65,17 @@ def expand(steps: Compression, config: Mapping[str, Any], columns: Columns) -> C
         "",
         layers=_depth(there["layers"], steps.size),
         feed_forward=_width(there["feed_forward"], share.feed_forward),
-        heads=0 if config.get("pruned_heads") else _heads(there["heads"], share.heads),
+        heads=0 if writes or config.get("pruned_heads") else _heads(there["heads"], share.heads),
         columns=columns,
     )
     trimmed = vocabulary.Settings("", general=share.general, columns=columns)
+    trims = share.general < 1 and not writes
     return replace(
         steps,
-        vocabulary=steps.vocabulary or (trimmed if share.general < 1 else None),
+        vocabulary=steps.vocabulary or (trimmed if trims else None),
         prune=steps.prune or cut,
-        distill=steps.distill or distill.Settings("", freeze_embeddings=True, columns=columns),
+        distill=steps.distill
+        or distill.Settings("", freeze_embeddings=not writes, columns=columns),
     )
 
 

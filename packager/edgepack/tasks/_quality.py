@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -36,8 +37,17 @@ class Quality:
     def lost(self, other: Quality) -> float:
         """Return how much worse another is: points of a share, percent of a perplexity."""
         if self.main == "perplexity":
-            return (other.value / self.value - 1.0) * 100
+            return (math.exp(self._nats(other)) - 1.0) * 100
         return (self.value - other.value) * 100
+
+    def _nats(self, other: Quality) -> float:
+        """Return by how much another is more surprised by each of this one's tokens.
+
+        Bytes are compared, as the other may cut the same text into other tokens.
+        """
+        bits = [quality.figures["bits_per_byte"] for quality in (self, other)]
+        bytes_per_token = self.figures["bits_per_token"] / max(bits[0], 1e-9)
+        return (bits[1] - bits[0]) * bytes_per_token * math.log(2)
 
     def said(self, lost: float) -> str:
         """Say what `lost` found, for people."""

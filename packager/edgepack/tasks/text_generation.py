@@ -50,13 +50,15 @@ def evaluate(model: Model, examples: Sequence[Example], batch_size: int) -> Qual
         InputError: the text has only one token.
 
     """
-    ids = model.encoder.ids("\n".join(example.text for example in examples))
+    text = "\n".join(example.text for example in examples)
+    ids = model.encoder.ids(text)
     if len(ids) < 2:
         raise InputError("the evaluation data has only one token; perplexity needs a next one")
     total, hits, count = _score(model, ids)
     figures = {
         "perplexity": math.exp(total / count),
         "bits_per_token": total / count / math.log(2),
+        "bits_per_byte": total / len(text.encode()) / math.log(2),
         "next_token_accuracy": hits / count,
     }
     return Quality("perplexity", figures, len(examples))
