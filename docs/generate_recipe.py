@@ -134,8 +134,10 @@ def page() -> str:
             lines += ["", f"## {name}", "", *about, *_HEAD]
             continue
         key = name.rpartition(".")[2]
-        if not comment or comment.startswith("this and the rest"):
-            comment = told[f"finetune.{key}"]  # noqa: PLW2901 (a schedule is explained once)
+        if not comment or comment.startswith("this and the rest"):  # a step is explained once
+            own = told.get(f"distill.{key}") if name.startswith("draft.") else ""
+            shared = not own or own.startswith("this and the rest")
+            comment = told[f"finetune.{key}"] if shared else str(own)  # noqa: PLW2901
         said = _COMMENT.fullmatch(comment)
         if said is None:
             raise ValueError(f"template.toml: {name}: no type and meaning in {comment!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from edgepack.compress import (
     teach,
     vocabulary,
 )
-from edgepack.model.fetch import ModelInfo
+from edgepack.export import draft
+from edgepack.model.fetch import ModelInfo, fetch
 from edgepack.recipe import checks, presets
 from edgepack.recipe.recipe import Recipe
 from edgepack.stages.cache import Source, Stage, file_source
@@ -75,7 +76,10 @@ def make_forms(recipe: Recipe, info: ModelInfo, data: Mapping[str, Needed]) -> t
 
 
 def _config(info: ModelInfo) -> dict[str, Any]:
-    folder = (info.base or info.source).path
+    return _config_of((info.base or info.source).path)
+
+
+def _config_of(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "config.json").read_text())
     return found
 
@@ -132,6 +136,44 @@ def _student(
     )
     inputs: dict[str, Needed] = {"model": start, "rows": rows, "lesson": lesson}
     return Stage("distil", distill.distill, settings, inputs, distill.TOOLS, resumes=True)
+
+
+def make_draft(
+    recipe: Recipe, info: ModelInfo, forms: Sequence[Form], data: Mapping[str, Needed]
+) -> Needed | None:
+    """Return the small model that writes ahead of the last form; None if there is to be none.
+
+    Raises:
+        InputError: the model does not write, there is no such draft, or it has other tokens.
+
+    """
+    wanted, final = recipe.draft, forms[-1].model
+    if wanted is None:
+        return None
+    if not find_task(info.task).DECODES or find_task(info.task).PAIRS:
+        raise InputError(f"draft: it is for text-generation, and the task is {info.task}")
+    start = _draft_source(recipe, info) if wanted.source else final
+    if wanted.distill is None:
+        return start
+    config = _config_of(start.path) if isinstance(start, Source) else _config(info)
+    checks.check_depth(wanted.distill.layers, config, "draft")
+    settings = replace(wanted.distill, task=info.task)
+    inputs: dict[str, Needed] = {"model": start, "teacher": final, **_training(data)}
+    learn = distill_language.distill
+    return Stage("distil the draft", learn, settings, inputs, distill.TOOLS, resumes=True)
+
+
+def _draft_source(recipe: Recipe, info: ModelInfo) -> Source:
+    """Find the model that a draft is, or is made of; check its tokens now if they can be known."""
+    from tokenizers import Tokenizer
+
+    wanted, own = recipe.draft, (info.base or info.source).path
+    assert wanted  # noqa: S101 (the caller has seen it)
+    source = fetch(wanted.source, revision=wanted.revision, task=info.task).source
+    files = [folder / "tokenizer.json" for folder in (own, source.path)]
+    if not recipe.compression.vocabulary and all(file.is_file() for file in files):
+        draft.check_tokens(*(Tokenizer.from_file(str(file)).get_vocab() for file in files))
+    return source
 
 
 def _training(data: Mapping[str, Needed]) -> dict[str, Needed]:

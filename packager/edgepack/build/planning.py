@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from edgepack.build.forms import Form, Needed, data_sources, make_forms
+from edgepack.build.forms import Form, Needed, data_sources, make_draft, make_forms
 from edgepack.build.plan import Plan, VariantPlan
 from edgepack.data import texts as data
-from edgepack.export import Choice, find
+from edgepack.export import Choice, draft, find
 from edgepack.export.previous_scales import names_variant
 from edgepack.judge import golden, quality
 from edgepack.model import describe
@@ -50,7 +50,8 @@ def make_plan(
     wanted = wanted_variants(recipe, target)
     reference = find(wanted[0].engine).REFERENCE
     shared = _shared(recipe, model, forms[-1].model, sources.get("data"), reference)
-    maker = _Maker(recipe, model, forms[-1].model, shared, evaluation, kept or {})
+    small = make_draft(recipe, model, forms, sources)
+    maker = _Maker(recipe, model, forms[-1].model, shared, evaluation, kept or {}, small)
     return Plan(
         recipe=recipe,
         model=model,
@@ -166,6 +167,7 @@ class _Maker:
     shared: _Shared
     evaluation: Needed | None
     kept: Mapping[str, tuple[str, ...]]
+    draft: Needed | None
 
     def variant(self, spec: VariantSpec) -> VariantPlan:
         """Plan one variant."""
@@ -175,6 +177,8 @@ class _Maker:
         choice = Choice(kept, self.recipe.search)
         inputs = {**self.shared.inputs, "export": export, **self._previous(spec)}
         make = exporter.variant_stage(spec, inputs, choice)
+        if self.draft:
+            make = self._with_draft(spec, make, self.draft)
         assess = Stage(
             f"compare {spec.name} with float",
             golden.assess,
@@ -183,6 +187,16 @@ class _Maker:
             golden.TOOLS,
         )
         return VariantPlan(spec, make, assess, self._quality(spec, make), kept)
+
+    def _with_draft(self, spec: VariantSpec, make: Stage, small: Needed) -> Stage:
+        """Add a draft to a variant, made like the variant."""
+        exporter, task = find(spec.engine), self.info.task
+        inputs = {**self.shared.inputs, "export": exporter.export_stage(small, task)}
+        label = "read the draft's tokenizer"
+        settings = describe.Settings(task, self.recipe.max_length)
+        tokens = Stage(label, describe.describe, settings, {"model": small}, describe.TOOLS)
+        made = exporter.variant_stage(spec, inputs, Choice())
+        return draft.stage(make, made, (self.shared.tokenizer, tokens))
 
     def _previous(self, spec: VariantSpec) -> dict[str, Needed]:
         """Return the bundle whose scales a variant retains, if the recipe names one with it."""

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgepack.export import FOUR_BITS, Choice, decoder, graph, known, pairs, sensitivity
+from edgepack.export import FOUR_BITS, Choice, decoder, draft, graph, known, pairs, sensitivity
 from edgepack.export import onnx_quantize as quantize
 from edgepack.export.decoder import nbits
 from edgepack.export.families import register_families
@@ -117,8 +117,9 @@ def ranking_stage(inputs: Mapping[str, Stage | Source]) -> Stage:
 
 def graphs(folder: Path) -> dict[str, tuple[str, ...]]:
     """Return the files of each graph."""
-    found = {"model": FILES} if (folder / FILES[0]).exists() else pairs.FILES
-    return {name: graph.files(folder, own) for name, (own,) in found.items()}
+    named = {"model": FILES} if (folder / FILES[0]).exists() else pairs.FILES
+    found = {name: graph.files(folder, own) for name, (own,) in named.items()}
+    return draft.with_draft(folder, found, graphs)
 
 
 def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> None:

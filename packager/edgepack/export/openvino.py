@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgepack.export import FOUR_BITS, Choice, ir, known, sensitivity
+from edgepack.export import FOUR_BITS, Choice, draft, ir, known, sensitivity
 from edgepack.export.decoder import read_windows, stateful
 from edgepack.export.families import register_families
 from edgepack.export.naming import layer_of
@@ -110,9 +110,9 @@ def ranking_stage(inputs: Mapping[str, Stage | Source]) -> Stage:
     return sensitivity.stage(inputs)
 
 
-def graphs(folder: Path) -> dict[str, tuple[str, ...]]:  # noqa: ARG001 (the Exporter protocol)
+def graphs(folder: Path) -> dict[str, tuple[str, ...]]:
     """Return the files of each graph."""
-    return {"model": FILES}
+    return draft.with_draft(folder, {"model": FILES}, graphs)
 
 
 def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> None:

@@ -77,6 +77,21 @@ def check_sizes(steps: Compression, config: Mapping[str, Any]) -> None:
         raise InputError(f"distill.layers is {depth}; the model has {left}")
 
 
+def check_depth(layers_wanted: int, config: Mapping[str, Any], table: str) -> None:
+    """Refuse a number of layers that is larger than a model's, or a model that cannot be cut.
+
+    Raises:
+        InputError: it is one of these.
+
+    """
+    kind = str(config.get("model_type", ""))
+    if kind not in layers.FAMILIES:
+        raise InputError(f"{table}.layers: {layers.cannot_cut(kind)}")
+    depth = layers.sizes_of(config)["layers"]
+    if layers_wanted > depth:
+        raise InputError(f"{table}.layers is {layers_wanted}; the model has {depth}")
+
+
 def check_data(
     steps: Compression,
     task: str,

@@ -51,6 +51,18 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Draft:
+    """A small model in the same bundle that writes ahead, so that the large one reads in pieces."""
+
+    source: str = ""
+    """A hub id, a folder, or `package:NAME/path`, with the model's tokens; empty for the model."""
+    revision: str = ""
+    """A hub revision."""
+    distill: distill.Settings | None = None
+    """How many of its layers to take, and how they learn from the model; None takes it as it is."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A model and what to make of it."""
 
@@ -71,6 +83,8 @@ class Recipe:
     """How many of them static quantization uses; 0 for 64, or as many as there are."""
     data: Data = Data()
     compression: Compression = field(default_factory=Compression)
+    draft: Draft | None = None
+    """A small model that writes ahead; None for none."""
     budget: Budget = Budget()
     search: int = 1
     """How many settings of static quantization to try for each variant; 1 for NNCF's own."""
@@ -128,6 +142,7 @@ def read_recipe(path: Path) -> Recipe:
         samples=calibration.integer("samples", 0),
         data=data,
         compression=_compression(root, data.columns),
+        draft=_draft(root.optional("draft"), path, data.columns),
         budget=_budget(root.table("budget")),
         search=quantize.integer("search", 1, least=1),
         previous=path.parent / previous if previous else None,
@@ -188,6 +203,18 @@ def _compression(root: Table, columns: Columns) -> Compression:
     return Compression(**steps)
 
 
+def _draft(table: Table | None, path: Path, columns: Columns) -> Draft | None:
+    if table is None:
+        return None
+    source, layers = table.text("source"), table.optional_integer("layers", least=1)
+    if not source and layers is None:
+        table.fault("needs a source, or how many layers of the model it is made of")
+    revision = table.text("revision")
+    learn = None if layers is None else _distill(table, columns)
+    table.done()
+    return Draft(_resolve(path, source), revision, learn)
+
+
 def _distill(table: Table, columns: Columns) -> distill.Settings:
     return distill.Settings(
         "",
@@ -237,6 +264,8 @@ def _check_needs(recipe: Recipe, faults: list[str]) -> None:
         for name in ("vocabulary", "prune", "distill")
         if getattr(steps, name) and not (data.train or data.unlabelled)
     )
+    if recipe.draft and recipe.draft.distill and not (data.train or data.unlabelled):
+        faults.append("draft.layers: needs data.train or data.unlabelled")
     if steps.size and not (data.train or data.unlabelled):
         faults.append("compress: needs data.train or data.unlabelled")
     if recipe.budget.quality_drop is not None and not data.evaluation:

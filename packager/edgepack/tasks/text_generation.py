@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgepack.data.rows import Example
 from edgepack.tasks._quality import Quality
 from edgepack_runtime.errors import InputError
-from edgepack_runtime.generation.loop import all_logits
+from edgepack_runtime.generation.reader import all_logits
 
 if TYPE_CHECKING:
     from edgepack_runtime.model.model import Model

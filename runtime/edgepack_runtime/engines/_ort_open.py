@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -55,8 +55,13 @@ def read(files: Mapping[str, memoryview]) -> Source:
         TrustError: the graph names another file.
 
     """
-    weights = {name: _aligned(files[name]) for name in files if name.endswith(".data")}
-    content = files[only(files, ".onnx")]
+    own = only(files, ".onnx")
+    content, folder = files[own], PurePosixPath(own).parent
+    weights = {
+        str(PurePosixPath(name).relative_to(folder)): _aligned(files[name])
+        for name in files
+        if name.endswith(".data")
+    }
     check_alone(content, {name: len(held) for name, held in weights.items()})
     return Source(bytes(content), weights)
 

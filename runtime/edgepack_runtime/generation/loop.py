@@ -1,60 +1,19 @@
 """The loop that writes: the prompt in pieces, then token by token, or several that were guessed.
 
 A guess costs nothing but time: a token is taken only if it is the one that would have been chosen
-anyway.  For the same text bit for bit, all runs must be of one kind: engines have another kernel
-for a single row, which rounds differently.  So whoever guesses, or reuses what was read before,
-never runs one row alone.
+anyway.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import takewhile
 
-from edgepack_runtime.engines import State
-from edgepack_runtime.generation.guess import look_up
+from edgepack_runtime.generation.guess import Guesser
+from edgepack_runtime.generation.reader import Reader
 from edgepack_runtime.generation.scores import Chooser
 from edgepack_runtime.generation.settings import Settings
-
-if TYPE_CHECKING:
-    from edgepack_runtime.numeric import Array
-
-_PIECE = 512  # tokens of a prompt in one run; this bounds memory, and the delay of a cancelled call
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Runs a graph on tokens that follow those that its state holds."""
-
-    state: State
-    """The positions so far."""
-    paired: bool = False
-    """Never run one row alone."""
-
-    def read(self, prompt: Sequence[int]) -> Array:
-        """Run the rest of a prompt in pieces; return the logits [vocabulary] after its last."""
-        rest = list(prompt[self.state.length :])
-        for start in range(0, len(rest), _PIECE):
-            logits = self.logits(rest[start : start + _PIECE], last=True)
-        found: Array = logits[0]
-        return found
-
-    def logits(self, ids: Sequence[int], *, last: bool = False) -> Array:
-        """Run on tokens; return the logits [tokens, vocabulary], or only those of the last."""
-        import numpy as np
-
-        length, count = self.state.length, len(ids)
-        alone = self.paired and count == 1
-        feeds = {
-            "input_ids": np.array([[*ids, *ids] if alone else ids], dtype=np.int64),
-            "rows": np.array([count - 1] if last else range(count), dtype=np.int64),
-        }
-        found = self.state.run(feeds)["logits"]
-        if alone:
-            self.state.truncate(length + 1)
-        return found
 
 
 def write(
@@ -63,6 +22,7 @@ def write(
     chooser: Chooser,
     settings: Settings,
     eos: Sequence[int],
+    guesser: Guesser | None = None,
 ) -> Generator[int, None, None]:
     """Yield the tokens that follow a prompt, without those that end the text.
 
@@ -73,12 +33,14 @@ def write(
             is asked for, so that an iterator that is never used holds nothing.
         prompt: the tokens before the first new one; those that the state holds are skipped.
         chooser: chooses the tokens.
-        settings: when to end, and how many tokens to guess.
+        settings: when to end, and how many tokens to look up.
         eos: tokens that end the text.
+        guesser: guesses tokens, if not by looking up; it is closed together with the state.
 
     """
     end = time.monotonic() + settings.max_time if settings.max_time else float("inf")
     ids, most = list(prompt), len(prompt) + settings.max_new_tokens
+    guesser = guesser or Guesser(settings.prompt_lookup_num_tokens)
     guessed: list[int] = []
     reader = begin()
     try:
@@ -95,12 +57,9 @@ def write(
                 if token != guess:
                     break
             reader.state.truncate(len(ids) - 1)
-            guessed = look_up(ids, min(settings.prompt_lookup_num_tokens, most - len(ids) - 1))
+            guessed = guesser.guess(ids, most - len(ids) - 1)
+            guessed = list(takewhile(logits.shape[1].__gt__, guessed))
             logits = reader.logits([ids[-1], *guessed])
     finally:
         reader.state.close()
-
-
-def all_logits(state: State, ids: Sequence[int]) -> Array:
-    """Run on more tokens; return the logits [tokens, vocabulary]."""
-    return Reader(state).logits(ids)
+        guesser.close()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgepack_runtime.engines import Session, State
 from edgepack_runtime.generation.grammar import Grammar
-from edgepack_runtime.generation.loop import Reader
+from edgepack_runtime.generation.reader import Reader
 from edgepack_runtime.generation.scores import Chooser, banned
 from edgepack_runtime.generation.settings import PairSettings
 

@@ -74,6 +74,7 @@ class Settings:
     seed: int | None = None
     max_time: float = 0.0
     prompt_lookup_num_tokens: int = 0
+    num_assistant_tokens: int = 0
 
     def __post_init__(self) -> None:
         _least("max_new_tokens", self.max_new_tokens, 1)
@@ -83,6 +84,7 @@ class Settings:
             "no_repeat_ngram_size",
             "max_time",
             "prompt_lookup_num_tokens",
+            "num_assistant_tokens",
         ):
             _least(name, getattr(self, name), 0)
         for name in ("temperature", "repetition_penalty"):

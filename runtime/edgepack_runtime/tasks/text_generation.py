@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.generation import loop, tools
+from edgepack_runtime.generation.guess import Draft, Guesser
 from edgepack_runtime.generation.memory import Memory
+from edgepack_runtime.generation.reader import Reader, all_logits
 from edgepack_runtime.generation.scores import Chooser
 from edgepack_runtime.generation.settings import Settings, settle
 from edgepack_runtime.generation.stream import Stream
@@ -43,7 +45,7 @@ __all__ = [
 ]
 DECIDES = False
 PER_TOKEN = False
-GRAPH = "model"
+GRAPH, DRAFT = "model", "draft"
 _SIZES = {"chat": (128, 32), "long-prompt": (384, 8), "long-answer": (32, 128)}  # tokens
 CELLS = tuple(_SIZES)
 CELL_UNIT = "tokens read + written: " + ", ".join(f"{c} {r}+{w}" for c, (r, w) in _SIZES.items())
@@ -69,13 +71,20 @@ class Options(PromptOptions):
     """Write a text that this regular expression matches as a whole."""
     grammar: str | None = None
     """Write a text of this grammar, in the format of Lark."""
+    num_assistant_tokens: int | None = None
+    """Let the bundle's draft, a small model, write so many tokens ahead at most; 0 for none.
+
+    The text stays the same; it is written faster where the draft expects the same tokens.  Where it
+    does not, fewer tokens are tried.
+    """
     memory: Memory | None = None
     """What earlier calls of the same dialogue have read; this one reads only what is new."""
 
 
 def check(opened: Opened) -> None:
     """Check that the graph takes only tokens and the rows whose logits are asked for."""
-    opened.check_feeds(GRAPH, ("input_ids", "rows"))
+    for graph in (GRAPH, DRAFT) if DRAFT in opened.graphs else (GRAPH,):
+        opened.check_feeds(graph, ("input_ids", "rows"))
 
 
 def answer(opened: Opened, inputs: object, options: Options) -> Any:
@@ -141,14 +150,16 @@ def _pieces(
         max_new_tokens=min(room, settings.max_new_tokens),
         min_new_tokens=min(room, settings.min_new_tokens),
     )
-    begin = partial(_reader, opened, prompt, settings, options.memory)
+    guesser = _guesser(opened, options, settings, len(prompt) + settings.max_new_tokens)
+    paired = options.memory is not None or guesser.guesses
+    begin = partial(_reader, opened, prompt, settings.max_new_tokens, options.memory, paired)
     pieces = Pieces(opened.text.tokenizer, prompt, settings.stop)
     chooser = Chooser(settings, prompt, told.eos, writing.form_of(opened, options))
     if options.logprobs is not None:
         if options.logprobs < 0:
             raise InputError(f"logprobs must be at least 0, not {options.logprobs}")
         chooser.record(options.logprobs)
-    tokens = loop.write(begin, prompt, chooser, settings, told.eos)
+    tokens = loop.write(begin, prompt, chooser, settings, told.eos, guesser)
     return writing.texts(tokens, pieces), chooser
 
 
@@ -167,15 +178,32 @@ def _with_tools(options: Options) -> Options:
     return replace(options, json_schema=wanted)
 
 
+def _guesser(opened: Opened, options: Options, settings: Settings, room: int) -> Guesser:
+    """Return what guesses tokens; it may never do so."""
+    most, there = settings.num_assistant_tokens, DRAFT in opened.graphs
+    if options.num_assistant_tokens and not there:
+        raise InputError(
+            "this bundle has no draft; build it with [draft] in its recipe, or leave "
+            "num_assistant_tokens out"
+        )
+    draft = None
+    if most and there:
+        draft = Draft(lambda: Reader(opened.graph(DRAFT).begin(room)), most)
+    return Guesser(settings.prompt_lookup_num_tokens, draft)
+
+
 def _reader(
-    opened: Opened, prompt: Sequence[int], settings: Settings, memory: Memory | None
-) -> loop.Reader:
-    """Open a state, or take that of a memory, for a prompt and its answer."""
-    graph, room = opened.graph(GRAPH), len(prompt) + settings.max_new_tokens
-    paired = memory is not None or settings.prompt_lookup_num_tokens > 0
+    opened: Opened,
+    prompt: Sequence[int],
+    count: int,
+    memory: Memory | None,
+    paired: bool,  # noqa: FBT001
+) -> Reader:
+    """Open a state, or take that of a memory, for a prompt and an answer of `count` tokens."""
+    graph, room = opened.graph(GRAPH), len(prompt) + count
     if memory is None:
-        return loop.Reader(graph.begin(room), paired)
-    return loop.Reader(memory.begin(graph, opened.identity, prompt, room), paired)
+        return Reader(graph.begin(room), paired)
+    return Reader(memory.begin(graph, opened.identity, prompt, room), paired)
 
 
 def outputs(opened: Opened, inputs: Sequence[Any]) -> list[Array]:
@@ -188,7 +216,7 @@ def outputs(opened: Opened, inputs: Sequence[Any]) -> list[Array]:
         ids = opened.text.ids(text if isinstance(text, str) else " ".join(text))[:_TOKENS]
         state = opened.graph(GRAPH).begin(len(ids))
         try:
-            logits = loop.all_logits(state, ids)
+            logits = all_logits(state, ids)
         finally:
             state.close()
         found.append(writing.judged(logits))

@@ -64,7 +64,9 @@ def test_every_key_is_there_with_its_default(
         ),
     )
     examples = {"calibration": None, "previous": None, "budget": Budget(), "data": Data(),
-                "compression": _without_examples(found.compression)}  # fmt: skip
+                "compression": _without_examples(found.compression), "draft": None}  # fmt: skip
+    assert found.draft
+    assert found.draft.distill
     assert replace(found, **examples) == plain  # type: ignore[arg-type]
     assert found.data.columns == Data().columns
     assert None not in (found.calibration, found.previous, found.budget.memory_mb)

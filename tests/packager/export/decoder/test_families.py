@@ -13,7 +13,7 @@ from edgepack.export.decoder import export, nbits
 from edgepack.export.decoder.families import FAMILIES, read
 from edgepack_runtime.engines._ort_state import OrtState
 from edgepack_runtime.errors import InputError
-from edgepack_runtime.generation.loop import Reader, all_logits
+from edgepack_runtime.generation.reader import Reader, all_logits
 
 TOKENS = 256
 

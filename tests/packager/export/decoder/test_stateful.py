@@ -15,7 +15,7 @@ from edgepack_runtime.bundle.manifest import Requires, Tolerance, Variant
 from edgepack_runtime.engines import openvino
 from edgepack_runtime.engines._ov_paged import PagedSession
 from edgepack_runtime.errors import InputError
-from edgepack_runtime.generation.loop import Reader, all_logits
+from edgepack_runtime.generation.reader import Reader, all_logits
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporters
 TOKENS = 256
