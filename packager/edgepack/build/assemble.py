@@ -75,6 +75,7 @@ def _variant(variant: MadeVariant, task: Task) -> Variant:
         tolerance=Tolerance(found["tolerance_cosine"], found["tolerance_agreement"]),
         options=_merged(options, spec.options),
         measured={**{name: found[name] for name in _LIKENESS}, **figures},
+        adapters={name: f"{spec.name}/{path}" for name, path in variant.adapters.items()},
     )
 
 

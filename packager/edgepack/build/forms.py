@@ -20,7 +20,7 @@ from edgepack.compress import (
     vocabulary,
 )
 from edgepack.export import draft
-from edgepack.model.fetch import ModelInfo, fetch
+from edgepack.model.fetch import ModelInfo, fetch, find_adapter
 from edgepack.recipe import checks, presets
 from edgepack.recipe.recipe import Recipe
 from edgepack.stages.cache import Source, Stage, file_source
@@ -161,6 +161,25 @@ def make_draft(
     inputs: dict[str, Needed] = {"model": start, "teacher": final, **_training(data)}
     learn = distill_language.distill
     return Stage("distil the draft", learn, settings, inputs, distill.TOOLS, resumes=True)
+
+
+def find_adapters(recipe: Recipe, info: ModelInfo) -> dict[str, Source]:
+    """Find the adapters that a call may choose, {name: its folder}.
+
+    Raises:
+        InputError: the model does not write, or a step changes the weights that they were made for.
+
+    """
+    if not recipe.adapters:
+        return {}
+    if not find_task(info.task).DECODES or find_task(info.task).PAIRS:
+        raise InputError(f"adapters: they are for text-generation, and the task is {info.task}")
+    steps = recipe.compression
+    for name in ("finetune", "vocabulary", "prune", "distill", "size"):
+        if getattr(steps, name):
+            table = "compress" if name == "size" else name
+            raise InputError(f"adapters: {table} changes the model that they were made for")
+    return {name: find_adapter(source) for name, source in sorted(recipe.adapters.items())}
 
 
 def _draft_source(recipe: Recipe, info: ModelInfo) -> Source:

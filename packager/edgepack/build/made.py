@@ -9,7 +9,7 @@ from typing import Any
 
 from edgepack.build.plan import Plan, VariantPlan
 from edgepack.compress.record import read_record
-from edgepack.export import find
+from edgepack.export import find, lora
 from edgepack.judge.golden import read_assessment
 from edgepack.judge.quality import quality_of
 from edgepack.recipe.target import VariantSpec
@@ -53,9 +53,15 @@ class MadeVariant:
         return find(self.spec.engine).graphs(self.folder)
 
     @property
+    def adapters(self) -> dict[str, str]:
+        """Return {adapter: its file}, as paths relative to the folder."""
+        return lora.files(self.folder)
+
+    @property
     def files(self) -> dict[str, Path]:
-        """Return the files of its graphs by these relative paths."""
-        return {path: self.folder / path for paths in self.graphs.values() for path in paths}
+        """Return the files of its graphs and its adapters by these relative paths."""
+        paths = [path for paths in self.graphs.values() for path in paths]
+        return {path: self.folder / path for path in [*paths, *self.adapters.values()]}
 
     @property
     def size(self) -> int:

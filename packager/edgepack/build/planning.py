@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from edgepack.build.forms import Form, Needed, data_sources, make_draft, make_forms
+from edgepack.build.forms import (
+    Form,
+    Needed,
+    data_sources,
+    find_adapters,
+    make_draft,
+    make_forms,
+)
 from edgepack.build.plan import Plan, VariantPlan
 from edgepack.data import texts as data
-from edgepack.export import Choice, draft, find
+from edgepack.export import Choice, draft, find, lora
 from edgepack.export.previous_scales import names_variant
 from edgepack.judge import golden, quality
 from edgepack.model import describe
 from edgepack.model.fetch import ModelInfo
 from edgepack.recipe.recipe import Recipe
 from edgepack.recipe.target import Target, VariantSpec, all_targets
-from edgepack.stages.cache import Stage, file_source
+from edgepack.stages.cache import Source, Stage, file_source
 from edgepack.tasks import find as find_task
 from edgepack_runtime.bundle.manifest import Requires
 from edgepack_runtime.bundle.names import safe_name
@@ -51,7 +58,9 @@ def make_plan(
     reference = find(wanted[0].engine).REFERENCE
     shared = _shared(recipe, model, forms[-1].model, sources.get("data"), reference)
     small = make_draft(recipe, model, forms, sources)
-    maker = _Maker(recipe, model, forms[-1].model, shared, evaluation, kept or {}, small)
+    adapters = find_adapters(recipe, model)
+    final = forms[-1].model
+    maker = _Maker(recipe, model, final, shared, evaluation, kept or {}, small, adapters)
     return Plan(
         recipe=recipe,
         model=model,
@@ -168,6 +177,7 @@ class _Maker:
     evaluation: Needed | None
     kept: Mapping[str, tuple[str, ...]]
     draft: Needed | None
+    adapters: Mapping[str, Source]
 
     def variant(self, spec: VariantSpec) -> VariantPlan:
         """Plan one variant."""
@@ -176,6 +186,8 @@ class _Maker:
         export = exporter.export_stage(self.model, self.info.task)
         choice = Choice(kept, self.recipe.search)
         inputs = {**self.shared.inputs, "export": export, **self._previous(spec)}
+        if self.adapters:
+            inputs["adapters"] = lora.stage(spec.engine, self.model, self.adapters)
         make = exporter.variant_stage(spec, inputs, choice)
         if self.draft:
             make = self._with_draft(spec, make, self.draft)

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from edgepack.export.lora import files as adapters_of
 from edgepack.model.opened import Candidate, open_model, read_task
 from edgepack.recipe.target import VariantSpec
 from edgepack.stages.cache import Source, Stage
@@ -73,7 +74,7 @@ def open_as_device(
     text = read_task(tokenizer).text
     longest, exporter = text.max_length if text else 0, find(engine)
     options = exporter.device_options(folder, longest, CPU)
-    spec = Candidate(engine, precision, exporter.graphs(folder), options)
+    spec = Candidate(engine, precision, exporter.graphs(folder), options, adapters_of(folder))
     return open_model(tokenizer, folder, spec, threads=threads)
 
 

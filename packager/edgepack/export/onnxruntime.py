@@ -13,7 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgepack.export import FOUR_BITS, Choice, decoder, draft, graph, known, pairs, sensitivity
+from edgepack.export import (
+    FOUR_BITS,
+    Choice,
+    decoder,
+    draft,
+    graph,
+    known,
+    lora,
+    pairs,
+    sensitivity,
+)
 from edgepack.export import onnx_quantize as quantize
 from edgepack.export.decoder import nbits
 from edgepack.export.families import register_families
@@ -100,6 +110,8 @@ def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source], choic
         needed |= {"tokenizer": inputs["tokenizer"], "texts": inputs["texts"]}
     if previous:
         needed["previous"] = inputs["previous"]
+    if "adapters" in inputs:
+        needed["adapters"] = inputs["adapters"]
     labels = {
         "none": f"convert to {spec.precision} ONNX",
         "dynamic": "fuse and quantize ONNX, dynamic int8",
@@ -212,7 +224,11 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
         _pairs(settings.precision, inputs["export"], out)
         return
     if decoder.is_decoder(model := graph.load(source)):
-        graph.save(_decoder(settings.precision, model, inputs), final, apart=True)
+        made = _decoder(settings.precision, model, inputs)
+        if "adapters" in inputs:
+            lora.add_to_onnx(made, lora.shapes(inputs["adapters"]))
+            lora.copy(inputs["adapters"], out)
+        graph.save(made, final, apart=True)
     elif settings.precision == "float32":
         graph.save(model, final)
     elif settings.precision == "float16":

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgepack.export import FOUR_BITS, Choice, draft, ir, known, sensitivity
+from edgepack.export import FOUR_BITS, Choice, draft, ir, known, lora, sensitivity
 from edgepack.export.decoder import read_windows, stateful
 from edgepack.export.families import register_families
 from edgepack.export.naming import layer_of
@@ -78,7 +78,8 @@ def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source], choic
     settings = VariantSettings(spec.precision, spec.scheme, chosen, previous)
     if spec.precision in ("float32", "float16"):
         label = f"convert to {spec.precision} OpenVINO"
-        return Stage(label, make_variant, settings, {"export": inputs["export"]}, _TOOLS)
+        needed = {name: inputs[name] for name in ("export", "adapters") if name in inputs}
+        return Stage(label, make_variant, settings, needed, _TOOLS)
     if spec.scheme not in ("static", "weights"):
         raise InputError(f"variant {spec.name}: OpenVINO has no scheme {spec.scheme!r}")
     return Stage("quantize OpenVINO with NNCF", make_variant, settings, dict(inputs), _TOOLS)
@@ -162,7 +163,10 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
     copy_traits(inputs["export"], out)
     if stateful.is_stateful(inputs["export"]):
         windows = read_windows(inputs) if settings.precision == "int4" else []
-        stateful.make_variant(settings.precision, inputs["export"], windows, out)
+        wanted = lora.shapes(inputs["adapters"]) if "adapters" in inputs else {}
+        stateful.make_variant(settings.precision, inputs["export"], windows, out, wanted)
+        if wanted:
+            lora.copy(inputs["adapters"], out)
     elif settings.precision == "int8":
         quantize = partial(_quantize, inputs, settings.choice.kept)
         quantize_best(quantize, "openvino", settings.choice.trials, inputs, out)

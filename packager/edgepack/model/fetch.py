@@ -80,6 +80,19 @@ def fetch(
     )
 
 
+def find_adapter(source: str) -> Source:
+    """Find an adapter that stays beside its model.
+
+    Raises:
+        InputError: there is none.
+
+    """
+    folder = find_folder(source)
+    if not (folder / ADAPTER_FILE).is_file():
+        raise InputError(f"{folder} is not an adapter: it has no {ADAPTER_FILE}")
+    return Source(folder, joint_hash(_files(folder)))
+
+
 def _files(folder: Path) -> dict[str, str]:
     """Hash the files that a model is read from."""
     files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime import engines, tasks
+from edgepack_runtime.bundle.adapters import Adapters
 from edgepack_runtime.bundle.manifest import Graph, Requires, Task, Tolerance, Variant, decode_task
 from edgepack_runtime.device.facts import cores
 from edgepack_runtime.inputs import Inputs, open_inputs
@@ -97,6 +99,8 @@ class Candidate:
     """{graph: its files}, as paths relative to its folder."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The options with which a device would load it."""
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    """{adapter: its file}, as paths relative to its folder."""
 
 
 def open_model(tokenizer: Path, folder: Path, candidate: Candidate, *, threads: int = 0) -> Model:
@@ -130,4 +134,6 @@ def open_model(tokenizer: Path, folder: Path, candidate: Candidate, *, threads: 
         for name, session in sessions.items()
     )
     variant = replace(variant, graphs=graphs)
-    return Model(Opened(read_task(tokenizer), variant, sessions, read_inputs(tokenizer)))
+    adapters = Adapters({k: partial(map_file, folder / v) for k, v in candidate.adapters.items()})
+    task, inputs = read_task(tokenizer), read_inputs(tokenizer)
+    return Model(Opened(task, variant, sessions, inputs, adapters))

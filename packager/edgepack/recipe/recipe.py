@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from edgepack.model.fetch import ModelInfo, fetch
 from edgepack.recipe.compression import Compression
 from edgepack.recipe.presets import SIZES
 from edgepack.recipe.schema import Table, check, read_toml
+from edgepack_runtime.bundle.names import safe_name
 from edgepack_runtime.tasks import known
 
 FILE_NAME = "edgepack.toml"
@@ -85,6 +87,8 @@ class Recipe:
     compression: Compression = field(default_factory=Compression)
     draft: Draft | None = None
     """A small model that writes ahead; None for none."""
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    """{name: hub id or folder} of LoRA adapters that a call may choose."""
     budget: Budget = Budget()
     search: int = 1
     """How many settings of static quantization to try for each variant; 1 for NNCF's own."""
@@ -142,6 +146,7 @@ def read_recipe(path: Path) -> Recipe:
         samples=calibration.integer("samples", 0),
         data=data,
         compression=_compression(root, data.columns),
+        adapters=_adapters(root.optional("adapters"), path),
         draft=_draft(root.optional("draft"), path, data.columns),
         budget=_budget(root.table("budget")),
         search=quantize.integer("search", 1, least=1),
@@ -201,6 +206,17 @@ def _compression(root: Table, columns: Columns) -> Compression:
         steps["augment"] = 0 if copies is None and fixed else copies
         table.done()
     return Compression(**steps)
+
+
+def _adapters(table: Table | None, path: Path) -> dict[str, str]:
+    if table is None:
+        return {}
+    found = {name: _resolve(path, table.required(name)) for name in table.names()}
+    for name in found:
+        if not safe_name(name):
+            table.fault(f"{name!r} is not usable as a name")
+    table.done()
+    return found
 
 
 def _draft(table: Table | None, path: Path, columns: Columns) -> Draft | None:

@@ -128,6 +128,10 @@ class Table:
         value: dict[str, Any] = self._take(key, {}, dict, "a table")
         return value
 
+    def names(self) -> list[str]:
+        """Return the keys that are there, for a table whose keys a person chooses."""
+        return list(self._values)
+
     def fault(self, message: str) -> None:
         """Record a fault of the table as a whole."""
         self._faults.append(f"{self._where.rstrip('.')}: {message}")

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import re
 import tarfile
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from edgepack_runtime.bundle import limits
 from edgepack_runtime.errors import InputError, TrustError
 from edgepack_runtime.paths import map_file
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _HOSTILE = (RecursionError, OverflowError, MemoryError)  # what a crafted header can cause
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
@@ -30,15 +34,24 @@ class _Header(tarfile.TarInfo):
     """
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        """Read 512 bytes."""
-        header = super().frombuf(buf, encoding, errors)
-        if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
-            raise TrustError(
-                f"member {header.name!r} does not belong in a bundle: it is not a plain file of a "
-                "USTAR archive"
-            )
-        return header
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        """Look at the next header before `tarfile` acts on it, then read it.
+
+        Not `frombuf`: Python 3.13.4 no longer calls it.
+        """
+        source = archive.fileobj
+        assert source is not None  # noqa: S101 (the archive is open)
+        start = source.tell()
+        with suppress(tarfile.HeaderError):  # of the end, or damaged: `tarfile` says so
+            block = source.read(tarfile.BLOCKSIZE)
+            header = tarfile.TarInfo.frombuf(block, archive.encoding or "utf-8", archive.errors)
+            if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
+                raise TrustError(
+                    f"member {header.name!r} does not belong in a bundle: it is not a plain file "
+                    "of a USTAR archive"
+                )
+        source.seek(start)
+        return super().fromtarfile(archive)
 
 
 class Layout(Protocol):

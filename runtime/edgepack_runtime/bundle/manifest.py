@@ -89,11 +89,14 @@ class Variant:
     tolerance: Tolerance
     options: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, float] = field(default_factory=dict)
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    """{adapter: path of the bundle} of what a call may add to a language model."""
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Return the paths of all its graphs' files, each once."""
-        return tuple(dict.fromkeys(path for graph in self.graphs for path in graph.files))
+        """Return the paths of the files of its graphs and its adapters, each once."""
+        paths = [path for graph in self.graphs for path in graph.files]
+        return tuple(dict.fromkeys([*paths, *self.adapters.values()]))
 
     @property
     def on_cpu(self) -> bool:
@@ -277,6 +280,8 @@ def _check_graphs(variant: Variant) -> None:
         raise TrustError(
             f"variant {variant.name} has no graph, two of one name, or one of an unusable name"
         )
+    if not all(map(safe_name, variant.adapters)):
+        raise TrustError(f"variant {variant.name} has an adapter of an unusable name")
 
 
 def _check_file(entry: File) -> None:

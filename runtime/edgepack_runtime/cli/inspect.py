@@ -36,6 +36,8 @@ def inspect(args: argparse.Namespace, show: Callable[[str], None]) -> None:
             f"variant  {variant.name}: {variant.engine}/{variant.provider}, "
             f"{variant.precision}, {size / 1e6:.1f} MB{shown}"
         )
+        if variant.adapters:
+            show(f"         adapters: {', '.join(variant.adapters)}")
     for line in _measured(bundle):
         show(line)
 

@@ -58,6 +58,17 @@ class LastingState(State, Protocol):
 
 
 @runtime_checkable
+class AdaptedState(State, Protocol):
+    """A state of a graph that takes adapters."""
+
+    def adapt(self, arrays: Mapping[str, Array]) -> None:
+        """Take the arrays of an adapter, by input, for all runs that follow; none for no adapter.
+
+        An `InputError` if the graph has no such inputs, or others' shapes.
+        """
+
+
+@runtime_checkable
 class BeamState(State, Protocol):
     """A state of several rows, which can change places."""
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from edgepack_runtime.bundle.adapters import is_of_adapter
+from edgepack_runtime.engines._adapted import adapted, no_adapter
 from edgepack_runtime.errors import DeviceError, InputError
 
 if TYPE_CHECKING:
@@ -23,7 +25,9 @@ _LENGTHS = ("seqlens_k", "total_sequence_length")
 
 def is_held(name: str) -> bool:
     """Tell whether an input or output of a graph belongs to its state."""
-    return (name.startswith((PAST, PRESENT)) and _SEEN not in name) or name in _LENGTHS
+    if name in _LENGTHS or is_of_adapter(name):
+        return True
+    return name.startswith((PAST, PRESENT)) and _SEEN not in name
 
 
 def is_shared(inputs: Iterable[str]) -> bool:
@@ -38,6 +42,7 @@ class OrtState:
         self._session = session
         self._binding: Any = session.io_binding()
         self._held: dict[str, Array] = {}
+        self._adapter = no_adapter({i.name: i.shape for i in session.get_inputs()})
         self._outputs = [o.name for o in session.get_outputs() if not is_held(o.name)]
         self.length = 0
         self.capacity = 0
@@ -64,6 +69,17 @@ class OrtState:
                 present = PRESENT + item.name.removeprefix(PAST)
                 self._binding.bind_ortvalue_output(present, buffer)
         self.capacity = capacity
+        self._bind_adapter()
+
+    def adapt(self, arrays: Mapping[str, Array]) -> None:
+        """Take the arrays of an adapter for all runs that follow; none for no adapter."""
+        plain = no_adapter({i.name: i.shape for i in self._session.get_inputs()})
+        self._adapter = adapted(plain, arrays)
+        self._bind_adapter()
+
+    def _bind_adapter(self) -> None:
+        for name, array in self._adapter.items():
+            self._binding.bind_cpu_input(name, array)
 
     def arrays(self) -> dict[str, Array]:
         """Return what it holds, by name: [heads, length, width]; later runs do not change it."""

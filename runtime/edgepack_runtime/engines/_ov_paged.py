@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgepack_runtime.bundle.manifest import Variant
 from edgepack_runtime.engines import _ov as binding
 from edgepack_runtime.engines import whole_number
+from edgepack_runtime.engines._adapted import adapted, no_adapter
 from edgepack_runtime.engines._ov import ov
 from edgepack_runtime.engines._ov_compile import Compiler
 from edgepack_runtime.errors import DeviceError, InputError
@@ -82,7 +83,17 @@ class PagedState:
             for item in compiled.inputs
             if item.get_any_name().startswith(_CACHES)
         }
+        self._plain = no_adapter(
+            {
+                item.get_any_name(): [
+                    axis.get_length() if axis.is_static else "rank"
+                    for axis in item.get_partial_shape()
+                ]
+                for item in compiled.inputs
+            }
+        )
         self._held: dict[str, Array] = {}
+        self.adapt({})
         self.length = 0
         self.capacity = 0
         self.grow(capacity)
@@ -105,6 +116,12 @@ class PagedState:
             tensor = ov.Tensor(array, ov.Shape(sizes), item.get_element_type())
             self._request.set_tensor(name, tensor)
         self.capacity = blocks * _BLOCK
+
+    def adapt(self, arrays: Mapping[str, Array]) -> None:
+        """Take the arrays of an adapter for all runs that follow; none for no adapter."""
+        self._adapter = adapted(self._plain, arrays)  # shared with the request
+        for name, array in self._adapter.items():
+            self._request.set_tensor(name, ov.Tensor(array, shared_memory=True))
 
     def arrays(self) -> dict[str, Array]:
         """Return what it holds, by name: [heads, length, width], two bytes each as uint16."""

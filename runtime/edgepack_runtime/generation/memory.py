@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime.engines import LastingState, Session
+from edgepack_runtime.engines._adapted import use_adapter
 from edgepack_runtime.errors import InputError, TrustError
 from edgepack_runtime.paths import write_whole
 
@@ -183,6 +184,10 @@ class _Lent:
         found = self._state.run(feeds)
         self._ids.extend(int(token) for token in feeds["input_ids"][0])
         return found
+
+    def adapt(self, arrays: Mapping[str, Array]) -> None:
+        """Take the arrays of an adapter."""
+        use_adapter(self._state, arrays)
 
     def truncate(self, length: int) -> None:
         """Forget the positions from `length` on."""

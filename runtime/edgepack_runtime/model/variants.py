@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from edgepack_runtime import engines
+from edgepack_runtime.bundle.adapters import Adapters
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.bundle.manifest import Graph, Variant
 from edgepack_runtime.device.facts import check_threads, cores, probe
@@ -49,8 +51,10 @@ def open_variant(
                 raise DeviceError(f"{variant.engine} is not installed: {exc}") from exc
             _compare(variant, graph, session)
             graphs[graph.name] = session
+        adapters = Adapters({k: partial(bundle.read, v) for k, v in variant.adapters.items()})
         identity = _identity(bundle, variant)
-        return Model(Opened(task, variant, graphs, inputs.result(), identity), choice)
+        opened = Opened(task, variant, graphs, inputs.result(), adapters, identity)
+        return Model(opened, choice)
 
 
 def _identity(bundle: Bundle, variant: Variant) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edgepack_runtime.bundle.adapters import Adapters
 from edgepack_runtime.bundle.manifest import Task, Variant
 from edgepack_runtime.engines import Session
 from edgepack_runtime.errors import DeviceError, TrustError
@@ -28,6 +29,8 @@ class Opened:
     """Its graphs by name."""
     inputs: Inputs
     """Turns the inputs of a call into tensors."""
+    adapters: Adapters = field(default_factory=lambda: Adapters({}))
+    """What a call may add to the products of a language model."""
     identity: str = ""
     """Digest of the variant's files and of what reads its inputs; empty if there are no files."""
 

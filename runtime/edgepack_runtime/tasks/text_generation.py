@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from edgepack_runtime.engines._adapted import use_adapter
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.generation import loop, tools
 from edgepack_runtime.generation.guess import Draft, Guesser
@@ -77,6 +78,8 @@ class Options(PromptOptions):
     The text stays the same; it is written faster where the draft expects the same tokens.  Where it
     does not, fewer tokens are tried.
     """
+    adapter: str = ""
+    """Which of the bundle's adapters to use; empty for none."""
     memory: Memory | None = None
     """What earlier calls of the same dialogue have read; this one reads only what is new."""
 
@@ -152,7 +155,8 @@ def _pieces(
     )
     guesser = _guesser(opened, options, settings, len(prompt) + settings.max_new_tokens)
     paired = options.memory is not None or guesser.guesses
-    begin = partial(_reader, opened, prompt, settings.max_new_tokens, options.memory, paired)
+    begin = partial(_reader, opened, prompt, settings.max_new_tokens, options, paired=paired)
+    opened.adapters.arrays(options.adapter)  # an unknown one is an error now
     pieces = Pieces(opened.text.tokenizer, prompt, settings.stop)
     chooser = Chooser(settings, prompt, told.eos, writing.form_of(opened, options))
     if options.logprobs is not None:
@@ -193,17 +197,16 @@ def _guesser(opened: Opened, options: Options, settings: Settings, room: int) ->
 
 
 def _reader(
-    opened: Opened,
-    prompt: Sequence[int],
-    count: int,
-    memory: Memory | None,
-    paired: bool,  # noqa: FBT001
+    opened: Opened, prompt: Sequence[int], count: int, options: Options, *, paired: bool
 ) -> Reader:
     """Open a state, or take that of a memory, for a prompt and an answer of `count` tokens."""
-    graph, room = opened.graph(GRAPH), len(prompt) + count
+    graph, room, memory = opened.graph(GRAPH), len(prompt) + count, options.memory
     if memory is None:
-        return Reader(graph.begin(room), paired)
-    return Reader(memory.begin(graph, opened.identity, prompt, room), paired)
+        state = graph.begin(room)
+    else:
+        state = memory.begin(graph, f"{opened.identity} {options.adapter}", prompt, room)
+    use_adapter(state, opened.adapters.arrays(options.adapter))
+    return Reader(state, paired)
 
 
 def outputs(opened: Opened, inputs: Sequence[Any]) -> list[Array]:

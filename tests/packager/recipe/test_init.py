@@ -63,8 +63,11 @@ def test_every_key_is_there_with_its_default(
             finetune.Settings(""), vocabulary.Settings(""), prune.Settings(""), distill.Settings("")
         ),
     )
-    examples = {"calibration": None, "previous": None, "budget": Budget(), "data": Data(),
-                "compression": _without_examples(found.compression), "draft": None}  # fmt: skip
+    examples: dict[str, object] = {
+        "calibration": None, "previous": None, "budget": Budget(), "data": Data(),
+        "compression": _without_examples(found.compression), "draft": None, "adapters": {},
+    }  # fmt: skip
+    assert found.adapters == {"support": "path/to/adapter"}
     assert found.draft
     assert found.draft.distill
     assert replace(found, **examples) == plain  # type: ignore[arg-type]

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from edgepack.export import ir
+from edgepack.export import ir, lora
 from edgepack.export.decoder.families import FAMILIES
 from edgepack.recipe.target import VariantSpec
 from edgepack_runtime.errors import InputError
@@ -67,7 +68,13 @@ def export(folder: Path, out: Path) -> None:
         ir.save(ir.core().read_model(made / ir.FILES[0]), out)
 
 
-def make_variant(precision: str, source: Path, windows: Sequence[Sequence[int]], out: Path) -> None:
+def make_variant(
+    precision: str,
+    source: Path,
+    windows: Sequence[Sequence[int]],
+    out: Path,
+    adapted: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+) -> None:
     """Write the graph of one variant.
 
     Args:
@@ -75,11 +82,13 @@ def make_variant(precision: str, source: Path, windows: Sequence[Sequence[int]],
         source: the folder of the export.
         windows: token ids, by which int4 weights are rounded.
         out: the folder of the variant.
+        adapted: what adapters change, as `lora.shapes` returns it.
 
     """
     model = ir.core().read_model(source / ir.FILES[0])
     if precision != "float32":
         model = _compress(model, precision, windows)
+    lora.add_to_openvino(model, adapted)
     _take_rows(model)
     ir.save(model, out)
 
