@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from languages import PROMPTS, Made
+from transformers import AutoModelForCausalLM
 
 from edgepack.cli import main
 from edgepack_runtime import Bundle, load
@@ -96,6 +98,32 @@ def test_a_language_model_is_taught_pruned_and_distilled(made: Made, tmp_path: P
     model = load(tmp_path / "dist/m-cpu-x86-64.epk")
     answer = model("turn on the", max_new_tokens=12, return_full_text=False, do_sample=False)
     assert answer[0]["generated_text"].startswith(" lights in the kitchen")
+
+
+def test_repair_leaves_the_layers_of_a_language_model_that_rounding_hurts(
+    made: Made, tmp_path: Path
+) -> None:
+    """Int4 loses more than it may; the worst layer becomes int8, and the bundle says which."""
+    folder = tmp_path / "model"
+    shutil.copytree(made("llama").parents[1] / "model", folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    for name, weight in model.model.layers[1].named_parameters():
+        if name.endswith("proj.weight"):
+            weight.data[:, ::16] *= 6  # the others of a block get few of the 16 steps
+    model.save_pretrained(folder)
+    own = load(made("llama"))(PROMPTS, max_new_tokens=200)
+    texts = ["".join(x for x in text[0]["generated_text"] if x.isprintable()) for text in own]
+    (tmp_path / "text.txt").write_text("\n".join(texts))
+    recipe, tried = tmp_path / "edgepack.toml", '"onnxruntime-int4"'
+    for limit, said in ((1e-6, "1 layers left in float"), (500.0, "onnxruntime-int4")):
+        recipe.write_text(
+            f'[model]\nsource = "{folder}"\nname = "m"\n[budget]\nquality_drop = {limit}\n'
+            f'[data]\nevaluation = "{tmp_path / "text.txt"}"\n'
+            f'[build]\nprecision = "int4"\nvariants = [{tried}]\n'
+        )
+        arguments = ["build", str(recipe), "-t", "cpu-x86-64", "-o", str(tmp_path / "dist")]
+        done = CliRunner().invoke(main, arguments, catch_exceptions=False)
+        assert said in " ".join(done.output.split()), done.output
 
 
 def test_what_cannot_be_built_yet_is_left_out_with_its_reason(made: Made) -> None:

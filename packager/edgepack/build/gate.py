@@ -75,14 +75,15 @@ def next_repair(
 ) -> dict[str, tuple[str, ...]]:
     """Return the layers to leave in float, by variant; variants without a loss do not change.
 
-    Empty if no more layers can be left in float: that is possible only for int8 variants, and for
+    Empty if no more layers can be left: that is possible only for int8 and int4 variants, and for
     at most half of the layers.
     """
     kept = {v.spec.name: v.kept for v in plan.variants if v.kept}
     changed = False
     for variant in plan.variants:
         name, count = variant.spec.name, max(1, 2 * len(variant.kept))
-        if name in drops and variant.spec.precision == "int8" and count <= len(ranking) // _HALF:
+        small = variant.spec.precision in ("int8", "int4")
+        if name in drops and small and count <= len(ranking) // _HALF:
             kept[name] = tuple(ranking[:count])
             changed = True
     return kept if changed else {}

@@ -124,9 +124,9 @@ def _shared(
             inputs,
             golden.TOOLS,
         ),
-        # Layers of models that write are not ranked yet.
+        # Layers of models with two graphs are not ranked yet.
         sensitivity=(
-            None if find_task(model.task).DECODES else find(reference).ranking_stage(inputs)
+            None if find_task(model.task).PAIRS else find(reference).ranking_stage(inputs)
         ),
     )
 

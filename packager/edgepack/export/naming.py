@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+_NUMBER = re.compile(r"(?:^|\.)(\d+)\.")
+
 
 def layer_of(node: str) -> str:
     """Return the torch module that a node was exported from, by the node's name.
@@ -12,3 +16,13 @@ def layer_of(node: str) -> str:
     if node.startswith("__module."):
         return node.removeprefix("__module.").partition("/")[0]
     return ".".join(node.strip("/").split("/")[:-1])
+
+
+def decoder_layer(module: str) -> str:
+    """Return the layer of a decoder that a module is in, such as `layers.3`; empty if in none.
+
+    Families have other names for the list of layers (`model.layers`, `transformer.h`), so only the
+    number counts.
+    """
+    found = _NUMBER.search(module)
+    return f"layers.{found[1]}" if found else ""

@@ -97,7 +97,7 @@ def export_stage(model: Source | Stage, task: str) -> Stage:
 
 def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source], choice: Choice) -> Stage:
     """Return the stage that makes one variant from `inputs`: export, tokenizer, texts."""
-    kept = choice.kept if spec.precision == "int8" else ()
+    kept = choice.kept if spec.precision in ("int8", "int4") else ()
     trials = choice.trials if spec.scheme == "static" else 1
     strict = spec.scheme == "static" and spec.provider == TENSORRT
     previous = spec.name if "previous" in inputs else ""
@@ -224,7 +224,7 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
         _pairs(settings.precision, inputs["export"], out)
         return
     if decoder.is_decoder(model := graph.load(source)):
-        made = _decoder(settings.precision, model, inputs)
+        made = _decoder(settings, model, inputs)
         if "adapters" in inputs:
             lora.add_to_onnx(made, lora.shapes(inputs["adapters"]))
             lora.copy(inputs["adapters"], out)
@@ -245,13 +245,13 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
         keep_scales("onnxruntime", settings.previous, graph.keep_scales, inputs, out)
 
 
-def _decoder(precision: str, model: Any, inputs: Mapping[str, Path]) -> Any:
+def _decoder(settings: VariantSettings, model: Any, inputs: Mapping[str, Path]) -> Any:
     """Return a decoder with smaller weights; four bits are rounded by the calibration texts."""
-    if precision == "float32":
+    if settings.precision == "float32":
         return model
-    if precision == "int8":
-        return nbits.to_int8(model)
-    return nbits.to_int4(model, decoder.read_windows(inputs))
+    if settings.precision == "int8":
+        return nbits.to_int8(model, settings.choice.kept)
+    return nbits.to_int4(model, decoder.read_windows(inputs), settings.choice.kept)
 
 
 def _pairs(precision: str, source: Path, out: Path) -> None:

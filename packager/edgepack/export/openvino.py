@@ -74,6 +74,8 @@ def export_stage(model: Source | Stage, task: str) -> Stage:
 def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source], choice: Choice) -> Stage:
     """Return the stage that makes one variant from `inputs`: export, tokenizer, texts."""
     chosen = choice if spec.precision == "int8" else Choice()
+    if spec.precision == "int4":
+        chosen = Choice(choice.kept)
     previous = spec.name if "previous" in inputs else ""
     settings = VariantSettings(spec.precision, spec.scheme, chosen, previous)
     if spec.precision in ("float32", "float16"):
@@ -164,7 +166,8 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
     if stateful.is_stateful(inputs["export"]):
         windows = read_windows(inputs) if settings.precision == "int4" else []
         wanted = lora.shapes(inputs["adapters"]) if "adapters" in inputs else {}
-        stateful.make_variant(settings.precision, inputs["export"], windows, out, wanted)
+        how = stateful.Settings(settings.precision, settings.choice.kept, wanted)
+        stateful.make_variant(how, inputs["export"], windows, out)
         if wanted:
             lora.copy(inputs["adapters"], out)
     elif settings.precision == "int8":

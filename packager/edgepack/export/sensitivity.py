@@ -1,5 +1,6 @@
 """Rank the layers of a model by what int8 costs them: in this order, repair leaves them in float.
 
+Decoders have a ranking of their own, `decoder/ranking.py`.
 For each matrix product, the quantized result is computed next to the float one, on its real inputs:
 with symmetric weights per channel and asymmetric activations per tensor.  The cost is the noise
 energy divided by the signal energy (the inverse of the quantization SNR).
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgepack.export import decoder, graph
+from edgepack.export.decoder import ranking
 from edgepack.export.naming import layer_of
 from edgepack.model.opened import calibration_feeds
 from edgepack.stages.cache import Source, Stage
@@ -35,9 +38,13 @@ def stage(inputs: Mapping[str, Stage | Source]) -> Stage:
 
 def rank(settings: NoSettings, inputs: Mapping[str, Path], out: Path) -> None:  # noqa: ARG001
     """Write `sensitivity.json`: [layer, noise ÷ signal] for the float ONNX graph, worst first."""
-    costs: dict[str, float] = {}
-    for layer, value in _costs(inputs):
-        costs[layer] = max(costs.get(layer, 0.0), value)
+    model = graph.load(inputs["export"] / "model.onnx")
+    if decoder.is_decoder(model):
+        costs = ranking.costs(model, inputs)
+    else:
+        costs = {}
+        for layer, value in _costs(model, inputs):
+            costs[layer] = max(costs.get(layer, 0.0), value)
     ranked = sorted(costs.items(), key=lambda item: (-item[1], item[0]))
     (out / "sensitivity.json").write_bytes(
         canonical_json([[layer, round(value, _DIGITS)] for layer, value in ranked])
@@ -49,13 +56,12 @@ def read_ranking(folder: Path) -> list[str]:
     return [layer for layer, _ in json.loads((folder / "sensitivity.json").read_text())]
 
 
-def _costs(inputs: Mapping[str, Path]) -> Iterator[tuple[str, float]]:
+def _costs(model: Any, inputs: Mapping[str, Path]) -> Iterator[tuple[str, float]]:
     """Yield (layer, cost) for every matrix product with a weight, text by text."""
     import numpy as np
     import onnx
     import onnxruntime
 
-    model = onnx.load(str(inputs["export"] / "model.onnx"))
     weights = {t.name: t for t in model.graph.initializer if len(t.dims) == 2}
     products = [n for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in weights]
     names = sorted({node.input[0] for node in products})

@@ -6,11 +6,12 @@ on how its prompt is split.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from edgepack.export.decoder import gptq
 from edgepack.export.decoder.onnx_graph import MICROSOFT
+from edgepack.export.naming import decoder_layer
 
 BLOCK = 32  # weights that share a scale
 _INT8_COMPUTE = 4  # `accuracy_level`; without it, each call converts all weights to float
@@ -19,42 +20,53 @@ Rounded = tuple[Any, Any]
 """Whole numbers [out, blocks, block] around 0, and their scales [out, blocks]."""
 
 
-def to_int8(model: Any) -> Any:
-    """Return a decoder with int8 weights; the embedding has a scale for each row."""
-    return _quantize(model, lambda _, weight: (8, round_nearest(weight)))
+def to_int8(model: Any, kept: Collection[str] = ()) -> Any:
+    """Return a decoder with int8 weights; the embedding has a scale for each row.
+
+    Args:
+        model: the float32 graph.
+        kept: layers, as `decoder_layer` names them, that stay in float.
+
+    """
+
+    def rounded(name: str, weight: Any) -> tuple[int, Rounded] | None:
+        return None if decoder_layer(name) in kept else (8, round_nearest(weight))
+
+    return _quantize(model, rounded)
 
 
-def to_int4(model: Any, texts: Sequence[Sequence[int]]) -> Any:
+def to_int4(model: Any, texts: Sequence[Sequence[int]], kept: Collection[str] = ()) -> Any:
     """Return a decoder with int4 weights; its embedding and its head are int8.
 
     Args:
         model: the float32 graph.
         texts: token ids to see by which inputs of each product matter; see `gptq`.
+        kept: layers, as `decoder_layer` names them, that are int8 too.
 
     """
     untie(model)
     squares = gptq.Squares(model, texts)
 
     def rounded(name: str, weight: Any) -> tuple[int, Rounded]:
-        if name == HEAD:
+        if name == HEAD or decoder_layer(name) in kept:
             return 8, round_nearest(weight)
         return 4, gptq.round_four(weight, squares[name], BLOCK)
 
     return _quantize(model, rounded)
 
 
-def round_nearest(weight: Any) -> Rounded:
-    """Round a weight [in, out] to eight bits, each block by its largest number."""
+def round_nearest(weight: Any, largest: int = 127) -> Rounded:
+    """Round a weight [in, out] to at most `largest`, each block by its largest number."""
     import numpy as np
 
     size, count = weight.shape
     blocks = -(-size // BLOCK)
     padded = np.pad(weight.T, [(0, 0), (0, blocks * BLOCK - size)]).reshape(count, blocks, BLOCK)
-    scale = np.maximum(np.abs(padded).max(axis=2), 1e-12).astype(np.float32) / 127
+    scale = np.maximum(np.abs(padded).max(axis=2), 1e-12).astype(np.float32) / largest
     return np.rint(padded / scale[..., None]).astype(np.int16), scale
 
 
-def _quantize(model: Any, rounded: Callable[[str, Any], tuple[int, Rounded]]) -> Any:
+def _quantize(model: Any, rounded: Callable[[str, Any], tuple[int, Rounded] | None]) -> Any:
     from onnx import numpy_helper
 
     from edgepack.export import embeddings
@@ -64,10 +76,12 @@ def _quantize(model: Any, rounded: Callable[[str, Any], tuple[int, Rounded]]) ->
     for node in model.graph.node:
         if node.op_type == "MatMul" and node.input[1] in weights:
             tensor = weights[node.input[1]]
-            bits, found = rounded(tensor.name, numpy_helper.to_array(tensor))
+            found = rounded(tensor.name, numpy_helper.to_array(tensor))
+            if found is None:
+                continue
             size = tensor.dims[0]
             model.graph.initializer.remove(tensor)
-            _replace(model, node, (bits, size), found)
+            _replace(model, node, (found[0], size), found[1])
     return embeddings.to_int8(model)
 
 

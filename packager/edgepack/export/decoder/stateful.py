@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from edgepack.export import ir, lora
 from edgepack.export.decoder.families import FAMILIES
+from edgepack.export.naming import decoder_layer, layer_of
 from edgepack.recipe.target import VariantSpec
 from edgepack_runtime.errors import InputError
 
@@ -68,27 +69,34 @@ def export(folder: Path, out: Path) -> None:
         ir.save(ir.core().read_model(made / ir.FILES[0]), out)
 
 
+@dataclass(frozen=True)
+class Settings:
+    """How to make one variant."""
+
+    precision: str
+    """float32, int8 or int4."""
+    kept: Collection[str] = ()
+    """Layers, as `decoder_layer` names them, that stay in float."""
+    adapted: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """What adapters change, as `lora.shapes` returns it."""
+
+
 def make_variant(
-    precision: str,
-    source: Path,
-    windows: Sequence[Sequence[int]],
-    out: Path,
-    adapted: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+    settings: Settings, source: Path, windows: Sequence[Sequence[int]], out: Path
 ) -> None:
     """Write the graph of one variant.
 
     Args:
-        precision: float32, int8 or int4.
+        settings: see there.
         source: the folder of the export.
         windows: token ids, by which int4 weights are rounded.
         out: the folder of the variant.
-        adapted: what adapters change, as `lora.shapes` returns it.
 
     """
     model = ir.core().read_model(source / ir.FILES[0])
-    if precision != "float32":
-        model = _compress(model, precision, windows)
-    lora.add_to_openvino(model, adapted)
+    if settings.precision != "float32":
+        model = _compress(model, settings, windows)
+    lora.add_to_openvino(model, settings.adapted)
     _take_rows(model)
     ir.save(model, out)
 
@@ -109,7 +117,7 @@ def options(folder: Path) -> dict[str, Any]:
     return {"stateful": True, "activation_group": 1 << least.bit_length() - 1}
 
 
-def _compress(model: Any, precision: str, windows: Sequence[Sequence[int]]) -> Any:
+def _compress(model: Any, settings: Settings, windows: Sequence[Sequence[int]]) -> Any:
     """Return a graph with smaller weights: int8 by output, int4 in groups; see NNCF."""
     import logging
 
@@ -120,8 +128,12 @@ def _compress(model: Any, precision: str, windows: Sequence[Sequence[int]]) -> A
     )
 
     nncf.set_log_level(logging.ERROR)
-    if precision == "int8":
-        return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+    names = [op.get_friendly_name() for op in model.get_ops() if op.get_type_name() == "MatMul"]
+    left = [name for name in names if decoder_layer(layer_of(name)) in set(settings.kept)]
+    scope = nncf.IgnoredScope(names=left)
+    if settings.precision == "int8":
+        mode = nncf.CompressWeightsMode.INT8_SYM
+        return nncf.compress_weights(model, mode=mode, ignored_scope=scope)
     feeds = [_feeds(model, ids) for ids in windows]
     return nncf.compress_weights(
         model,
@@ -131,6 +143,7 @@ def _compress(model: Any, precision: str, windows: Sequence[Sequence[int]]) -> A
         subset_size=len(feeds),
         scale_estimation=True,
         backup_mode=nncf.BackupMode.INT8_SYM,
+        ignored_scope=scope,
         advanced_parameters=AdvancedCompressionParameters(
             group_size_fallback_mode=GroupSizeFallbackMode.ADJUST
         ),

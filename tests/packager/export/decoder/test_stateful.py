@@ -11,6 +11,7 @@ from decoders import KINDS, make
 from edgepack.export import ir
 from edgepack.export.decoder import stateful
 from edgepack.export.decoder.families import FAMILIES
+from edgepack.export.naming import decoder_layer, layer_of
 from edgepack_runtime.bundle.manifest import Requires, Tolerance, Variant
 from edgepack_runtime.engines import openvino
 from edgepack_runtime.engines._ov_paged import PagedSession
@@ -37,14 +38,17 @@ def opened(folder: Path, precision: str) -> PagedSession:
     return session
 
 
-def make_variant(kind: str, precision: str, folder: Path) -> PagedSession:
+def make_variant(
+    kind: str, precision: str, folder: Path, kept: tuple[str, ...] = ()
+) -> PagedSession:
     """Export a model and open it."""
     for name in ("export", precision):
         (folder / name).mkdir(exist_ok=True)
     make(kind).save_pretrained(folder / "model")
     stateful.export(folder / "model", folder / "export")
     windows = [list(range(1, 90))]
-    stateful.make_variant(precision, folder / "export", windows, folder / precision)
+    settings = stateful.Settings(precision, kept)
+    stateful.make_variant(settings, folder / "export", windows, folder / precision)
     return opened(folder / precision, precision)
 
 
@@ -94,7 +98,7 @@ def test_small_weights_are_near_and_read_alike(kind: str, precision: str, tmp_pa
 
 def _float(folder: Path) -> Path:
     (folder / "float32").mkdir()
-    stateful.make_variant("float32", folder / "export", [], folder / "float32")
+    stateful.make_variant(stateful.Settings("float32"), folder / "export", [], folder / "float32")
     return folder / "float32"
 
 
@@ -125,3 +129,20 @@ def test_what_cannot_be_written_is_said() -> None:
     assert "caps attention" in stateful.why_not("gemma2")
     assert "not for bert" in stateful.why_not("bert")
     assert not any(stateful.why_not(family) for family in FAMILIES if family != "gemma2")
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_a_layer_that_repair_leaves_stays_in_float(precision: str, tmp_path: Path) -> None:
+    """Its products have float weights, and those of the others have not."""
+    make_variant("llama", precision, tmp_path, ("layers.1",))
+    model = ir.core().read_model(tmp_path / precision / ir.FILES[0])
+    kinds: dict[str, set[str]] = {}
+    for node in model.get_ops():
+        layer = decoder_layer(layer_of(node.get_friendly_name()))
+        if node.get_type_name() == "MatMul" and layer and "proj" in node.get_friendly_name():
+            weight = node.input_value(1).get_node()
+            while weight.get_type_name() != "Constant":
+                weight = weight.input_value(0).get_node()
+            kinds.setdefault(layer, set()).add(weight.get_element_type().get_type_name())
+    assert kinds["layers.1"] == {"f32"}
+    assert "f32" not in kinds["layers.0"]
