@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 from click.testing import CliRunner
 from languages import PROMPTS, Made
@@ -134,7 +135,28 @@ def test_what_cannot_be_built_yet_is_left_out_with_its_reason(made: Made) -> Non
     assert done.exit_code == 0, done.output
     reasons = json.loads(done.stdout)["targets"]["jetson-orin"]
     assert any(not reason for reason in reasons.values())
-    assert "built for CPUs in float32, int8 and int4 so far" in reasons["tensorrt-int8"]
+    assert "and for CUDA in float16 and int4, not for Tensorrt" in reasons["tensorrt-int8"]
+    assert not reasons["cuda-fp16"]
+
+
+@pytest.mark.parametrize(("precision", "name"), [("target", "cuda-fp16"), ("int4", "cuda-int4")])
+def test_the_graph_for_a_gpu_is_the_model(
+    precision: str, name: str, made: Made, tmp_path: Path
+) -> None:
+    """Keys, values and activations are float16; this CPU runs the graph, as no GPU is here."""
+    folder = made("qwen2-dull").parents[1] / "model"
+    arguments = ["build", str(folder), "--name", "m", "-t", "cuda", "--precision", precision]
+    done = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    bundle = Bundle.open(tmp_path / "m-cuda.epk")
+    variant = bundle.manifest.variant(name)
+    assert variant.measured["cosine"] > (0.999 if precision == "target" else 0.9)
+    paths = bundle.files(variant)
+    graph = onnx.load_from_string(bytes(paths["model.onnx"]))
+    (kind,) = {item.type.tensor_type.elem_type for item in graph.graph.input if "past" in item.name}
+    assert kind == onnx.TensorProto.FLOAT16
+    floats = [t.name for t in graph.graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
+    assert not floats
 
 
 def test_a_family_without_a_graph_is_refused_within_seconds(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from edgepack.export import (
     sensitivity,
 )
 from edgepack.export import onnx_quantize as quantize
-from edgepack.export.decoder import nbits
+from edgepack.export.decoder import half, nbits
 from edgepack.export.families import register_families
 from edgepack.export.folding import decide_branches, fold_products
 from edgepack.export.previous_scales import keep_scales
@@ -40,7 +40,7 @@ from edgepack_runtime.inputs.text import INPUTS
 REFERENCE = "onnxruntime"
 FILES = (quantize.FILE,)
 OPSET = 18
-TENSORRT = "TensorrtExecutionProvider"
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 _USUAL = 32  # tokens that an engine is tuned for
 _ROWS = 8  # of a batch, as the runtime makes them
 _EXPORT_TOOLS = ("edgepack", "torch", "transformers", "optimum", "optimum-onnx", "onnx")
@@ -71,6 +71,8 @@ class VariantSettings:
     """As in a target file."""
     choice: Choice = Choice()
     """How to quantize, beyond precision and scheme."""
+    gpu: bool = False
+    """Whether what is not quantized is float16."""
     tensorrt: bool = False
     """Whether static int8 takes the form that TensorRT reads."""
     previous: str = ""
@@ -101,7 +103,10 @@ def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source], choic
     trials = choice.trials if spec.scheme == "static" else 1
     strict = spec.scheme == "static" and spec.provider == TENSORRT
     previous = spec.name if "previous" in inputs else ""
-    settings = VariantSettings(spec.precision, spec.scheme, Choice(kept, trials), strict, previous)
+    gpu = spec.provider in (CUDA, TENSORRT)
+    settings = VariantSettings(
+        spec.precision, spec.scheme, Choice(kept, trials), gpu, strict, previous
+    )
     needed = {"export": inputs["export"]}
     if spec.scheme == "dynamic-reduced":
         fresh = {name: item for name, item in inputs.items() if name != "previous"}
@@ -247,11 +252,11 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
 
 def _decoder(settings: VariantSettings, model: Any, inputs: Mapping[str, Path]) -> Any:
     """Return a decoder with smaller weights; four bits are rounded by the calibration texts."""
-    if settings.precision == "float32":
-        return model
     if settings.precision == "int8":
-        return nbits.to_int8(model, settings.choice.kept)
-    return nbits.to_int4(model, decoder.read_windows(inputs), settings.choice.kept)
+        model = nbits.to_int8(model, settings.choice.kept)
+    if settings.precision == "int4":
+        model = nbits.to_int4(model, decoder.read_windows(inputs), settings.choice.kept)
+    return half.to_float16(model) if settings.gpu else model
 
 
 def _pairs(precision: str, source: Path, out: Path) -> None:

@@ -1,7 +1,8 @@
 """Keys and values of a decoder in ONNX Runtime: one buffer, bound as past and present.
 
 The graph's attention (GroupQueryAttention) writes new positions into the buffer that it reads.  So
-nothing is copied for a token, and removing positions only means giving a smaller length.
+nothing is copied for a token, and removing positions only means giving a smaller length.  With CUDA
+the buffer is in the GPU's memory; no GPU has run this yet.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ class OrtState:
     def __init__(self, session: ort.InferenceSession, capacity: int) -> None:
         self._session = session
         self._binding: Any = session.io_binding()
-        self._held: dict[str, Array] = {}
+        on_gpu = "CUDA" in session.get_providers()[0]
+        self._device = "cuda" if on_gpu else "cpu"
+        self._shared: dict[str, Array] = {}  # with the session, on a CPU
+        self._values: dict[str, Any] = {}
         self._adapter = no_adapter({i.name: i.shape for i in session.get_inputs()})
         self._outputs = [o.name for o in session.get_outputs() if not is_held(o.name)]
         self.length = 0
@@ -51,7 +55,6 @@ class OrtState:
     def grow(self, capacity: int) -> None:
         """Make room for at least `capacity` positions; those that it holds stay."""
         import numpy as np
-        import onnxruntime as ort
 
         if capacity <= self.capacity:
             return
@@ -62,14 +65,25 @@ class OrtState:
                 shape = (1, item.shape[1], capacity, item.shape[3])
                 array = np.zeros(shape, numpy_type(item.type))  # takes memory where it is written
                 if self.length:
-                    array[:, :, : self.length] = self._held[item.name][:, :, : self.length]
-                self._held[item.name] = array
-                buffer = ort.OrtValue.ortvalue_from_numpy(array)  # shares the array's memory
-                self._binding.bind_ortvalue_input(item.name, buffer)
-                present = PRESENT + item.name.removeprefix(PAST)
-                self._binding.bind_ortvalue_output(present, buffer)
+                    array[:, :, : self.length] = self._content(item.name)[:, :, : self.length]
+                self._bind(item.name, array)
         self.capacity = capacity
         self._bind_adapter()
+
+    def _bind(self, name: str, array: Array) -> None:
+        """Bind keys or values [1, heads, capacity, width] as past and as present."""
+        import onnxruntime as ort
+
+        if self._device == "cpu":
+            self._shared[name] = array
+        self._values[name] = ort.OrtValue.ortvalue_from_numpy(array, self._device, 0)
+        self._binding.bind_ortvalue_input(name, self._values[name])
+        self._binding.bind_ortvalue_output(PRESENT + name.removeprefix(PAST), self._values[name])
+
+    def _content(self, name: str) -> Array:
+        """Return keys or values; on a CPU the very memory of the session."""
+        found: Array = self._shared[name] if name in self._shared else self._values[name].numpy()
+        return found
 
     def adapt(self, arrays: Mapping[str, Array]) -> None:
         """Take the arrays of an adapter for all runs that follow; none for no adapter."""
@@ -83,7 +97,8 @@ class OrtState:
 
     def arrays(self) -> dict[str, Array]:
         """Return what it holds, by name: [heads, length, width]; later runs do not change it."""
-        return {name: array[0, :, : self.length].copy() for name, array in self._held.items()}
+        names = list(self._values)
+        return {name: self._content(name)[0, :, : self.length].copy() for name in names}
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
         """Hold what another state of the same graph held.
@@ -95,15 +110,17 @@ class OrtState:
         lengths = {array.shape[1] for array in arrays.values() if array.ndim == 3}
         fit = lengths and all(
             name in arrays
-            and arrays[name].dtype == held.dtype
-            and arrays[name].shape == (held.shape[1], max(lengths), held.shape[3])
-            for name, held in self._held.items()
+            and arrays[name].dtype == numpy_type(held.data_type())
+            and arrays[name].shape == (held.shape()[1], max(lengths), held.shape()[3])
+            for name, held in self._values.items()
         )
-        if not fit or len(arrays) != len(self._held):
+        if not fit or len(arrays) != len(self._values):
             raise InputError("these positions belong to another graph")
         self.grow(max(lengths))
-        for name, held in self._held.items():
+        for name in self._values:
+            held = self._content(name)
             held[0, :, : max(lengths)] = arrays[name]
+            self._bind(name, held)
         self.length = max(lengths)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -140,7 +157,7 @@ class OrtState:
 
     def close(self) -> None:
         """Free the buffers."""
-        self._binding, self._held, self.capacity = None, {}, 0
+        self._binding, self._shared, self._values, self.capacity = None, {}, {}, 0
 
 
 def numpy_type(declared: str) -> Any:

@@ -19,7 +19,8 @@ HEAVY = frozenset({
     "MatMul", "Gemm", "Conv", "Attention", "MultiHeadAttention", "QAttention", "MatMulInteger",
     "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "FusedMatMul", "FusedGemm",
     "LayerNormalization", "SkipLayerNormalization", "Gelu", "FastGelu", "BiasGelu", "Softmax",
-    "Erf", "EmbedLayerNormalization", "MatMulNBits", "QGemm",
+    "Erf", "EmbedLayerNormalization", "MatMulNBits", "QGemm", "GroupQueryAttention",
+    "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization",
 })  # fmt: skip
 
 Placement = Mapping[str, Mapping[str, int]]

@@ -16,7 +16,10 @@ from edgepack.model.opened import read_encoder, read_texts
 from edgepack.recipe.target import VariantSpec
 from edgepack_runtime.errors import InputError
 
-_CPU = "CPUExecutionProvider"
+_MADE = {
+    "CPUExecutionProvider": ("float32", "int8", "int4"),
+    "CUDAExecutionProvider": ("float16", "int4"),
+}
 _WINDOW, _WINDOWS = 256, 128  # tokens of calibration that a decoder reads at once; how often
 
 
@@ -25,10 +28,10 @@ def why_not(model_type: str, spec: VariantSpec | None = None) -> str:
     if model_type not in FAMILIES:
         name = model_type or "a model without a type"
         return f"text generation is built for {', '.join(FAMILIES)} so far, not for {name}"
-    if spec and (spec.provider != _CPU or spec.precision not in ("float32", "int8", "int4")):
+    if spec and spec.precision not in _MADE.get(spec.provider, ()):
         return (
-            "text generation is built for CPUs in float32, int8 and int4 so far, not for "
-            f"{spec.provider} in {spec.precision}"
+            "text generation is built for CPUs in float32, int8 and int4, and for CUDA in float16 "
+            f"and int4, not for {spec.provider} in {spec.precision}"
         )
     return ""
 
