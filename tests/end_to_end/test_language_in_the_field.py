@@ -41,11 +41,14 @@ print(json.dumps([found[0], found[-1]]))
 """
 
 
+@pytest.mark.filterwarnings("ignore")  # the exporters' own
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("way", ["long", "short"])
-def test_memory_stays_flat(made: Made, way: str) -> None:
+def test_memory_stays_flat(made: Made, way: str, engine: str) -> None:
     """Over two thousand tokens of one text, and over a thousand short texts: within 2 %."""
+    bundle = made("qwen2-long", "target", engine=engine)
     done = subprocess.run(
-        [sys.executable, "-c", _MEASURE, str(made("qwen2-long", "target")), way],
+        [sys.executable, "-c", _MEASURE, str(bundle), way],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     before, after = json.loads(done.stdout)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime.bundle.adapters import is_of_adapter
 from edgepack_runtime.engines._adapted import adapted, no_adapter
+from edgepack_runtime.engines._saved import saved_length
 from edgepack_runtime.errors import DeviceError, InputError
 
 if TYPE_CHECKING:
@@ -107,21 +108,17 @@ class OrtState:
             InputError: the arrays are of another graph.
 
         """
-        lengths = {array.shape[1] for array in arrays.values() if array.ndim == 3}
-        fit = lengths and all(
-            name in arrays
-            and arrays[name].dtype == numpy_type(held.data_type())
-            and arrays[name].shape == (held.shape()[1], max(lengths), held.shape()[3])
-            for name, held in self._values.items()
-        )
-        if not fit or len(arrays) != len(self._values):
-            raise InputError("these positions belong to another graph")
-        self.grow(max(lengths))
-        for name in self._values:
+        wanted = {
+            name: (numpy_type(value.data_type()), value.shape()[1], value.shape()[3])
+            for name, value in self._values.items()
+        }
+        length = saved_length(arrays, wanted)
+        self.grow(length)
+        for name in wanted:
             held = self._content(name)
-            held[0, :, : max(lengths)] = arrays[name]
+            held[0, :, :length] = arrays[name]
             self._bind(name, held)
-        self.length = max(lengths)
+        self.length = length
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run on the positions that follow, and add them to the state."""

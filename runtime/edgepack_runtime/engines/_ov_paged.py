@@ -16,6 +16,7 @@ from edgepack_runtime.engines import whole_number
 from edgepack_runtime.engines._adapted import adapted, no_adapter
 from edgepack_runtime.engines._ov import ov
 from edgepack_runtime.engines._ov_compile import Compiler
+from edgepack_runtime.engines._saved import saved_length
 from edgepack_runtime.errors import DeviceError, InputError
 
 if TYPE_CHECKING:
@@ -134,21 +135,14 @@ class PagedState:
             InputError: the arrays are of another graph.
 
         """
-        lengths = {array.shape[1] for array in arrays.values() if array.ndim == 3}
-        fit = lengths and all(
-            name in arrays
-            and arrays[name].dtype == held.dtype
-            and arrays[name].shape == (held.shape[1], max(lengths), held.shape[3])
-            for name, held in self._held.items()
-        )
-        if not fit or len(arrays) != len(self._held):
-            raise InputError("these positions belong to another graph")
-        self.grow(max(lengths))
+        held_as = {n: (held.dtype, held.shape[1], held.shape[3]) for n, held in self._held.items()}
+        length = saved_length(arrays, held_as)
+        self.grow(length)
         for name, held in self._held.items():
-            for start in range(0, max(lengths), _BLOCK):
+            for start in range(0, length, _BLOCK):
                 part = arrays[name][:, start : start + _BLOCK]
                 held[start // _BLOCK, :, : part.shape[1]] = part
-        self.length = max(lengths)
+        self.length = length
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run on the positions that follow, and add them to the state."""

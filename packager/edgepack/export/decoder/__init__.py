@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgepack.export.decoder.families import FAMILIES, read
+from edgepack.export.decoder.families import read, unknown_family
 from edgepack.model.opened import read_encoder, read_texts
 from edgepack.recipe.target import VariantSpec
 from edgepack_runtime.errors import InputError
@@ -25,9 +25,8 @@ _WINDOW, _WINDOWS = 256, 128  # tokens of calibration that a decoder reads at on
 
 def why_not(model_type: str, spec: VariantSpec | None = None) -> str:
     """Say why a family has no decoder graph, or none for a variant; empty if it has one."""
-    if model_type not in FAMILIES:
-        name = model_type or "a model without a type"
-        return f"text generation is built for {', '.join(FAMILIES)} so far, not for {name}"
+    if why := unknown_family(model_type):
+        return why
     if spec and spec.precision not in _MADE.get(spec.provider, ()):
         return (
             "text generation is built for CPUs in float32, int8 and int4, and for CUDA in float16 "

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.export import ir, lora
-from edgepack.export.decoder.families import FAMILIES
+from edgepack.export.decoder.families import unknown_family
 from edgepack.export.naming import decoder_layer, layer_of
 from edgepack.recipe.target import VariantSpec
 from edgepack_runtime.errors import InputError
@@ -32,9 +32,8 @@ def why_not(model_type: str, spec: VariantSpec | None = None) -> str:
     """Say why a family has no decoder for OpenVINO, or none for a variant; empty if it has one."""
     if model_type in NOT_HERE:
         return f"{model_type} has no decoder for OpenVINO: {NOT_HERE[model_type]}"
-    if model_type not in FAMILIES:
-        name = model_type or "a model without a type"
-        return f"text generation is built for {', '.join(FAMILIES)} so far, not for {name}"
+    if why := unknown_family(model_type):
+        return why
     if spec and (spec.provider != "CPU" or spec.precision not in ("float32", "int8", "int4")):
         return (
             "OpenVINO writes text on CPUs in float32, int8 and int4 so far, not on "
