@@ -16,7 +16,7 @@ from edgepack_runtime.device import measured
 if TYPE_CHECKING:
     from rich.table import Table
 
-_LONG = 1000  # milliseconds that need no decimals
+_LONG = 100  # milliseconds or megabytes; longer numbers need no decimals
 
 
 def as_json(built: Sequence[Built]) -> list[dict[str, Any]]:
@@ -156,7 +156,7 @@ def _cells(item: Built) -> list[str]:
 
 
 def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.1f}"
+    return f"{count / 1e6:.1f}" if count < _LONG * 1e6 else f"{count / 1e6:.0f}"
 
 
 def _ms(times: dict[str, float], cell: str) -> str:
