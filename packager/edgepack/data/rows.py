@@ -20,9 +20,10 @@ _MOST_LEFT_OUT = 0.2  # more than this share of rows is a fault of the file
 _GUESSES = {
     "text": ("text", "sentence", "utterance", "query", "sentence1", "sentence_A", "premise",
              "question", "content", "review", "tweet"),
-    "pair": ("text_pair", "pair", "sentence2", "sentence_B", "hypothesis"),
+    "pair": ("text_pair", "pair", "sentence2", "sentence_B", "hypothesis", "context", "document",
+             "passage"),
     "label": ("label", "labels", "intent", "category", "class", "target", "sentiment", "score",
-              "similarity_score"),
+              "similarity_score", "relevance", "answers.text", "answers", "answer"),
     "words": ("tokens", "words"),
     "tags": ("tags", "ner_tags", "labels", "slots"),
 }  # fmt: skip

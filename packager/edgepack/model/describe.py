@@ -53,12 +53,16 @@ def describe(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
         padding_side=tokenizer.padding_side,
         truncation_side=tokenizer.truncation_side,
         unk_id=tokenizer.unk_token_id,
+        mask_id=tokenizer.mask_token_id,
+        first_id=tokenizer.cls_token_id,
+        cleans=bool(tokenizer.clean_up_tokenization_spaces),
     )
     task = Task(
         name=settings.task,
         text=text,
         labels=_labels(config) if tasks.find(settings.task).DECIDES else (),
         problem_type=getattr(config, "problem_type", None) or "",
+        activation=_activation(config),
         pooling=pooling[0],
         normalize=pooling[1],
         writing=writing.facts(folder, tokenizer, text.max_length, pairs=find(settings.task).PAIRS)
@@ -79,6 +83,15 @@ def _fast(tokenizer: Any, folder: Path) -> Any:
             f"{folder} has no fast tokenizer, but the device needs one; convert it first"
         )
     return tokenizer.backend_tokenizer
+
+
+def _activation(config: Any) -> str:
+    """Return what a cross-encoder of sentence-transformers makes its scores by."""
+    said = getattr(config, "sentence_transformers", None) or {}
+    name = str(said.get("activation_fn", "")) if isinstance(said, dict) else ""
+    known = {"torch.nn.modules.linear.Identity": "none",
+             "torch.nn.modules.activation.Sigmoid": "sigmoid"}  # fmt: skip
+    return known.get(name, name)  # the task refuses what it does not know
 
 
 def _labels(config: Any) -> tuple[str, ...]:

@@ -54,7 +54,12 @@ class TorchSession(Stateless):
         tensors = {name: torch.from_numpy(feeds[name]).to(device) for name in self.inputs}
         with torch.inference_mode():
             output = self._model(**tensors)
-        return {"output": output[0].float().cpu().numpy()}
+        named = {
+            name: value.float().cpu().numpy()
+            for name, value in output.items()
+            if isinstance(value, torch.Tensor)
+        }
+        return {"output": next(iter(named.values())), **named}
 
 
 class TorchDecoder:

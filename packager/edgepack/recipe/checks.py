@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
 
 def check_task(steps: Compression, task: str) -> None:
-    """Refuse what is not built for a language model.
+    """Refuse steps that are not built for a task.
 
     Raises:
-        InputError: a step is asked for.
+        InputError: such a step is asked for.
 
     """
-    if not find(task).DECODES:
-        return
     asked = [
         name
         for name in ("finetune", "vocabulary", "prune", "distill", "augment", "size")
         if getattr(steps, name)
     ]
-    if find(task).PAIRS and asked:
+    if not find(task).LEARNS and asked:
         name = "compress" if asked[0] == "size" else asked[0]
         raise InputError(
-            f"{name}: a model that reads one text and writes another is quantized, but not "
-            "trained, pruned or distilled yet. Leave it out"
+            f"{name}: models for {task} are quantized, but not trained, pruned or distilled yet. "
+            "Leave it out"
         )
+    if not find(task).DECODES:
+        return
     if steps.augment:
         raise InputError(
             "distill.augment: texts with wrong words teach a language model to write "
@@ -112,7 +112,7 @@ def check_data(
         InputError: there is only one class, a row has no label, or the model will not know a label.
 
     """
-    if not tasks.find(task).DECIDES:
+    if not tasks.find(task).DECIDES or not find(task).LEARNS:
         return
     found = {
         role: _examples(source.path.as_posix(), source.key, task, columns)

@@ -40,6 +40,8 @@ class Task(Protocol):
     """Whether it writes token by token."""
     PAIRS: bool
     """Whether it reads one text with an encoder, and writes another."""
+    LEARNS: bool
+    """Whether the steps of a compression know what it learns."""
     MARK: str
     """A file that only models for this task have; empty for none."""
     PACKAGES: tuple[str, ...]

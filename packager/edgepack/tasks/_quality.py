@@ -14,6 +14,8 @@ METRICS = {
     "nearest_accuracy": "nearest-neighbour accuracy",
     "perplexity": "perplexity",
     "chrf": "chrF",
+    "ndcg_at_10": "nDCG@10",
+    "qa_f1": "F1 of words",
 }
 
 

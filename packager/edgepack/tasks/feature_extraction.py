@@ -20,6 +20,7 @@ HEAD = ""
 ADAPTER = "FEATURE_EXTRACTION"
 DECODES = False
 PAIRS = False
+LEARNS = True
 MARK = ""
 PACKAGES: tuple[str, ...] = ()
 

@@ -13,5 +13,6 @@ HEAD = ""
 ADAPTER = ""
 DECODES = False
 PAIRS = False
+LEARNS = True
 MARK = "modules.json"
 PACKAGES: tuple[str, ...] = ()

@@ -21,6 +21,7 @@ HEAD = "ForSequenceClassification"
 ADAPTER = "SEQ_CLS"
 DECODES = False
 PAIRS = False
+LEARNS = True
 MARK = ""
 PACKAGES: tuple[str, ...] = ()
 _THRESHOLD = 0.5

@@ -22,6 +22,7 @@ HEAD = ""
 ADAPTER = "CAUSAL_LM"
 DECODES = True
 PAIRS = False
+LEARNS = True
 MARK = ""
 PACKAGES: tuple[str, ...] = (
     # chat templates

@@ -19,6 +19,7 @@ HEAD = "ForTokenClassification"
 ADAPTER = "TOKEN_CLS"
 DECODES = False
 PAIRS = False
+LEARNS = True
 MARK = ""
 PACKAGES: tuple[str, ...] = ()
 

@@ -21,5 +21,6 @@ HEAD = ""
 ADAPTER = "SEQ_2_SEQ_LM"
 DECODES = True
 PAIRS = True
+LEARNS = False
 MARK = ""
 PACKAGES: tuple[str, ...] = ()

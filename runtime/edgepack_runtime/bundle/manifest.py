@@ -122,6 +122,12 @@ class Text:
     """`left` or `right`."""
     unk_id: int | None = None
     """The token of what the vocabulary lacks; None if there is none."""
+    mask_id: int | None = None
+    """The token that stands for a hidden one; None if there is none."""
+    first_id: int | None = None
+    """The token that begins a text (`[CLS]`); None if there is none."""
+    cleans: bool = False
+    """Whether a decoded text loses the spaces before punctuation."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,8 @@ class Task:
     """By the index of the output."""
     problem_type: str = ""
     """As a transformers config names it; empty if it does not."""
+    activation: str = ""
+    """What makes a score of a ranking model's output: `sigmoid` or `none`; empty if unsaid."""
     pooling: str = ""
     """The mode of sentence-transformers: `mean`, `cls`, `max`; empty for none."""
     normalize: bool = False

@@ -35,6 +35,11 @@ class Tokens:
         return self.windows[0]
 
 
+# Source: `clean_up_tokenization` of transformers 4.57.
+_CLEANED = (
+    (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"),
+    (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
+)  # fmt: skip
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
 
@@ -53,11 +58,17 @@ class TextEncoder:
         self.tokenizer.no_padding()
         self.spec = spec
         self.said_cut = False  # whether it was said that texts are cut
-        self._truncation = (-1, 0)  # current stride and length of the windows
+        self._truncation = (-1, 0, "")  # current stride and length of the windows, what is cut
         self._lock = Lock()
 
     def encode(
-        self, text: object, pair: object = None, *, stride: int = 0, max_length: int | None = None
+        self,
+        text: object,
+        pair: object = None,
+        *,
+        stride: int = 0,
+        max_length: int | None = None,
+        cut: str = "longest_first",
     ) -> Tokens:
         """Tokenize a string or a pair of strings.
 
@@ -66,6 +77,7 @@ class TextEncoder:
             pair: a second string for models that take two.
             stride: how many tokens two neighbouring windows of a long text share.
             max_length: tokens of a window; the bundle's own limit if left out.
+            cut: which text of a pair is cut: `longest_first`, `only_first` or `only_second`.
 
         Raises:
             InputError: the input is not text or not valid Unicode, the stride is too long, or the
@@ -74,10 +86,16 @@ class TextEncoder:
         """
         first, second = _string(text), None if pair is None else _string(pair)
         with self._lock:
-            self._truncate(stride, self.spec.max_length if max_length is None else max_length)
-            if second is not None:
+            longest = self.spec.max_length if max_length is None else max_length
+            self._truncate(stride, longest, cut)
+            if second is not None and cut == "longest_first":
                 first, second = self._clip(first), self._clip(second)
-            encoding = self.tokenizer.encode(first, second)
+            try:
+                encoding = self.tokenizer.encode(first, second)
+            except Exception as exc:
+                raise InputError(
+                    f"one of two texts must fit in {longest} tokens beside the other: {exc}"
+                ) from exc
         return Tokens((encoding, *encoding.overflowing))
 
     def ids(self, text: object, *, special: bool = True) -> list[int]:
@@ -85,8 +103,15 @@ class TextEncoder:
         checked = _string(text)
         with self._lock:
             self.tokenizer.no_truncation()
-            self._truncation = (-1, 0)
+            self._truncation = (-1, 0, "")
             return list(self.tokenizer.encode(checked, add_special_tokens=special).ids)
+
+    def decode(self, ids: Sequence[int], *, special: bool) -> str:
+        """Return the text of tokens, as transformers does; `special`: with special tokens."""
+        text = str(self.tokenizer.decode(list(ids), skip_special_tokens=not special))
+        for spaced, plain in _CLEANED if self.spec.cleans else ():
+            text = text.replace(spaced, plain)
+        return text
 
     def encode_words(self, words: Sequence[object], *, stride: int = 0) -> Tokens:
         """Tokenize a text that is already split into words; otherwise the same as `encode`."""
@@ -96,8 +121,8 @@ class TextEncoder:
             encoding = self.tokenizer.encode(checked, is_pretokenized=True)
         return Tokens((encoding, *encoding.overflowing))
 
-    def _truncate(self, stride: int, length: int) -> None:
-        if (stride, length) == self._truncation:
+    def _truncate(self, stride: int, length: int, cut: str = "longest_first") -> None:
+        if (stride, length, cut) == self._truncation:
             return
         special = self.tokenizer.num_special_tokens_to_add(is_pair=False)
         if not special < length <= self.spec.max_length:
@@ -109,8 +134,10 @@ class TextEncoder:
             raise InputError(
                 f"stride must be from 0 to {length - special - 1} tokens, not {stride}"
             )
-        self.tokenizer.enable_truncation(length, stride=stride, direction=self.spec.truncation_side)
-        self._truncation = (stride, length)
+        self.tokenizer.enable_truncation(
+            length, stride=stride, strategy=cut, direction=self.spec.truncation_side
+        )
+        self._truncation = (stride, length, cut)
 
     def _clip(self, text: str) -> str:
         """Cut one text of a pair after two windows, because windows of two long texts multiply."""

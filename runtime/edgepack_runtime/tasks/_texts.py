@@ -101,14 +101,24 @@ def _check_length(encoder: TextEncoder, texts: Sequence[Tokens], options: Cuttin
         _log.warning("%s; only their beginning is read (not said again)", longer)
 
 
-def infer(opened: Opened, rows: Sequence[Encoding], batch_size: int) -> list[Array]:
-    """Return the first output of the graph for each row: [labels] or [tokens, width]."""
+def infer(
+    opened: Opened, rows: Sequence[Encoding], batch_size: int, names: Sequence[str] = ()
+) -> list[Array]:
+    """Return the first output of the graph for each row: [labels] or [tokens, width].
+
+    With `names`, it is these outputs side by side: [tokens, names].
+    """
+    import numpy as np
+
     session, encoder = opened.graph(GRAPH), opened.text
     lengths = [max(1, len(row.ids)) for row in rows]
     outputs: list[Array] = [None] * len(rows)  # type: ignore[list-item]
     for group, width in runs(opened.variant, session, lengths, batch_size):
         picked = [rows[i] for i in group]
-        output = session.run(encoder.batch(picked, width))[session.outputs[0]]
+        found = session.run(encoder.batch(picked, width))
+        output = found[session.outputs[0]]
+        if names:
+            output = np.stack([found[name] for name in names], axis=-1)
         for at, i in enumerate(group):
             row = output[at] if output.ndim == 2 else encoder.unpad(output, rows[i], at)
             outputs[i] = row

@@ -17,6 +17,8 @@ ARCHITECTURES: tuple[str, ...] = ()
 HEAD = ""
 ADAPTER = ""
 DECODES = False
+PAIRS = False
+LEARNS = False
 MARK = ""
 
 
