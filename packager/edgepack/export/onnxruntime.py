@@ -25,7 +25,7 @@ from edgepack.export import (
     sensitivity,
 )
 from edgepack.export import onnx_quantize as quantize
-from edgepack.export.decoder import half, nbits
+from edgepack.export.decoder import blocks, half, nbits
 from edgepack.export.families import register_families
 from edgepack.export.folding import decide_branches, fold_products
 from edgepack.export.previous_scales import keep_scales
@@ -111,7 +111,7 @@ def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source], choic
     if spec.scheme == "dynamic-reduced":
         fresh = {name: item for name, item in inputs.items() if name != "previous"}
         needed["dynamic"] = variant_stage(replace(spec, scheme="dynamic"), fresh, choice)
-    if spec.scheme in ("static", "weights") or previous:
+    if spec.scheme in ("static", "weights") or previous or _writes(inputs["export"]):
         needed |= {"tokenizer": inputs["tokenizer"], "texts": inputs["texts"]}
     if previous:
         needed["previous"] = inputs["previous"]
@@ -125,6 +125,12 @@ def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source], choic
         "static": "quantize ONNX with NNCF, static int8 Q/DQ",
     }
     return Stage(labels[spec.scheme], make_variant, settings, needed, _TOOLS)
+
+
+def _writes(export: Stage | Source) -> bool:
+    """Tell whether an export is of a decoder, whose blocks are chosen by texts."""
+    settings = export.settings if isinstance(export, Stage) else None
+    return isinstance(settings, ExportSettings) and settings.decodes and not settings.pairs
 
 
 def ranking_stage(inputs: Mapping[str, Stage | Source]) -> Stage:
@@ -252,10 +258,17 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
 
 def _decoder(settings: VariantSettings, model: Any, inputs: Mapping[str, Path]) -> Any:
     """Return a decoder with smaller weights; four bits are rounded by the calibration texts."""
-    if settings.precision == "int8":
-        model = nbits.to_int8(model, settings.choice.kept)
-    if settings.precision == "int4":
-        model = nbits.to_int4(model, decoder.read_windows(inputs), settings.choice.kept)
+    kept, bits = settings.choice.kept, {"int8": 8, "int4": 4}.get(settings.precision)
+
+    def make(block: int) -> Any:
+        fresh = graph.load(inputs["export"] / FILES[0])
+        if bits == 8:
+            return nbits.to_int8(fresh, kept, block)
+        return nbits.to_int4(fresh, windows, kept, block)
+
+    if bits:
+        windows = decoder.read_windows(inputs)
+        model = blocks.largest(make, bits, model, windows)
     return half.to_float16(model) if settings.gpu else model
 
 

@@ -8,10 +8,10 @@ Source: Frantar et al. 2022, arXiv 2210.17323.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
+
+from edgepack.export.decoder.run import open_session, run
 
 _DAMPING = 0.01  # of the mean square; without it, rare inputs make the matrix singular
 _AT_ONCE = 128  # inputs whose errors are spread over the rest together
@@ -71,40 +71,9 @@ class Squares(Mapping[str, Any]):
 
     def _run(self, names: Sequence[str], ids: Sequence[int]) -> Any:
         """Return values inside of the graph, for one text."""
-        import numpy as np
-
-        self._session = self._session or self._open()
-        feeds: dict[str, Any] = {
-            "input_ids": np.array([ids], dtype=np.int64),
-            "rows": np.array([len(ids) - 1], dtype=np.int64),
-            "seqlens_k": np.array([len(ids) - 1], dtype=np.int32),
-            "total_sequence_length": np.array(len(ids), dtype=np.int32),
-        }
-        for item in self._session.get_inputs():
-            if item.name not in feeds:
-                shape = (1, item.shape[1], len(ids), item.shape[3])
-                feeds[item.name] = np.zeros(shape, np.float32)
-        return self._session.run(list(names), feeds)
-
-    def _open(self) -> Any:
-        """Open the graph with all inputs of products as outputs."""
-        import onnxruntime
-        from onnx import ModelProto, helper
-
-        from edgepack.export import graph
-
-        watching = ModelProto()
-        watching.CopyFrom(self._model)
-        watching.graph.output.extend(
-            helper.make_empty_tensor_value_info(name) for name in set(self._inputs.values())
-        )
-        with tempfile.TemporaryDirectory() as folder:
-            graph.save(watching, Path(folder) / "model.onnx", apart=True)
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = 4
-            return onnxruntime.InferenceSession(
-                str(Path(folder) / "model.onnx"), options, providers=["CPUExecutionProvider"]
-            )
+        if self._session is None:
+            self._session = open_session(self._model, set(self._inputs.values()))
+        return run(self._session, names, ids, last=True)
 
 
 def round_four(weight: Any, squares: Any, block: int) -> tuple[Any, Any]:

@@ -13,35 +13,42 @@ from edgepack.export.decoder import gptq
 from edgepack.export.decoder.onnx_graph import MICROSOFT
 from edgepack.export.naming import decoder_layer
 
-BLOCK = 32  # weights that share a scale
+BLOCK = 32  # weights that share a scale, at least
 _INT8_COMPUTE = 4  # `accuracy_level`; without it, each call converts all weights to float
 HEAD = "lm_head.weight"
 Rounded = tuple[Any, Any]
 """Whole numbers [out, blocks, block] around 0, and their scales [out, blocks]."""
 
 
-def to_int8(model: Any, kept: Collection[str] = ()) -> Any:
+def to_int8(model: Any, kept: Collection[str] = (), block: int = BLOCK) -> Any:
     """Return a decoder with int8 weights; the embedding has a scale for each row.
 
     Args:
-        model: the float32 graph.
+        model: the float32 graph, which is changed.
         kept: layers, as `decoder_layer` names them, that stay in float.
+        block: weights that share a scale.
 
     """
 
     def rounded(name: str, weight: Any) -> tuple[int, Rounded] | None:
-        return None if decoder_layer(name) in kept else (8, round_nearest(weight))
+        return None if decoder_layer(name) in kept else (8, round_nearest(weight, block=block))
 
     return _quantize(model, rounded)
 
 
-def to_int4(model: Any, texts: Sequence[Sequence[int]], kept: Collection[str] = ()) -> Any:
+def to_int4(
+    model: Any,
+    texts: Sequence[Sequence[int]],
+    kept: Collection[str] = (),
+    block: int = BLOCK,
+) -> Any:
     """Return a decoder with int4 weights; its embedding and its head are int8.
 
     Args:
-        model: the float32 graph.
+        model: the float32 graph, which is changed.
         texts: token ids to see by which inputs of each product matter; see `gptq`.
         kept: layers, as `decoder_layer` names them, that are int8 too.
+        block: weights that share a scale.
 
     """
     untie(model)
@@ -49,19 +56,19 @@ def to_int4(model: Any, texts: Sequence[Sequence[int]], kept: Collection[str] = 
 
     def rounded(name: str, weight: Any) -> tuple[int, Rounded]:
         if name == HEAD or decoder_layer(name) in kept:
-            return 8, round_nearest(weight)
-        return 4, gptq.round_four(weight, squares[name], BLOCK)
+            return 8, round_nearest(weight, block=block)
+        return 4, gptq.round_four(weight, squares[name], block)
 
     return _quantize(model, rounded)
 
 
-def round_nearest(weight: Any, largest: int = 127) -> Rounded:
+def round_nearest(weight: Any, largest: int = 127, block: int = BLOCK) -> Rounded:
     """Round a weight [in, out] to at most `largest`, each block by its largest number."""
     import numpy as np
 
     size, count = weight.shape
-    blocks = -(-size // BLOCK)
-    padded = np.pad(weight.T, [(0, 0), (0, blocks * BLOCK - size)]).reshape(count, blocks, BLOCK)
+    blocks = -(-size // block)
+    padded = np.pad(weight.T, [(0, 0), (0, blocks * block - size)]).reshape(count, blocks, block)
     scale = np.maximum(np.abs(padded).max(axis=2), 1e-12).astype(np.float32) / largest
     return np.rint(padded / scale[..., None]).astype(np.int16), scale
 
@@ -101,7 +108,7 @@ def _replace(model: Any, node: Any, form: tuple[int, int], rounded: Rounded) -> 
         "K": size,
         "N": len(whole),
         "bits": bits,
-        "block_size": BLOCK,
+        "block_size": whole.shape[2],
         "accuracy_level": _INT8_COMPUTE,
     }
     node.op_type, node.domain = "MatMulNBits", MICROSOFT
