@@ -9,9 +9,11 @@ from typing import Any
 from edgepack.build.made import Made, MadeVariant
 from edgepack.bundle.pack import Content
 from edgepack.export import find
+from edgepack.judge.golden import FOLDER
 from edgepack.model.opened import are_generated, read_task
 from edgepack_runtime.bundle.manifest import FORMAT, Graph, Manifest, Task, Tolerance, Variant
 
+_COMMON = ("tokenizer.json", "preprocessor_config.json", "config.json")
 _LIKENESS = ("agreement", "cosine", "least_cosine")  # with the float model
 # The minimum that loading takes: the weights twice, while an engine packs them, and the engine.
 _COPIES = 2
@@ -20,8 +22,11 @@ _ENGINE_BYTES = 40 << 20
 
 def content_of(made: Made) -> Content:
     """Return the files of a bundle, by their names in it."""
-    common = {name: made.tokenizer / name for name in ("tokenizer.json", "config.json")}
+    common = {
+        path.name: path for path in sorted(made.tokenizer.glob("*.json")) if path.name in _COMMON
+    }
     files = {**common, "golden.json": made.golden / "golden.json"}
+    files |= {f"{FOLDER}/{path.name}": path for path in sorted((made.golden / FOLDER).glob("*"))}
     for (
         variant
     ) in made.variants:  # with the common files, so that Optimum can open the folder as it is

@@ -23,7 +23,7 @@ from edgepack.export import draft
 from edgepack.model.fetch import ModelInfo, fetch, find_adapter
 from edgepack.recipe import checks, presets
 from edgepack.recipe.recipe import Recipe
-from edgepack.stages.cache import Source, Stage, file_source
+from edgepack.stages.cache import Source, Stage, file_source, hash_files, joint_hash
 from edgepack.tasks import find as find_task
 from edgepack_runtime import tasks
 from edgepack_runtime.errors import InputError
@@ -212,11 +212,23 @@ def data_sources(recipe: Recipe) -> dict[str, Needed]:
         value = getattr(recipe.data, key)
         if not value:
             continue
-        path = Path(value)
         if value.startswith("datasets:"):
-            found[role] = Source(path, value)
-        elif path.is_file():
-            found[role] = file_source(path)
+            found[role] = Source(Path(value), value)
         else:
-            raise InputError(f"data.{key}: no file at {path}")
+            found[role] = data_source(f"data.{key}", Path(value))
     return found
+
+
+def data_source(key: str, path: Path) -> Source:
+    """Return a file of data, or a folder of images, as a source.
+
+    Raises:
+        InputError: there is neither.
+
+    """
+    if path.is_file():
+        return file_source(path)
+    if path.is_dir():
+        files = sorted(item for item in path.rglob("*") if item.is_file())
+        return Source(path, joint_hash(hash_files(path, files)))
+    raise InputError(f"{key}: no file and no folder at {path}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from edgepack.compress.tensors import read_training
 from edgepack.data.labels import check_labels, labels_of
 from edgepack.data.rows import Example, read_examples
+from edgepack.tasks import find
 from edgepack_runtime import tasks
 from edgepack_runtime.errors import InputError
 
@@ -57,7 +58,7 @@ def lint(recipe: Recipe, model: ModelInfo) -> list[str]:
 def _known_labels(recipe: Recipe, model: ModelInfo, train: Sequence[Example]) -> tuple[str, ...]:
     """Return the labels of the model to be evaluated; none if it has no classes."""
     steps, source = recipe.compression, recipe.data.train
-    if not tasks.find(model.task).DECIDES:
+    if not tasks.find(model.task).DECIDES or find(model.task).READS != "text":
         return ()
     if steps.finetune:
         return _learned(train, source)

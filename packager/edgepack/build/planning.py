@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from edgepack.build.forms import (
     Form,
     Needed,
+    data_source,
     data_sources,
     find_adapters,
     make_draft,
     make_forms,
 )
 from edgepack.build.plan import Plan, VariantPlan
+from edgepack.data import images
 from edgepack.data import texts as data
 from edgepack.export import Choice, draft, find, lora
 from edgepack.export.previous_scales import names_variant
@@ -151,6 +153,8 @@ def _qualities(
 
 
 def _texts(recipe: Recipe, task: str, tokenizer: Stage, train: Needed | None) -> Stage:
+    if find_task(task).READS == "image":
+        return _images(recipe, train)
     inputs: dict[str, Needed] = {"tokenizer": tokenizer}
     columns = recipe.data.columns
     if recipe.calibration is not None:
@@ -164,6 +168,17 @@ def _texts(recipe: Recipe, task: str, tokenizer: Stage, train: Needed | None) ->
     settings = data.Settings(task, columns, samples=recipe.samples)
     label = "read calibration texts" if "data" in inputs else "generate calibration texts"
     return Stage(label, data.collect, settings, inputs, data.TOOLS)
+
+
+def _images(recipe: Recipe, train: Needed | None) -> Stage:
+    """Return the stage that collects the images of a build."""
+    given = None
+    if recipe.calibration is not None:
+        given = data_source("calibration.file", recipe.calibration)
+    inputs = {"data": item} if (item := given or train) else {}
+    settings = images.Settings(recipe.data.columns, recipe.samples)
+    label = "read calibration images" if inputs else "draw calibration images"
+    return Stage(label, images.collect, settings, inputs, images.TOOLS)
 
 
 @dataclass(frozen=True)
@@ -186,6 +201,8 @@ class _Maker:
         export = exporter.export_stage(self.model, self.info.task)
         choice = Choice(kept, self.recipe.search)
         inputs = {**self.shared.inputs, "export": export, **self._previous(spec)}
+        if find_task(self.info.task).READS == "image":
+            inputs["images"] = self.shared.texts
         if self.adapters:
             inputs["adapters"] = lora.stage(spec.engine, self.model, self.adapters)
         make = exporter.variant_stage(spec, inputs, choice)

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgepack.export import find as find_exporter
 from edgepack.export.known import known_families
-from edgepack.model import marian
+from edgepack.model import marian, pictures
 from edgepack.model.fetch import ModelInfo, read_config
 from edgepack.recipe.recipe import Recipe, fetch_model
 from edgepack.recipe.target import Target, VariantSpec
@@ -91,7 +91,10 @@ def _reasons(recipe: Recipe, model: ModelInfo, references: Iterable[str]) -> Ite
         if reason := _why_not(engine, model):
             yield f"{reason}; docs/families.md lists what builds"
     files = (model.source.path, folder)
-    if not any((place / name).is_file() for name in _TOKENIZERS for place in files):
+    if find(model.task).READS == "image":
+        if not (folder / pictures.FILE).is_file():
+            yield f"it has no {pictures.FILE}; save the model's image processor next to it"
+    elif not any((place / name).is_file() for name in _TOKENIZERS for place in files):
         yield "it has no tokenizer (tokenizer.json); save the model's tokenizer next to it"
     elif (
         family

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgepack.build.made import Made, MadeForm
 from edgepack.export import open_as_device, open_reference
-from edgepack.model.opened import read_golden_texts
+from edgepack.model.opened import read_items
 from edgepack.model.torch_model import open_torch
 from edgepack.tasks import Quality
 from edgepack_runtime import tasks
@@ -56,7 +56,7 @@ def measure_forms(made: Made, manifest: Manifest) -> list[dict[str, Any]]:
         task = made.plan.model.task
         models = {_label(form): open_torch(form.folder, task) for form in made.forms}
         models |= _graphs(made, manifest)
-        texts = read_golden_texts(made.texts)
+        texts = read_items(made.texts, "golden")
         cell = tasks.find(task).CELLS[0]
         times = latency.measure(models, texts, cells=(cell,), seconds=_SECONDS)
     finally:

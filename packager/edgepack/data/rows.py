@@ -81,6 +81,8 @@ def read_examples(
 
     """
     columns = columns or Columns()
+    if Path(source).is_dir():
+        return _folders(Path(source))
     tagged = bool(task) and tasks.find(task).PER_TOKEN
     wanted = _wanted(columns, tagged=tagged, labelled=labelled)
     found: list[Example] = []
@@ -101,6 +103,23 @@ def read_examples(
         raise InputError(f"{source} has no rows")
     _leave_out(empty, len(found) + len(empty), "text", source)
     return _with_numbers(_with_labels(found, source), source)
+
+
+def _folders(source: Path) -> list[Example]:
+    """Read a folder that has a folder of files for each class; files beside these have no class.
+
+    Raises:
+        InputError: there are no files.
+
+    """
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    shown = [path for path in files if not any(part.startswith(".") for part in path.parts)]
+    if not shown:
+        raise InputError(f"{source} has no files; give each class a folder of them")
+    return [
+        Example(str(path), number, label=path.parent.name if path.parent != source else None)
+        for number, path in enumerate(shown, 1)
+    ]
 
 
 def _with_labels(examples: list[Example], source: str) -> list[Example]:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.export.embeddings import LARGE_TABLE
+from edgepack.export.known import MADE
 from edgepack.export.previous_scales import on_old_scale
 from edgepack_runtime.errors import InputError
-from edgepack_runtime.inputs.text import INPUTS
 
 FILES = ("openvino_model.xml", "openvino_model.bin")
 
@@ -35,11 +35,16 @@ def input_names(model: Any) -> list[str]:
 
     """
     names = [item.get_any_name() for item in model.inputs]
-    if unknown := sorted(set(names) - set(INPUTS)):
+    if unknown := sorted(set(names) - MADE):
         raise InputError(
-            f"the OpenVINO graph needs an input that is not made from text: {unknown[0]}"
+            f"the OpenVINO graph needs an input that the runtime does not make: {unknown[0]}"
         )
     return names
+
+
+def reads_images(folder: Path) -> bool:
+    """Tell whether the graph in a folder takes pixels."""
+    return b'names="pixel_values"' in (folder / FILES[0]).read_bytes()
 
 
 def has_tied_weights(model: Any) -> bool:

@@ -14,6 +14,8 @@ from typing import Any
 from edgepack.tasks import find, optimum_tasks
 from edgepack_runtime.inputs.text import INPUTS
 
+MADE = frozenset((*INPUTS, "pixel_values"))
+"""The inputs of graphs that the runtime makes."""
 _FILE = Path(__file__).with_name("known.json")
 # Families that Optimum lists but whose export it cannot finish (optimum-onnx 0.1.0).
 _FAULTY = {
@@ -38,7 +40,7 @@ class Family:
 
 @cache
 def known_families() -> dict[str, Family]:
-    """Return the families that read text, by model type."""
+    """Return the families that read texts or images, by model type."""
     rows: dict[str, dict[str, Any]] = json.loads(_FILE.read_text())
     return {
         name: Family(
@@ -57,11 +59,8 @@ def why_not_onnx(model_type: str, task: str) -> str:
         return f"Optimum exports no model of type {model_type!r} to ONNX"
     if (name := find(task).OPTIMUM) not in family.onnx:
         return f"Optimum exports {model_type} for {', '.join(family.onnx)} only, not for {name}"
-    if unknown := [name for name in family.inputs if name not in INPUTS]:
-        return (
-            f"{model_type} reads {', '.join(unknown)} beside the text, which the runtime does not "
-            "make yet"
-        )
+    if unknown := [name for name in family.inputs if name not in MADE]:
+        return f"{model_type} reads {', '.join(unknown)}, which the runtime does not make yet"
     return ""
 
 
@@ -92,7 +91,7 @@ def survey() -> dict[str, dict[str, Any]]:
                  for kind in ("onnx", "openvino")}  # fmt: skip
         inputs = _inputs(name, tasks["onnx"])
         slow, fast = TOKENIZER_MAPPING_NAMES.get(name) or (None, None)
-        if any(tasks.values()) and (not inputs or "input_ids" in inputs):
+        if any(tasks.values()) and (not inputs or {"input_ids", "pixel_values"} & set(inputs)):
             can = bool(fast) or slow in SLOW_TO_FAST_CONVERTERS
             found[name] = {**tasks, "inputs": inputs, "fast": can}
     return found

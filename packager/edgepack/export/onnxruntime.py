@@ -28,6 +28,7 @@ from edgepack.export import onnx_quantize as quantize
 from edgepack.export.decoder import blocks, half, nbits
 from edgepack.export.families import register_families
 from edgepack.export.folding import decide_branches, fold_products
+from edgepack.export.known import MADE
 from edgepack.export.previous_scales import keep_scales
 from edgepack.export.search import quantize_best
 from edgepack.export.traits import copy_traits, probe_padding, sees_padding, write_traits
@@ -35,7 +36,6 @@ from edgepack.recipe.target import VariantSpec
 from edgepack.stages.cache import Source, Stage
 from edgepack.tasks import find
 from edgepack_runtime.errors import InputError
-from edgepack_runtime.inputs.text import INPUTS
 
 REFERENCE = "onnxruntime"
 FILES = (quantize.FILE,)
@@ -111,7 +111,8 @@ def variant_stage(spec: VariantSpec, inputs: Mapping[str, Stage | Source], choic
     if spec.scheme == "dynamic-reduced":
         fresh = {name: item for name, item in inputs.items() if name != "previous"}
         needed["dynamic"] = variant_stage(replace(spec, scheme="dynamic"), fresh, choice)
-    if spec.scheme in ("static", "weights") or previous or _writes(inputs["export"]):
+    calibrated = spec.scheme in ("static", "weights") or "images" in inputs
+    if calibrated or previous or _writes(inputs["export"]):
         needed |= {"tokenizer": inputs["tokenizer"], "texts": inputs["texts"]}
     if previous:
         needed["previous"] = inputs["previous"]
@@ -175,17 +176,20 @@ def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> N
     except (ValueError, KeyError) as exc:
         raise InputError(f"Optimum cannot export {inputs['model'].name} to ONNX: {exc}") from exc
     model = graph.load(out / FILES[0])
-    if unknown := sorted({item.name for item in model.graph.input} - set(INPUTS)):
+    if unknown := sorted({item.name for item in model.graph.input} - MADE):
         raise InputError(
-            f"{inputs['model'].name} wants {', '.join(unknown)} beside {', '.join(INPUTS)}; "
-            "the runtime does not make that input yet"
+            f"{inputs['model'].name} wants {', '.join(unknown)}; the runtime does not make that "
+            f"input yet, it makes {', '.join(sorted(MADE))}"
         )
     for path in out.iterdir():
         path.unlink()
     decide_branches(model)
     fold_products(model)
     graph.save(model, out / FILES[0])
-    probe_padding(inputs["model"], partial(_run, _session(out / FILES[0])), out)
+    if "input_ids" in {item.name for item in model.graph.input}:
+        probe_padding(inputs["model"], partial(_run, _session(out / FILES[0])), out)
+    else:
+        write_traits(out, sees_padding=False)
 
 
 def _session(model: Path | bytes) -> Any:
@@ -220,11 +224,17 @@ def device_options(folder: Path, max_length: int, provider: str) -> dict[str, An
         "max_rows": _ROWS,
         "provider_options": {
             f"trt_profile_{name}_shapes": ",".join(
-                f"{item.name}:{rows}x{tokens}" for item in model.graph.input
+                f"{item.name}:{rows}x{_rest(item, tokens)}" for item in model.graph.input
             )
             for name, (rows, tokens) in sizes.items()
         },
     }
+
+
+def _rest(item: Any, tokens: int) -> str:
+    """Return the sizes of an input after its rows: its tokens, or those of an image."""
+    fixed = [dim.dim_value for dim in item.type.tensor_type.shape.dim[1:]]
+    return "x".join(map(str, fixed)) if len(fixed) > 1 else str(tokens)
 
 
 def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Path) -> None:
@@ -246,7 +256,7 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
         graph.save(quantize.to_float16(graph.load(source)), final)
     elif settings.scheme == "dynamic-reduced":
         graph.save(graph.halve_int8_weights(graph.load(inputs["dynamic"] / FILES[0])), final)
-    elif settings.scheme == "static":
+    elif settings.scheme == "static" or _convolves(settings, model, inputs):
         scheme = quantize.Static(settings.choice.kept, tensorrt=settings.tensorrt)
         make = partial(quantize.static, source, inputs, scheme)
         quantize_best(make, "onnxruntime", settings.choice.trials, inputs, out)
@@ -254,6 +264,13 @@ def make_variant(settings: VariantSettings, inputs: Mapping[str, Path], out: Pat
         quantize.dynamic(source, final, settings.choice.kept)
     if settings.previous:
         keep_scales("onnxruntime", settings.previous, graph.keep_scales, inputs, out)
+
+
+def _convolves(settings: VariantSettings, model: Any, inputs: Mapping[str, Path]) -> bool:
+    """Tell whether a model of images has convolutions, which only static int8 makes faster."""
+    kinds = [node.op_type for node in model.graph.node]
+    images = settings.scheme.startswith("dynamic") and "texts" in inputs
+    return images and kinds.count("Conv") > kinds.count("MatMul")
 
 
 def _decoder(settings: VariantSettings, model: Any, inputs: Mapping[str, Path]) -> Any:

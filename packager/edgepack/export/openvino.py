@@ -96,6 +96,10 @@ def device_options(folder: Path, max_length: int, provider: str) -> dict[str, An
     """
     if stateful.is_stateful(folder):
         return stateful.options(folder)
+    if ir.reads_images(folder):
+        if provider == _NPU:
+            raise InputError("an NPU takes only fixed shapes, which are not built for images yet")
+        return {}
     if sees_padding(folder):
         if provider == _NPU:
             raise InputError("an NPU pads every text, which changes the answers of this model")
@@ -152,6 +156,9 @@ def export(settings: ExportSettings, inputs: Mapping[str, Path], out: Path) -> N
     work.rmdir()
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = ir.core().compile_model(out / FILES[0], "CPU", exact)
+    if "input_ids" not in ir.input_names(compiled):
+        write_traits(out, sees_padding=False)
+        return
     probe_padding(inputs["model"], partial(_run, compiled), out)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack.export import open_as_device
 from edgepack.export.traits import copy_traits
-from edgepack.model.opened import likeness, move_files, read_texts
+from edgepack.model.opened import likeness, move_files, read_items
 from edgepack_runtime.bundle.bundle import Bundle
 from edgepack_runtime.bundle.manifest import canonical_json
 from edgepack_runtime.errors import InputError
@@ -127,6 +127,6 @@ def _alone(out: Path, folder: Path) -> Path:
 
 
 def _outputs(inputs: Mapping[str, Path], folder: Path, engine: str, precision: str) -> list[Any]:
-    texts = read_texts(inputs["texts"], "evaluation")
+    texts = read_items(inputs["texts"], "evaluation")
     model = open_as_device(inputs["tokenizer"], folder, engine, precision)
     return model.outputs(texts)

@@ -15,7 +15,7 @@ from typing import Any
 
 from edgepack.export import open_as_device
 from edgepack.export.traits import copy_traits
-from edgepack.model.opened import likeness, move_files, read_texts
+from edgepack.model.opened import likeness, move_files, read_items
 from edgepack_runtime.bundle.manifest import canonical_json
 
 _DIGITS = 6
@@ -101,7 +101,7 @@ def quantize_best(
     if count == 1:
         quantize(TRIALS[0], out)
         return
-    texts = read_texts(inputs["texts"], "evaluation")
+    texts = read_items(inputs["texts"], "evaluation")
     wanted = _outputs(inputs["tokenizer"], inputs["export"], engine, texts, "float32")
     rows: list[dict[str, Any]] = []
     best = -2.0

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.export import open_as_device, open_reference
-from edgepack.model.opened import are_generated, read_golden_texts, read_texts
+from edgepack.model.opened import are_generated, golden_files, read_items
 from edgepack_runtime import tasks
 from edgepack_runtime.bundle.manifest import Task, canonical_json
 from edgepack_runtime.model.model import Model
 from edgepack_runtime.tasks._likeness import decisions
 
 TOOLS = ("edgepack", "onnxruntime", "openvino", "numpy")
+FOLDER = "golden"
+"""Where golden inputs lie that JSON cannot hold."""
 _DIGITS = 6
 # How much further a device may stray than the build host: other processors round and order their
 # sums differently (facts: the same int8 file loses up to a point elsewhere).
@@ -50,10 +52,15 @@ def make_golden(settings: GoldenSettings, inputs: Mapping[str, Path], out: Path)
     import numpy as np
 
     model = open_reference(inputs["tokenizer"], inputs["export"], settings.engine)
-    texts = read_golden_texts(inputs["texts"])
-    outputs = [_plain(output) for output in model.outputs(texts)]
-    (out / "golden.json").write_bytes(canonical_json({"inputs": texts, "outputs": outputs}))
-    wanted = model.outputs(read_texts(inputs["texts"], "evaluation"))
+    outputs = [_plain(output) for output in model.outputs(read_items(inputs["texts"], "golden"))]
+    listed = []
+    for item, path in golden_files(inputs["texts"]):
+        if path is not None:
+            (out / FOLDER).mkdir(exist_ok=True)
+            (out / FOLDER / path.name).write_bytes(path.read_bytes())
+        listed.append(item if path is None else {"file": f"{FOLDER}/{path.name}"})
+    (out / "golden.json").write_bytes(canonical_json({"inputs": listed, "outputs": outputs}))
+    wanted = model.outputs(read_items(inputs["texts"], "evaluation"))
     np.savez(out / "reference.npz", *wanted)
 
 
@@ -68,13 +75,13 @@ def assess(settings: AssessSettings, inputs: Mapping[str, Path], out: Path) -> N
     model = open_as_device(inputs["tokenizer"], variant, settings.engine, settings.precision)
     with np.load(inputs["golden"] / "reference.npz") as stored:
         wanted = [stored[f"arr_{i}"] for i in range(len(stored.files))]
-    texts = read_texts(inputs["texts"], "evaluation")
+    texts = read_items(inputs["texts"], "evaluation")
     got = model.outputs(texts)
     found = model.compare(wanted, got)
     agreement = found.agreement
     if are_generated(inputs["texts"]) and tasks.find(model.task.name).DECIDES:
         agreement = weighted_agreement(model.task, wanted, got)
-    golden = [texts.index(text) for text in read_golden_texts(inputs["texts"])]
+    golden = [texts.index(text) for text in read_items(inputs["texts"], "golden")]
     near = model.compare([wanted[i] for i in golden], [got[i] for i in golden])
     assessment = {
         "graphs": _graphs(model),

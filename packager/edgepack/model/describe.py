@@ -1,15 +1,15 @@
-"""The stage that reads what a device must know about a model: its tokenizer, task and labels."""
+"""The stage that reads what a device must know about a model: its inputs, task and labels."""
 
 from __future__ import annotations
 
 import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgepack.model import marian, writing
+from edgepack.model import marian, pictures, writing
 from edgepack.tasks import find
 from edgepack_runtime import tasks
 from edgepack_runtime.bundle.manifest import Task, Text, canonical_json
@@ -31,12 +31,37 @@ class Settings:
 
 
 def describe(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
-    """Write `tokenizer.json`, `config.json` and `task.json` (a `manifest.Task`)."""
-    from transformers import AutoConfig, AutoTokenizer
+    """Write `config.json`, `task.json` (a `manifest.Task`), and what the inputs are read by.
+
+    That is `tokenizer.json` for texts, and `preprocessor_config.json` for images.
+    """
+    from transformers import AutoConfig
 
     folder = inputs["model"]
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (ValueError, KeyError, OSError, TypeError) as exc:
+        raise InputError(f"{folder}: transformers cannot read this model: {exc}") from exc
+    task = Task(
+        name=settings.task,
+        labels=_labels(config) if tasks.find(settings.task).DECIDES else (),
+        problem_type=getattr(config, "problem_type", None) or "",
+        activation=_activation(config),
+    )
+    if find(settings.task).READS == "image":
+        task = replace(task, image=pictures.facts(folder))
+        (out / pictures.FILE).write_bytes((folder / pictures.FILE).read_bytes())
+    else:
+        task = _with_text(task, settings, folder, config, out)
+    (out / "config.json").write_bytes((folder / "config.json").read_bytes())
+    (out / "task.json").write_bytes(canonical_json(asdict(task)))
+
+
+def _with_text(task: Task, settings: Settings, folder: Path, config: Any, out: Path) -> Task:
+    """Write `tokenizer.json`; return the task with what its texts are read by."""
+    from transformers import AutoTokenizer
+
+    try:
         with warnings.catch_warnings(action="ignore"):  # Marian's recommends what it does not use
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
     except (ValueError, KeyError, OSError, TypeError) as exc:  # TypeError: no tokenizer's files
@@ -44,10 +69,24 @@ def describe(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     backend = _fast(tokenizer, folder)
     backend.no_padding()
     backend.no_truncation()
+    (out / "tokenizer.json").write_text(backend.to_str())
     pooling = pooling_of(folder)
-    text = Text(
+    length = _chosen_length(settings, _max_length(folder, config, tokenizer))
+    facts = find(settings.task)
+    told = writing.facts(folder, tokenizer, length, pairs=facts.PAIRS) if facts.DECODES else None
+    return replace(
+        task,
+        text=_text(tokenizer, length),
+        pooling=pooling[0],
+        normalize=pooling[1],
+        writing=told,
+    )
+
+
+def _text(tokenizer: Any, length: int) -> Text:
+    return Text(
         tokenizer="tokenizer.json",
-        max_length=_chosen_length(settings, _max_length(folder, config, tokenizer)),
+        max_length=length,
         pad_id=_pad_id(tokenizer),
         pad_type_id=tokenizer.pad_token_type_id,
         padding_side=tokenizer.padding_side,
@@ -57,21 +96,6 @@ def describe(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
         first_id=tokenizer.cls_token_id,
         cleans=bool(tokenizer.clean_up_tokenization_spaces),
     )
-    task = Task(
-        name=settings.task,
-        text=text,
-        labels=_labels(config) if tasks.find(settings.task).DECIDES else (),
-        problem_type=getattr(config, "problem_type", None) or "",
-        activation=_activation(config),
-        pooling=pooling[0],
-        normalize=pooling[1],
-        writing=writing.facts(folder, tokenizer, text.max_length, pairs=find(settings.task).PAIRS)
-        if find(settings.task).DECODES
-        else None,
-    )
-    (out / "tokenizer.json").write_text(backend.to_str())
-    (out / "config.json").write_bytes((folder / "config.json").read_bytes())
-    (out / "task.json").write_bytes(canonical_json(asdict(task)))
 
 
 def _fast(tokenizer: Any, folder: Path) -> Any:

@@ -46,18 +46,31 @@ def read_encoder(tokenizer: Path) -> TextEncoder:
     return encoder
 
 
-def read_texts(texts: Path, kind: str) -> list[str | tuple[str, str]]:
+def read_items(texts: Path, kind: str) -> list[Any]:
     """Read one of the lists of the collect stage: calibration, evaluation or golden.
 
-    An item is a text or a pair of texts; golden items are always texts.
+    An item is a text, a pair of texts, or the bytes of a file; golden items are never pairs.
     """
-    found = json.loads((texts / "texts.json").read_text())[kind]
-    return [item if isinstance(item, str) else (item[0], item[1]) for item in found]
+    return [_item(texts, item) for item in _listed(texts, kind)]
 
 
-def read_golden_texts(texts: Path) -> list[str]:
-    """Read the golden texts of the collect stage."""
-    return [item for item in read_texts(texts, "golden") if isinstance(item, str)]
+def _listed(texts: Path, kind: str) -> list[Any]:
+    found: list[Any] = json.loads((texts / "texts.json").read_text())[kind]
+    return found
+
+
+def _item(texts: Path, item: Any) -> Any:
+    if isinstance(item, dict):
+        return (texts / item["file"]).read_bytes()
+    return item if isinstance(item, str) else (item[0], item[1])
+
+
+def golden_files(texts: Path) -> list[tuple[Any, Path | None]]:
+    """Return the golden items as they stand in a bundle's golden file, and the file of each."""
+    return [
+        (item, texts / item["file"] if isinstance(item, dict) else None)
+        for item in _listed(texts, "golden")
+    ]
 
 
 def are_generated(texts: Path) -> bool:
@@ -79,9 +92,17 @@ def move_files(folder: Path, target: Path) -> None:
 
 
 def calibration_feeds(inputs: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
-    """Tokenize the calibration texts or pairs one by one, as int64 arrays [1, tokens]."""
+    """Make the model's inputs of the calibration items, one by one.
+
+    They are int64 [1, tokens] of texts or pairs, or float32 [1, 3, height, width] of images.
+    """
+    readers = read_inputs(inputs["tokenizer"])
+    if readers.image:
+        for item in read_items(inputs["texts"], "calibration"):
+            yield {"pixel_values": readers.image.read(item)[None]}
+        return
     encoder = read_encoder(inputs["tokenizer"])
-    for item in read_texts(inputs["texts"], "calibration"):
+    for item in read_items(inputs["texts"], "calibration"):
         text, pair = (item, None) if isinstance(item, str) else item
         row = encoder.encode(text, pair).first
         yield encoder.batch([row], len(row.ids))

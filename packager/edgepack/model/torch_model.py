@@ -36,7 +36,7 @@ class TorchSession(Stateless):
 
         self._model = model.eval()
         taken = inspect.signature(model.forward).parameters
-        names = ("input_ids", "attention_mask", "token_type_ids")
+        names = ("input_ids", "attention_mask", "token_type_ids", "pixel_values")
         self.inputs = tuple(name for name in names if name in taken)
 
     def width(self, rows: int, tokens: int) -> int:  # noqa: ARG002 (the Session protocol)

@@ -36,6 +36,8 @@ class Task(Protocol):
     """Ending of the name of an architecture with a trained head; empty if it needs none."""
     ADAPTER: str
     """PEFT's name for it; empty if it has none."""
+    READS: str
+    """The kind of its inputs, a module of the runtime's `inputs`: `text` or `image`."""
     DECODES: bool
     """Whether it writes token by token."""
     PAIRS: bool

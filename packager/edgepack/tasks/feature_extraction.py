@@ -18,6 +18,7 @@ AUTO_CLASS = "AutoModel"
 ARCHITECTURES: tuple[str, ...] = ("ForMaskedLM", "ForPreTraining", "Model")
 HEAD = ""
 ADAPTER = "FEATURE_EXTRACTION"
+READS = "text"
 DECODES = False
 PAIRS = False
 LEARNS = True

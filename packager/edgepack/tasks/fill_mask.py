@@ -17,6 +17,7 @@ AUTO_CLASS = "AutoModelForMaskedLM"
 ARCHITECTURES: tuple[str, ...] = ()
 HEAD = "ForMaskedLM"
 ADAPTER = ""
+READS = "text"
 DECODES = False
 PAIRS = False
 LEARNS = False

@@ -20,6 +20,7 @@ AUTO_CLASS = "AutoModelForQuestionAnswering"
 ARCHITECTURES: tuple[str, ...] = ("ForQuestionAnswering",)
 HEAD = "ForQuestionAnswering"
 ADAPTER = "QUESTION_ANS"
+READS = "text"
 DECODES = False
 PAIRS = False
 LEARNS = False

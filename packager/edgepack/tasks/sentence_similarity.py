@@ -11,6 +11,7 @@ AUTO_CLASS = "AutoModel"
 ARCHITECTURES: tuple[str, ...] = ()
 HEAD = ""
 ADAPTER = ""
+READS = "text"
 DECODES = False
 PAIRS = False
 LEARNS = True

@@ -19,6 +19,7 @@ __all__ = [
 ARCHITECTURES: tuple[str, ...] = ("ForConditionalGeneration",)
 HEAD = ""
 ADAPTER = "SEQ_2_SEQ_LM"
+READS = "text"
 DECODES = True
 PAIRS = True
 LEARNS = False

@@ -19,6 +19,7 @@ AUTO_CLASS = "AutoModelForSequenceClassification"
 ARCHITECTURES: tuple[str, ...] = ("ForSequenceClassification",)
 HEAD = "ForSequenceClassification"
 ADAPTER = "SEQ_CLS"
+READS = "text"
 DECODES = False
 PAIRS = False
 LEARNS = True

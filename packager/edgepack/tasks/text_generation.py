@@ -20,6 +20,7 @@ AUTO_CLASS = "AutoModelForCausalLM"
 ARCHITECTURES: tuple[str, ...] = ("ForCausalLM", "LMHeadModel")
 HEAD = ""
 ADAPTER = "CAUSAL_LM"
+READS = "text"
 DECODES = True
 PAIRS = False
 LEARNS = True

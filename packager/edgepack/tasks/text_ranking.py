@@ -18,6 +18,7 @@ AUTO_CLASS = "AutoModelForSequenceClassification"
 ARCHITECTURES: tuple[str, ...] = ()
 HEAD = "ForSequenceClassification"
 ADAPTER = ""
+READS = "text"
 DECODES = False
 PAIRS = False
 LEARNS = True

@@ -17,6 +17,7 @@ AUTO_CLASS = "AutoModelForTokenClassification"
 ARCHITECTURES: tuple[str, ...] = ("ForTokenClassification",)
 HEAD = "ForTokenClassification"
 ADAPTER = "TOKEN_CLS"
+READS = "text"
 DECODES = False
 PAIRS = False
 LEARNS = True

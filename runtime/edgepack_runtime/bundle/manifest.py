@@ -131,6 +131,30 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Image:
+    """How an image becomes numbers; see `inputs/image.py`."""
+
+    height: int
+    """Pixels of the model's input."""
+    width: int
+    """Pixels of the model's input."""
+    resize: tuple[int, ...] = ()
+    """(height, width), or the shorter side alone; empty for no resizing."""
+    resample: int = 2
+    """How Pillow resizes, by its number: 0 nearest, 2 bilinear, 3 bicubic."""
+    crop: tuple[int, ...] = ()
+    """(height, width) around the middle; empty for all."""
+    scale: float = 0.0
+    """What the values from 0 to 255 are multiplied by; 0 leaves them."""
+    mean: tuple[float, ...] = ()
+    """Subtracted from red, green and blue; empty for no normalization."""
+    std: tuple[float, ...] = ()
+    """Divides red, green and blue."""
+    bgr: bool = False
+    """Whether blue comes first."""
+
+
+@dataclass(frozen=True)
 class Writing:
     """How a language model writes: the facts that its tokenizer and graphs do not hold."""
 
@@ -168,6 +192,8 @@ class Task:
     """Whether embeddings are scaled to length 1."""
     writing: Writing | None = None
     """None for a model that writes no text."""
+    image: Image | None = None
+    """None for a model that takes no image."""
 
 
 @dataclass(frozen=True)

@@ -75,9 +75,9 @@ class OpenVinoSession(Stateless):
                     self._plans[tokens] = self._plan(tokens)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Run int64 arrays [rows, width] by name."""
+        """Run arrays by name: int64 [rows, width] of texts, float32 [rows, …] of others."""
         self._compiler.refuse_after_fork()
-        rows, width = feeds["input_ids"].shape
+        rows, width = _shape(feeds)
         if rows > 1 and self._by_row and width in self._static:
             return self._run_by_row(feeds)
         tokens = width if rows == 1 and width in self._static else DYNAMIC
@@ -89,13 +89,14 @@ class OpenVinoSession(Stateless):
             try:
                 return self._plans[tokens].run(feeds)
             except RuntimeError as exc:
-                raise DeviceError(f"openvino fails on {rows}×{width} tokens: {exc}") from exc
+                what = f"{rows}×{width} tokens" if width else f"{rows} inputs"
+                raise DeviceError(f"openvino fails on {what}: {exc}") from exc
 
     def _run_by_row(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run each row on the plan that it has alone; side by side if there are threads for it."""
         import numpy as np
 
-        count, tokens = feeds["input_ids"].shape
+        count, tokens = _shape(feeds)
         with self._lock:
             if tokens not in self._lanes:
                 self._lanes[tokens] = self._make_lanes(tokens, feeds)
@@ -122,6 +123,14 @@ class OpenVinoSession(Stateless):
 
     def _plan(self, tokens: int) -> Plan:
         return Plan(*self._compiler.compiled(tokens, self._compiler.config))
+
+
+def _shape(feeds: Mapping[str, Array]) -> tuple[int, int]:
+    """Return the rows, and the tokens of each; 0 for what is no text."""
+    if "input_ids" in feeds:
+        rows, width = feeds["input_ids"].shape
+        return rows, width
+    return len(next(iter(feeds.values()))), 0
 
 
 def providers() -> tuple[str, ...]:

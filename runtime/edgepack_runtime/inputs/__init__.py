@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgepack_runtime.bundle.manifest import Task
+from edgepack_runtime.inputs.image import ImageReader
 from edgepack_runtime.inputs.text import TextEncoder
 
 
@@ -18,6 +19,8 @@ class Inputs:
 
     text: TextEncoder | None = None
     """None for a model that takes no text."""
+    image: ImageReader | None = None
+    """None for a model that takes no image."""
 
 
 def open_inputs(task: Task, read: Callable[[str], bytes | memoryview]) -> Inputs:
@@ -32,5 +35,6 @@ def open_inputs(task: Task, read: Callable[[str], bytes | memoryview]) -> Inputs
 
     """
     return Inputs(
-        text=TextEncoder(bytes(read(task.text.tokenizer)), task.text) if task.text else None
+        text=TextEncoder(bytes(read(task.text.tokenizer)), task.text) if task.text else None,
+        image=ImageReader(task.image) if task.image else None,
     )

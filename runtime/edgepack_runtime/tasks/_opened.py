@@ -11,6 +11,7 @@ from edgepack_runtime.bundle.manifest import Task, Variant
 from edgepack_runtime.engines import Session
 from edgepack_runtime.errors import DeviceError, TrustError
 from edgepack_runtime.inputs import Inputs
+from edgepack_runtime.inputs.image import ImageReader
 from edgepack_runtime.inputs.text import TextEncoder
 
 if TYPE_CHECKING:
@@ -40,6 +41,13 @@ class Opened:
         if self.inputs.text is None:
             raise TrustError(f"the bundle has no tokenizer, which {self.task.name} needs")
         return self.inputs.text
+
+    @property
+    def image(self) -> ImageReader:
+        """Return the reader of images; a `TrustError` if the bundle does not describe them."""
+        if self.inputs.image is None:
+            raise TrustError(f"the bundle describes no image, which {self.task.name} needs")
+        return self.inputs.image
 
     def graph(self, name: str) -> Session:
         """Return a graph; a `TrustError` if the variant has none of that name."""

@@ -11,7 +11,7 @@ import pytest
 
 from edgepack.build.plan import Plan
 from edgepack.data.texts import EVALUATION, SAMPLES, Settings, collect
-from edgepack.model.opened import calibration_feeds, read_texts
+from edgepack.model.opened import calibration_feeds, read_items
 from edgepack.stages.cache import StageCache
 
 Get = Callable[..., Path]
@@ -120,7 +120,7 @@ def test_pairs_calibrate_and_compare_as_pairs(tokenizer: Path, tmp_path: Path) -
     assert ["is it 7", "it is not 7"] in texts["calibration"] + texts["evaluation"]
     assert all(isinstance(text, str) for text in texts["golden"])
     assert ("is it 7", "it is not 7") in [
-        *read_texts(tmp_path, "calibration"), *read_texts(tmp_path, "evaluation")
+        *read_items(tmp_path, "calibration"), *read_items(tmp_path, "evaluation")
     ]  # fmt: skip
     feeds = list(calibration_feeds({"tokenizer": tokenizer, "texts": tmp_path}))
     assert all(feed["token_type_ids"].max() == 1 for feed in feeds)

@@ -11,7 +11,7 @@ import pytest
 
 from edgepack.build.plan import Plan
 from edgepack.judge.golden import read_assessment, weighted_agreement
-from edgepack.model.opened import read_texts
+from edgepack.model.opened import read_items
 from edgepack.stages.cache import StageCache
 from edgepack_runtime.bundle.manifest import Task, Text
 
@@ -62,7 +62,7 @@ def test_an_assessment_has_the_least_cosine_and_weighs_generated_texts(plan: Pla
     model = open_as_device(
         _folder(plan.tokenizer), _folder(variant.make), variant.spec.engine, "int8"
     )
-    got = model.outputs(read_texts(_folder(plan.texts), "evaluation"))
+    got = model.outputs(read_items(_folder(plan.texts), "evaluation"))
     plain = model.compare(wanted, got)
     assert found["least_cosine"] == pytest.approx(plain.cosine, abs=1e-5)
     assert found["least_cosine"] < found["cosine"] < 1.0

@@ -60,7 +60,8 @@ def test_a_classifier_is_described_by_its_own_files(folder: Get) -> None:
     assert task.labels == ("lights", "weather", "booking", "other")
     assert task.text == Text(
         tokenizer="tokenizer.json", max_length=64, pad_id=names.index("[PAD]"),
-        unk_id=names.index("[UNK]"),
+        unk_id=names.index("[UNK]"), mask_id=names.index("[MASK]"), first_id=names.index("[CLS]"),
+        cleans=True,
     )  # fmt: skip
     out = path.with_name("bert-intent-described")
     assert sorted(file.name for file in out.iterdir()) == [

@@ -84,7 +84,7 @@ def test_an_unknown_task_names_those_there_are(tmp_path: Path) -> None:
         fetch(str(_model(tmp_path / "m")), task="ner")
 
 
-@pytest.mark.parametrize("heads", [[], None, 3, [3], ["BertForQuestionAnswering"]])
+@pytest.mark.parametrize("heads", [[], None, 3, [3], ["BertForMultipleChoice"]])
 def test_a_task_that_cannot_be_told_is_asked_for(heads: Any, tmp_path: Path) -> None:
     """No architecture, or one that answers no task of ours: the error names the option."""
     folder = _model(tmp_path / "m", architectures=heads)
@@ -176,13 +176,13 @@ def test_an_adapter_is_found_with_its_base(tmp_path: Path) -> None:
 
 
 def test_an_adapter_for_another_task_asks_for_one(tmp_path: Path) -> None:
-    """Questions and answers are not built; a task that is said is taken."""
+    """One without a task of ours; a task that is said is taken."""
     base = _model(tmp_path / "base")
-    for kind in ("QUESTION_ANS", ["SEQ_CLS"]):
+    for kind in ("MULTIPLE_CHOICE", ["SEQ_CLS"]):
         folder = _adapter(tmp_path / "lora", base_model_name_or_path=str(base), task_type=kind)
         with pytest.raises(InputError, match="cannot tell the task of adapter lora; name one with"):
             fetch(str(folder))
-        shutil.rmtree(folder) if kind == "QUESTION_ANS" else None
+        shutil.rmtree(folder) if kind == "MULTIPLE_CHOICE" else None
     assert fetch(str(folder), task="text-classification").task == "text-classification"
 
 

@@ -21,7 +21,7 @@ TASK = "text-classification"
 TEXTS = {
     "calibration": ["turn on the lights", ["book a table", "for six"]],
     "evaluation": [["turn on", "the lights"]],
-    "golden": ["turn on the lights", ["turn on", "the lights"], "book a table"],
+    "golden": ["turn on the lights", "book a table"],
     "generated": False,
 }
 
@@ -84,12 +84,12 @@ def test_outputs_are_compared_by_the_described_task(tokenizer: Path) -> None:
 
 
 def test_texts_are_texts_and_pairs(texts: Path) -> None:
-    """A pair is a tuple; of golden ones the texts are read alone."""
-    assert opened.read_texts(texts, "calibration") == [
+    """A pair is a tuple."""
+    assert opened.read_items(texts, "calibration") == [
         "turn on the lights", ("book a table", "for six"),
     ]  # fmt: skip
-    assert opened.read_texts(texts, "evaluation") == [("turn on", "the lights")]
-    assert opened.read_golden_texts(texts) == ["turn on the lights", "book a table"]
+    assert opened.read_items(texts, "evaluation") == [("turn on", "the lights")]
+    assert opened.read_items(texts, "golden") == ["turn on the lights", "book a table"]
 
 
 @pytest.mark.parametrize("generated", [True, False])

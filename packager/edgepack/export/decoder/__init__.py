@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.export.decoder.families import read, unknown_family
-from edgepack.model.opened import read_encoder, read_texts
+from edgepack.model.opened import read_encoder, read_items
 from edgepack.recipe.target import VariantSpec
 from edgepack_runtime.errors import InputError
 
@@ -60,7 +60,7 @@ def export(folder: Path, out: Path) -> None:
 
 def read_windows(inputs: Mapping[str, Path]) -> list[list[int]]:
     """Return the calibration texts as tokens, in windows; `inputs`: tokenizer, texts."""
-    texts = [str(item) for item in read_texts(inputs["texts"], "calibration")]
+    texts = [str(item) for item in read_items(inputs["texts"], "calibration")]
     ids = read_encoder(inputs["tokenizer"]).ids("\n".join(texts))
     windows = [ids[start : start + _WINDOW] for start in range(0, len(ids), _WINDOW)]
     return windows[:_WINDOWS]
