@@ -15,7 +15,7 @@ from edgepack.build.forms import (
     make_forms,
 )
 from edgepack.build.plan import Plan, VariantPlan
-from edgepack.data import images
+from edgepack.data import images, sounds
 from edgepack.data import texts as data
 from edgepack.export import Choice, draft, find, lora
 from edgepack.export.previous_scales import names_variant
@@ -153,8 +153,8 @@ def _qualities(
 
 
 def _texts(recipe: Recipe, task: str, tokenizer: Stage, train: Needed | None) -> Stage:
-    if find_task(task).READS == "image":
-        return _images(recipe, train)
+    if find_task(task).READS != "text":
+        return _files(recipe, task, train)
     inputs: dict[str, Needed] = {"tokenizer": tokenizer}
     columns = recipe.data.columns
     if recipe.calibration is not None:
@@ -170,15 +170,19 @@ def _texts(recipe: Recipe, task: str, tokenizer: Stage, train: Needed | None) ->
     return Stage(label, data.collect, settings, inputs, data.TOOLS)
 
 
-def _images(recipe: Recipe, train: Needed | None) -> Stage:
-    """Return the stage that collects the images of a build."""
+def _files(recipe: Recipe, task: str, train: Needed | None) -> Stage:
+    """Return the stage that collects the images or sounds of a build."""
     given = None
     if recipe.calibration is not None:
         given = data_source("calibration.file", recipe.calibration)
     inputs = {"data": item} if (item := given or train) else {}
-    settings = images.Settings(recipe.data.columns, recipe.samples)
-    label = "read calibration images" if inputs else "draw calibration images"
-    return Stage(label, images.collect, settings, inputs, images.TOOLS)
+    how = (recipe.data.columns, recipe.samples)
+    made = "read" if inputs else "generate"
+    if find_task(task).READS == "audio":
+        hear = sounds.Settings(*how)
+        return Stage(f"{made} calibration sounds", sounds.collect, hear, inputs, sounds.TOOLS)
+    see = images.Settings(*how)
+    return Stage(f"{made} calibration images", images.collect, see, inputs, images.TOOLS)
 
 
 @dataclass(frozen=True)
@@ -201,7 +205,7 @@ class _Maker:
         export = exporter.export_stage(self.model, self.info.task)
         choice = Choice(kept, self.recipe.search)
         inputs = {**self.shared.inputs, "export": export, **self._previous(spec)}
-        if find_task(self.info.task).READS == "image":
+        if find_task(self.info.task).READS != "text":
             inputs["images"] = self.shared.texts
         if self.adapters:
             inputs["adapters"] = lora.stage(spec.engine, self.model, self.adapters)

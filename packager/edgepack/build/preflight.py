@@ -91,9 +91,9 @@ def _reasons(recipe: Recipe, model: ModelInfo, references: Iterable[str]) -> Ite
         if reason := _why_not(engine, model):
             yield f"{reason}; docs/families.md lists what builds"
     files = (model.source.path, folder)
-    if find(model.task).READS == "image":
+    if find(model.task).READS != "text":
         if not (folder / pictures.FILE).is_file():
-            yield f"it has no {pictures.FILE}; save the model's image processor next to it"
+            yield f"it has no {pictures.FILE}; save the model's processor next to it"
     elif not any((place / name).is_file() for name in _TOKENIZERS for place in files):
         yield "it has no tokenizer (tokenizer.json); save the model's tokenizer next to it"
     elif (

@@ -112,6 +112,8 @@ def provenance(plan: Plan, manifest: Manifest) -> dict[str, Any]:
 def _inputs(task: Task) -> Iterator[dict[str, str]]:
     if task.text:
         yield {"format": f"text, up to {task.text.max_length} tokens"}
+    if task.audio:
+        yield {"format": f"sound, {task.audio.sampling_rate} samples a second"}
     if task.image:
         yield {"format": f"image, {task.image.width}×{task.image.height} pixels"}
 

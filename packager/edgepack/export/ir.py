@@ -42,9 +42,9 @@ def input_names(model: Any) -> list[str]:
     return names
 
 
-def reads_images(folder: Path) -> bool:
-    """Tell whether the graph in a folder takes pixels."""
-    return b'names="pixel_values"' in (folder / FILES[0]).read_bytes()
+def reads_text(folder: Path) -> bool:
+    """Tell whether the graph in a folder takes tokens."""
+    return b'names="input_ids"' in (folder / FILES[0]).read_bytes()
 
 
 def has_tied_weights(model: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from edgepack.tasks import find, optimum_tasks
 from edgepack_runtime.inputs.text import INPUTS
 
-MADE = frozenset((*INPUTS, "pixel_values"))
+MADE = frozenset((*INPUTS, "pixel_values", "input_values"))
 """The inputs of graphs that the runtime makes."""
 _FILE = Path(__file__).with_name("known.json")
 # Families that Optimum lists but whose export it cannot finish (optimum-onnx 0.1.0).
@@ -40,7 +40,7 @@ class Family:
 
 @cache
 def known_families() -> dict[str, Family]:
-    """Return the families that read texts or images, by model type."""
+    """Return the families that read texts, images or sounds, by model type."""
     rows: dict[str, dict[str, Any]] = json.loads(_FILE.read_text())
     return {
         name: Family(
@@ -91,7 +91,7 @@ def survey() -> dict[str, dict[str, Any]]:
                  for kind in ("onnx", "openvino")}  # fmt: skip
         inputs = _inputs(name, tasks["onnx"])
         slow, fast = TOKENIZER_MAPPING_NAMES.get(name) or (None, None)
-        if any(tasks.values()) and (not inputs or {"input_ids", "pixel_values"} & set(inputs)):
+        if any(tasks.values()) and (not inputs or MADE & set(inputs)):
             can = bool(fast) or slow in SLOW_TO_FAST_CONVERTERS
             found[name] = {**tasks, "inputs": inputs, "fast": can}
     return found

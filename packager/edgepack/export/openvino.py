@@ -96,9 +96,9 @@ def device_options(folder: Path, max_length: int, provider: str) -> dict[str, An
     """
     if stateful.is_stateful(folder):
         return stateful.options(folder)
-    if ir.reads_images(folder):
+    if not ir.reads_text(folder):
         if provider == _NPU:
-            raise InputError("an NPU takes only fixed shapes, which are not built for images yet")
+            raise InputError("an NPU takes only fixed shapes, which are built for texts so far")
         return {}
     if sees_padding(folder):
         if provider == _NPU:

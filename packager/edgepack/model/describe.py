@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgepack.model import marian, pictures, writing
+from edgepack.model import marian, pictures, sounds, writing
 from edgepack.tasks import find
 from edgepack_runtime import tasks
 from edgepack_runtime.bundle.manifest import Task, Text, canonical_json
@@ -33,7 +33,7 @@ class Settings:
 def describe(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     """Write `config.json`, `task.json` (a `manifest.Task`), and what the inputs are read by.
 
-    That is `tokenizer.json` for texts, and `preprocessor_config.json` for images.
+    That is `tokenizer.json` for texts, and `preprocessor_config.json` for images and sounds.
     """
     from transformers import AutoConfig
 
@@ -48,8 +48,14 @@ def describe(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
         problem_type=getattr(config, "problem_type", None) or "",
         activation=_activation(config),
     )
-    if find(settings.task).READS == "image":
+    kind = find(settings.task).READS
+    if kind == "image":
         task = replace(task, image=pictures.facts(folder))
+    elif kind == "audio":
+        writes = tasks.find(settings.task).PER_TOKEN
+        audio, letters = sounds.facts(folder, config, writes=writes)
+        task = replace(task, audio=audio, labels=letters or task.labels)
+    if kind != "text":
         (out / pictures.FILE).write_bytes((folder / pictures.FILE).read_bytes())
     else:
         task = _with_text(task, settings, folder, config, out)

@@ -94,9 +94,14 @@ def move_files(folder: Path, target: Path) -> None:
 def calibration_feeds(inputs: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
     """Make the model's inputs of the calibration items, one by one.
 
-    They are int64 [1, tokens] of texts or pairs, or float32 [1, 3, height, width] of images.
+    They are int64 [1, tokens] of texts or pairs, float32 [1, 3, height, width] of images, or
+    float32 [1, samples] of sounds.
     """
     readers = read_inputs(inputs["tokenizer"])
+    if hear := readers.audio:
+        for item in read_items(inputs["texts"], "calibration"):
+            yield {"input_values": hear.features(hear.read(item))[None]}
+        return
     if readers.image:
         for item in read_items(inputs["texts"], "calibration"):
             yield {"pixel_values": readers.image.read(item)[None]}

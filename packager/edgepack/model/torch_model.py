@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 
 
+_TEXTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
 class TorchSession(Stateless):
     """An eager torch model as a `Session` of the runtime."""
 
@@ -36,7 +39,8 @@ class TorchSession(Stateless):
 
         self._model = model.eval()
         taken = inspect.signature(model.forward).parameters
-        names = ("input_ids", "attention_mask", "token_type_ids", "pixel_values")
+        texts = "input_ids" in taken
+        names = _TEXTS if texts else ("pixel_values", "input_values")
         self.inputs = tuple(name for name in names if name in taken)
 
     def width(self, rows: int, tokens: int) -> int:  # noqa: ARG002 (the Session protocol)

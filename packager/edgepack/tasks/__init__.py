@@ -37,7 +37,7 @@ class Task(Protocol):
     ADAPTER: str
     """PEFT's name for it; empty if it has none."""
     READS: str
-    """The kind of its inputs, a module of the runtime's `inputs`: `text` or `image`."""
+    """The kind of its inputs, a module of the runtime's `inputs`: `text`, `image` or `audio`."""
     DECODES: bool
     """Whether it writes token by token."""
     PAIRS: bool

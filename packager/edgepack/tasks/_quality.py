@@ -16,6 +16,7 @@ METRICS = {
     "chrf": "chrF",
     "ndcg_at_10": "nDCG@10",
     "qa_f1": "F1 of words",
+    "word_accuracy": "right words",
 }
 
 

@@ -155,6 +155,24 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Audio:
+    """How a sound becomes numbers, and what a model that hears writes; see `inputs/audio.py`."""
+
+    sampling_rate: int
+    """Samples of a second."""
+    normalize: bool = False
+    """Whether each sound gets a mean of 0 and a variance of 1."""
+    least: int = 1
+    """The fewest samples that the model takes."""
+    frame: int = 1
+    """Samples of one output of the model."""
+    blank: int = 0
+    """The output that is no letter, for models that write."""
+    delimiter: str = ""
+    """The letter that parts words, for models that write."""
+
+
+@dataclass(frozen=True)
 class Writing:
     """How a language model writes: the facts that its tokenizer and graphs do not hold."""
 
@@ -194,6 +212,8 @@ class Task:
     """None for a model that writes no text."""
     image: Image | None = None
     """None for a model that takes no image."""
+    audio: Audio | None = None
+    """None for a model that takes no sound."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgepack_runtime.bundle.manifest import Task
+from edgepack_runtime.inputs.audio import AudioReader
 from edgepack_runtime.inputs.image import ImageReader
 from edgepack_runtime.inputs.text import TextEncoder
 
@@ -21,6 +22,8 @@ class Inputs:
     """None for a model that takes no text."""
     image: ImageReader | None = None
     """None for a model that takes no image."""
+    audio: AudioReader | None = None
+    """None for a model that takes no sound."""
 
 
 def open_inputs(task: Task, read: Callable[[str], bytes | memoryview]) -> Inputs:
@@ -37,4 +40,5 @@ def open_inputs(task: Task, read: Callable[[str], bytes | memoryview]) -> Inputs
     return Inputs(
         text=TextEncoder(bytes(read(task.text.tokenizer)), task.text) if task.text else None,
         image=ImageReader(task.image) if task.image else None,
+        audio=AudioReader(task.audio) if task.audio else None,
     )

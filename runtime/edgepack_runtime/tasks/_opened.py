@@ -11,6 +11,7 @@ from edgepack_runtime.bundle.manifest import Task, Variant
 from edgepack_runtime.engines import Session
 from edgepack_runtime.errors import DeviceError, TrustError
 from edgepack_runtime.inputs import Inputs
+from edgepack_runtime.inputs.audio import AudioReader
 from edgepack_runtime.inputs.image import ImageReader
 from edgepack_runtime.inputs.text import TextEncoder
 
@@ -48,6 +49,13 @@ class Opened:
         if self.inputs.image is None:
             raise TrustError(f"the bundle describes no image, which {self.task.name} needs")
         return self.inputs.image
+
+    @property
+    def audio(self) -> AudioReader:
+        """Return the reader of sounds; a `TrustError` if the bundle does not describe them."""
+        if self.inputs.audio is None:
+            raise TrustError(f"the bundle describes no sound, which {self.task.name} needs")
+        return self.inputs.audio
 
     def graph(self, name: str) -> Session:
         """Return a graph; a `TrustError` if the variant has none of that name."""
