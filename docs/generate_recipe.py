@@ -37,10 +37,15 @@ Paths are relative to the folder of the recipe. An unknown key, a wrong type or 
 an error, and all errors are reported at once.
 """
 KINDS = {
-    "text": "text", "required": "text", "texts": "list of texts", "flag": "true or false",
-    "integer": "whole number", "optional_integer": "whole number", "number": "number",
+    "text": "text",
+    "required": "text",
+    "texts": "list of texts",
+    "flag": "true or false",
+    "integer": "whole number",
+    "optional_integer": "whole number",
+    "number": "number",
     "optional_number": "number",
-}  # fmt: skip
+}
 _TYPES = "|".join(("file", *dict.fromkeys(KINDS.values())))
 _COMMENT = re.compile(rf"({_TYPES})(?: from [\d.]+ to [\d.]+)?: (.*)")
 

@@ -15,15 +15,47 @@ import edgepack_runtime
 # From the top floor down.  A module that lies in no folder is a folder of its own.
 FLOORS = {
     "edgepack": (
-        "__main__", "cli", "report", "build", "channel", "judge", "export", "bundle", "recipe",
-        "compress", "model", "tasks", "data", "stages", "host", "__init__",
+        "__main__",
+        "cli",
+        "report",
+        "build",
+        "channel",
+        "judge",
+        "export",
+        "bundle",
+        "recipe",
+        "compress",
+        "model",
+        "tasks",
+        "data",
+        "stages",
+        "host",
+        "__init__",
     ),
     "edgepack_runtime": (
-        "__main__", "cli", "update", "doctor", "tune", "model", "tasks", "generation", "inputs",
-        "fit", "device", "engines", "store", "bundle", "process", "paths", "words", "numeric",
-        "gc_pause", "errors", "__init__",
+        "__main__",
+        "cli",
+        "update",
+        "doctor",
+        "tune",
+        "model",
+        "tasks",
+        "generation",
+        "inputs",
+        "fit",
+        "device",
+        "engines",
+        "store",
+        "bundle",
+        "process",
+        "paths",
+        "words",
+        "numeric",
+        "gc_pause",
+        "errors",
+        "__init__",
     ),
-}  # fmt: skip
+}
 ROOTS = {
     module.__name__: Path(str(module.__file__)).parent for module in (edgepack, edgepack_runtime)
 }

@@ -43,13 +43,40 @@ def optimum(model: Path, task: str, out: Path, env: dict[str, str]) -> dict[str,
     cli = str(Path(sys.executable).with_name("optimum-cli"))
     quantize = QUANTIZE.format(here=str(HERE), model=str(model), task=task, out=str(out / "ov8"))
     return {
-        "ONNX": timed([cli, "export", "onnx", "-m", str(model), "--task", task, str(out / "onnx")], env),
-        "ONNX int8": timed([cli, "onnxruntime", "quantize", "--onnx_model", str(out / "onnx"),
-                            "--avx512_vnni", "--per_channel", "-o", str(out / "onnx8")], env),
-        "OpenVINO": timed([cli, "export", "openvino", "-m", str(model), "--task", task,
-                           "--weight-format", "fp32", str(out / "ov")], env),
+        "ONNX": timed(
+            [cli, "export", "onnx", "-m", str(model), "--task", task, str(out / "onnx")], env
+        ),
+        "ONNX int8": timed(
+            [
+                cli,
+                "onnxruntime",
+                "quantize",
+                "--onnx_model",
+                str(out / "onnx"),
+                "--avx512_vnni",
+                "--per_channel",
+                "-o",
+                str(out / "onnx8"),
+            ],
+            env,
+        ),
+        "OpenVINO": timed(
+            [
+                cli,
+                "export",
+                "openvino",
+                "-m",
+                str(model),
+                "--task",
+                task,
+                "--weight-format",
+                "fp32",
+                str(out / "ov"),
+            ],
+            env,
+        ),
         "OpenVINO int8": timed([sys.executable, "-c", quantize], env),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

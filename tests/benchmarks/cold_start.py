@@ -42,9 +42,12 @@ def once(name: str, folder: Path, task: str) -> tuple[float, float]:
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
         env=env,
-    )  # fmt: skip
+    )
     assert process.stdout
     for line in process.stdout:
         if line.startswith("ANSWER"):
@@ -75,14 +78,18 @@ def main() -> None:
     rows: dict[str, Any] = {}
     for name, results in found.items():
         seconds, megabytes = zip(*results, strict=True)
-        rows[name] = {"seconds": [round(f(seconds), 3) for f in (min, statistics.median, max)],
-                      "peak_mb": [round(f(megabytes), 1) for f in (min, statistics.median, max)]}  # fmt: skip
+        rows[name] = {
+            "seconds": [round(f(seconds), 3) for f in (min, statistics.median, max)],
+            "peak_mb": [round(f(megabytes), 1) for f in (min, statistics.median, max)],
+        }
     for name in CONTENDERS[1:]:
         for mine in names[:2]:
             ratio = rows[name]["seconds"][1] / rows[mine]["seconds"][1]
             share = rows[mine]["peak_mb"][1] / rows[name]["peak_mb"][1]
-            print(f"{name:<26} ÷ {mine:<24} {ratio:5.1f}× the time; edgepack takes {share:.0%} "
-                  "of the memory")  # fmt: skip
+            print(
+                f"{name:<26} ÷ {mine:<24} {ratio:5.1f}× the time; edgepack takes {share:.0%} "
+                "of the memory"
+            )
     print(json.dumps(rows))
     if args.out:
         args.out.write_text(json.dumps(rows, indent=1) + "\n")

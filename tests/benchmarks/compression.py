@@ -64,8 +64,10 @@ def build(recipe: Path) -> tuple[dict[str, Any], float]:
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "edgepack", "build", str(recipe), "-o", str(out), "--json"],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return json.loads(done.stdout)[0], time.perf_counter() - start
 
 
@@ -75,8 +77,10 @@ def teacher_folder(recipe: Path) -> Path:
 
     done = subprocess.run(
         [sys.executable, "-m", "edgepack", "build", str(recipe), "--dry-run", "--json"],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     stages: dict[str, str] = {
         stage["label"]: stage["key"] for stage in json.loads(done.stdout)[0]["stages"]
     }
@@ -89,8 +93,10 @@ def speed(recipe: Recipe, task: str, teacher: Path, dist: Path, rounds: int) -> 
     """Compare median milliseconds of a text, in turns."""
     examples = read_examples(recipe.data.evaluation, task, recipe.data.columns)
     texts = [e.text for e in examples[:: max(1, len(examples) // TEXTS)]]
-    contenders = {name: Contender(name, folder, task, 1)
-                  for name, folder in (("eager", teacher), ("edgepack", dist))}  # fmt: skip
+    contenders = {
+        name: Contender(name, folder, task, 1)
+        for name, folder in (("eager", teacher), ("edgepack", dist))
+    }
     medians: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds + 1):  # the first one warms up
         for name, contender in contenders.items():
@@ -145,8 +151,11 @@ def main() -> None:
         shown = {key: value for key, value in rows[name].items() if key != "stages"}
         print(f"{name}: {shown}")
         for row in report["stages"]:
-            print(f"  {row['stage']:<28} {row['quality']}  {row['size'] / 1e6:.1f} MB  "
-                  f"{row['latency_ms']} ms  {row['ratio']}", flush=True)  # fmt: skip
+            print(
+                f"  {row['stage']:<28} {row['quality']}  {row['size'] / 1e6:.1f} MB  "
+                f"{row['latency_ms']} ms  {row['ratio']}",
+                flush=True,
+            )
         if args.out:
             args.out.write_text(json.dumps(rows, indent=1) + "\n")
 

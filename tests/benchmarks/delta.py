@@ -62,8 +62,9 @@ def train(teacher: Path, rows: list[tuple[str, str]], out: Path, *, head: bool) 
         random.Random(epoch).shuffle(order)  # noqa: S311 (an order)
         for at in range(0, len(order), 32):
             texts, labels = zip(*order[at : at + 32], strict=True)
-            inputs = tokenizer(list(texts), padding=True, truncation=True, max_length=64,
-                               return_tensors="pt")  # fmt: skip
+            inputs = tokenizer(
+                list(texts), padding=True, truncation=True, max_length=64, return_tensors="pt"
+            )
             wanted = torch.tensor([model.config.label2id[label] for label in labels])
             for group in optimizer.param_groups:
                 group["lr"] = rate * max(0.0, 1 - done / steps)
@@ -81,8 +82,9 @@ def build(source: Path, work: Path, name: str, previous: Path | None = None) -> 
     folder.mkdir(exist_ok=True)
     kept = f'previous = "{previous}"' if previous else ""
     data = Path(os.environ["EDGEPACK_DATA"]).resolve()
-    recipe = RECIPE.format(source=source, release=2 if name != "first" else 1, data=data,
-                           work=work, previous=kept)  # fmt: skip
+    recipe = RECIPE.format(
+        source=source, release=2 if name != "first" else 1, data=data, work=work, previous=kept
+    )
     (folder / "edgepack.toml").write_text(recipe)
     command = [sys.executable, "-m", "edgepack", "build", "-o", "dist"]
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
@@ -166,8 +168,11 @@ def applying(old: Path, new: Path, work: Path) -> dict[str, float]:
         made, seconds, most = done.stdout.split()
         rates.append(int(made) / float(seconds) / 1e6)
         memory.append(int(most) / 1e3)
-    return {"mb_per_s": round(sorted(rates)[2], 1), "mb_per_s_least": round(min(rates), 1),
-            "anonymous_mb": round(max(memory), 1)}  # fmt: skip
+    return {
+        "mb_per_s": round(sorted(rates)[2], 1),
+        "mb_per_s_least": round(min(rates), 1),
+        "anonymous_mb": round(max(memory), 1),
+    }
 
 
 def main() -> None:

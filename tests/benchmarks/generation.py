@@ -36,10 +36,20 @@ class Contender:
     def __init__(self, python: Path, kind: str, path: Path, variant: str, threads: int) -> None:
         self.bytes = _weights(path, variant)
         self.process = subprocess.Popen(
-            [str(python), str(HERE / "generation_peers.py"), "serve", kind, str(path), variant,
-             str(threads)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
+            [
+                str(python),
+                str(HERE / "generation_peers.py"),
+                "serve",
+                kind,
+                str(path),
+                variant,
+                str(threads),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
         self._reply()
 
     def seconds(self, prompt: dict[str, Any], new: int) -> float:
@@ -99,8 +109,7 @@ def compare(
                 whole = worker.seconds(next(prompts), NEW)
                 read[name].append(tokens / first)
                 written[name].append((NEW - 1) / (whole - first))
-        row = {**facts, "prompt": tokens,
-               "prefill": _summary(read), "decode": _summary(written)}  # fmt: skip
+        row = {**facts, "prompt": tokens, "prefill": _summary(read), "decode": _summary(written)}
         row["bandwidth_share"] = {
             name: round(statistics.median(written[name]) * worker.bytes / BANDWIDTH, 3)
             for name, worker in workers.items()
@@ -128,8 +137,9 @@ def _summary(speeds: dict[str, list[float]]) -> dict[str, Any]:
     for name, own in speeds.items():
         if name.startswith("edgepack"):
             ratios = sorted(a / b for a, b in zip(own, speeds[best], strict=True))
-            found[f"{name}, ratio"] = [round(value, 3) for value in
-                                       (statistics.median(ratios), ratios[0], ratios[-1])]  # fmt: skip
+            found[f"{name}, ratio"] = [
+                round(value, 3) for value in (statistics.median(ratios), ratios[0], ratios[-1])
+            ]
     return found
 
 
@@ -148,8 +158,9 @@ def _weights(path: Path, variant: str) -> int:
         (found,) = [item for item in manifest.variants if item.name == variant]
         return sum(manifest.file(name).size for name in found.files)
     kinds = (".bin", ".gguf", ".data")
-    return sum(f.stat().st_size for f in path.iterdir()
-               if f.suffix in kinds and "tokenizer" not in f.name)  # fmt: skip
+    return sum(
+        f.stat().st_size for f in path.iterdir() if f.suffix in kinds and "tokenizer" not in f.name
+    )
 
 
 def main() -> None:
@@ -172,10 +183,11 @@ def main() -> None:
         for threads in [] if args.only_build else args.threads or (1, 2):
             bundle = made["edgepack"]
             workers = {
-                f"edgepack {engine}": Contender(Path(sys.executable), "edgepack", bundle,
-                                                f"{engine}-{precision}", threads)
+                f"edgepack {engine}": Contender(
+                    Path(sys.executable), "edgepack", bundle, f"{engine}-{precision}", threads
+                )
                 for engine in ("onnxruntime", "openvino")
-            }  # fmt: skip
+            }
             for name, path in made.items():
                 if name != "edgepack":
                     workers[name] = Contender(args.peers, name, path, "-", threads)

@@ -80,8 +80,14 @@ def llama_cpp(path: Path, _: str, threads: int) -> Write:
     import numpy as np
     from llama_cpp import Llama
 
-    model = Llama(str(next(path.glob("*.gguf"))), n_ctx=CONTEXT, n_batch=512, n_threads=threads,
-                  n_threads_batch=threads, verbose=False)  # fmt: skip
+    model = Llama(
+        str(next(path.glob("*.gguf"))),
+        n_ctx=CONTEXT,
+        n_batch=512,
+        n_threads=threads,
+        n_threads_batch=threads,
+        verbose=False,
+    )
     size = model.n_vocab()
 
     def write(_: str, ids: Sequence[int], new: int) -> None:
@@ -168,8 +174,9 @@ def gguf(model: str, out: str, kind: str) -> None:
     writer.close()
     how = llama_cpp.llama_model_quantize_default_params()
     how.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind}")
-    done = llama_cpp.llama_model_quantize(str(exact).encode(), str(small).encode(),
-                                          ctypes.byref(how))  # fmt: skip
+    done = llama_cpp.llama_model_quantize(
+        str(exact).encode(), str(small).encode(), ctypes.byref(how)
+    )
     exact.unlink()
     if done:
         sys.exit("llama.cpp cannot quantize the model")

@@ -35,9 +35,12 @@ class Contender:
         env = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "peers.py"), name, str(folder), task, str(threads)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
             env=env,
-        )  # fmt: skip
+        )
         self._reply()
 
     def run(self, texts: list[str], repeat: int) -> float:
@@ -99,9 +102,11 @@ def _summary(times: dict[str, list[float]]) -> dict[str, Any]:
 def _line(row: dict[str, Any]) -> str:
     times = "  ".join(f"{name} {ms:.2f}" for name, ms in row["ms"].items())
     low, high = row["ratio_spread"]
-    return (f"{row['threads']} thread(s), {row['tokens']:>3} tokens × {row['batch']}: {times}  | "
-            f"{row['ratio']:.2f}× the best peer ({row['best_peer']}), "
-            f"{low:.2f}–{high:.2f}; {row['ratio_to_eager']:.1f}× eager")  # fmt: skip
+    return (
+        f"{row['threads']} thread(s), {row['tokens']:>3} tokens × {row['batch']}: {times}  | "
+        f"{row['ratio']:.2f}× the best peer ({row['best_peer']}), "
+        f"{low:.2f}–{high:.2f}; {row['ratio_to_eager']:.1f}× eager"
+    )
 
 
 def main() -> None:

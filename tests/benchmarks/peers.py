@@ -40,8 +40,10 @@ def _pipeline(contender: str, folder: Path, task: str, threads: int) -> Answer:
     if contender == "eager":
         import transformers
 
-        name = {"text-classification": "AutoModelForSequenceClassification",
-                "token-classification": "AutoModelForTokenClassification"}  # fmt: skip
+        name = {
+            "text-classification": "AutoModelForSequenceClassification",
+            "token-classification": "AutoModelForTokenClassification",
+        }
         loader = getattr(transformers, name.get(task, "AutoModel"))
         model = loader.from_pretrained(folder).eval()
     elif contender == "optimum-onnxruntime-int8":

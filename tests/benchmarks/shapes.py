@@ -12,11 +12,23 @@ from pathlib import Path
 from typing import Any
 
 SHAPES = {
-    "minilm": {"task": "text-classification", "hidden_size": 384, "num_hidden_layers": 6,
-               "num_attention_heads": 12, "intermediate_size": 1536, "num_labels": 150},
-    "bert-base": {"task": "token-classification", "hidden_size": 768, "num_hidden_layers": 12,
-                  "num_attention_heads": 12, "intermediate_size": 3072, "num_labels": 9},
-}  # fmt: skip
+    "minilm": {
+        "task": "text-classification",
+        "hidden_size": 384,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 12,
+        "intermediate_size": 1536,
+        "num_labels": 150,
+    },
+    "bert-base": {
+        "task": "token-classification",
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "num_labels": 9,
+    },
+}
 WORDS = tuple("the quick brown fox jumps over a lazy dog while two old men play chess".split())  # noqa: SIM905
 
 
@@ -35,8 +47,10 @@ def make_model(name: str, folder: Path) -> str:
     if not (folder / "config.json").exists():
         torch.manual_seed(0)
         config = BertConfig(**shape)
-        kinds = {"text-classification": BertForSequenceClassification,
-                 "token-classification": BertForTokenClassification}  # fmt: skip
+        kinds = {
+            "text-classification": BertForSequenceClassification,
+            "token-classification": BertForTokenClassification,
+        }
         kinds[task](config).save_pretrained(folder)
         tokenizer_folder().save_pretrained(folder)
         AutoTokenizer.from_pretrained(folder)
@@ -64,9 +78,19 @@ def make_peers(model: Path, task: str, out: Path) -> dict[str, Path]:
     folders["optimum-openvino-int8"] = _optimum_openvino(model, task, out / "optimum-ov")
     if not any(folders["edgepack"].glob("*.epk")):
         subprocess.run(
-            [sys.executable, "-m", "edgepack", "build", str(model), "-t", "native",
-             "-o", str(folders["edgepack"])], check=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "edgepack",
+                "build",
+                str(model),
+                "-t",
+                "native",
+                "-o",
+                str(folders["edgepack"]),
+            ],
+            check=True,
+        )
     return folders
 
 

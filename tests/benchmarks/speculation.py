@@ -80,8 +80,9 @@ def grounded(model: Any, paragraph: str, guesses: int) -> float:
     prompt = f"{words}\n\n{words}\n\n{' '.join(words.split()[:6])}"
     how = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False}
     ways: dict[str, dict[str, Any]] = {
-        "plain": {}, "guessed": {"prompt_lookup_num_tokens": guesses},
-    }  # fmt: skip
+        "plain": {},
+        "guessed": {"prompt_lookup_num_tokens": guesses},
+    }
     best = dict.fromkeys(ways, float("inf"))
     for _ in range(3):
         for way, options in ways.items():
@@ -115,8 +116,11 @@ def second_turn(model: Any, note: str) -> float:
         text = next(pieces)
         times.append(time.perf_counter() - start)
         text += "".join(pieces)
-        turns = [*turns, {"role": "assistant", "content": text},
-                 {"role": "user", "content": "Why?"}]  # fmt: skip
+        turns = [
+            *turns,
+            {"role": "assistant", "content": text},
+            {"role": "user", "content": "Why?"},
+        ]
     return times[1] / times[0]
 
 

@@ -63,8 +63,11 @@ class Cell:
     def why(self) -> str:
         """What keeps it from `yes`."""
         reasons = [f"{name}: {text}" for name, text in self.left_out.items()]
-        reasons += [f"{name}: {value:.1%}" for name, value in {**self.int8, **self.half}.items()
-                    if value < LEAST]  # fmt: skip
+        reasons += [
+            f"{name}: {value:.1%}"
+            for name, value in {**self.int8, **self.half}.items()
+            if value < LEAST
+        ]
         if self.difference is not None and self.difference > PARITY:
             reasons.append(f"float differs by {self.difference:.1e}")
         return self.error or "; ".join(reasons)
@@ -84,8 +87,11 @@ def main() -> None:
         for task in families.FAMILIES[family].tasks:
             for cell in measure(family, task, asked.work):
                 cells[cell.family, cell.task, cell.target] = asdict(cell)
-                print(f"{family:15} {task:20} {cell.target:12} {cell.verdict:10} "
-                      f"{cell.difference} {cell.why[:150]}", flush=True)  # fmt: skip
+                print(
+                    f"{family:15} {task:20} {cell.target:12} {cell.verdict:10} "
+                    f"{cell.difference} {cell.why[:150]}",
+                    flush=True,
+                )
             RESULTS.write_text(json.dumps(list(cells.values()), indent=1) + "\n")
     write_table([Cell(**cell) for cell in cells.values()])
 
@@ -178,8 +184,10 @@ def _difference(wanted: Any, got: Any) -> float:
 
     if isinstance(wanted[0], dict):
         key = "label" if "label" in wanted[0] else "entity"
-        a, b = ({(row[key], row.get("word"), row.get("start")): row["score"] for row in rows}
-                for rows in (wanted, got))  # fmt: skip
+        a, b = (
+            {(row[key], row.get("word"), row.get("start")): row["score"] for row in rows}
+            for rows in (wanted, got)
+        )
         if set(a) != set(b):
             return float("inf")
         return float(max(abs(a[k] - b[k]) for k in a))

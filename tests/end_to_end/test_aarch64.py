@@ -43,8 +43,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if not CHECK.exists():
         pytest.skip("needs binfmt_misc: mount -t binfmt_misc none /proc/sys/fs/binfmt_misc")
     folder = tmp_path_factory.mktemp("arm64")
-    _run("debootstrap", "--arch=arm64", "--variant=minbase", "--include=python3", "bookworm",
-         str(folder))  # fmt: skip
+    _run(
+        "debootstrap",
+        "--arch=arm64",
+        "--variant=minbase",
+        "--include=python3",
+        "bookworm",
+        str(folder),
+    )
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -55,20 +61,34 @@ def test_a_kit_installs_offline_and_answers_like_the_build_host(
 ) -> None:
     """No network, no compiler: the self-test passes, and 99 % of int8 decisions are the host's."""
     model = str(data / "models/clinc150-teacher")
-    _run(sys.executable, "-m", "edgepack", "build", model, "--name", "intent", "-t", target,
-         "--kit", "-o", str(tmp_path))  # fmt: skip
+    _run(
+        sys.executable,
+        "-m",
+        "edgepack",
+        "build",
+        model,
+        "--name",
+        "intent",
+        "-t",
+        target,
+        "--kit",
+        "-o",
+        str(tmp_path),
+    )
     shutil.copytree(tmp_path / f"intent-{target}-kit", root / target)
     inside = ["unshare", "--net", "chroot", str(root)]
     said = _run(*inside, "sh", f"/{target}/install.sh", f"/opt/{target}")
     assert "agreement" in said
-    machine = _run(*inside, f"/opt/{target}/bin/python", "-c",
-                   "import platform; print(platform.machine())")  # fmt: skip
+    machine = _run(
+        *inside, f"/opt/{target}/bin/python", "-c", "import platform; print(platform.machine())"
+    )
     assert machine.strip() == "aarch64"
     rows = [row["text"] for _, row in read_rows(str(data / "data/clinc150/val.tsv"))]
     texts = [str(text) for text in rows[:: len(rows) // ROWS][:ROWS]]
     bundle = f"/opt/{target}/bundles/intent-{target}.epk"
-    lines = _run(*inside, f"/opt/{target}/bin/edgepack-runtime", "run", bundle,
-                 text="\n".join(texts) + "\n").splitlines()  # fmt: skip
+    lines = _run(
+        *inside, f"/opt/{target}/bin/edgepack-runtime", "run", bundle, text="\n".join(texts) + "\n"
+    ).splitlines()
     there = [json.loads(line)[0]["label"] for line in lines]
     opened = Bundle.open(tmp_path / f"intent-{target}.epk")
     here = open_variant(opened, opened.manifest.variants[0])

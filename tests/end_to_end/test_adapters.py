@@ -63,9 +63,12 @@ def wanted(model: Path, adapter: Path, prompt: str, count: int) -> str:
     ids = tokenizer(prompt, return_tensors="pt").input_ids
     with torch.no_grad():
         found = adapted.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False,
-            max_new_tokens=count, pad_token_id=0,
-        )  # fmt: skip
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=count,
+            pad_token_id=0,
+        )
     return str(tokenizer.decode(found[0, ids.shape[1] :], skip_special_tokens=True))
 
 

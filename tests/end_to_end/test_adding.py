@@ -37,9 +37,12 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _run(copy: Path, *arguments: str) -> str:
     paths = os.pathsep.join(str(path) for path in (copy, copy / "packager", copy / "runtime"))
     done = subprocess.run(
-        [sys.executable, "-m", *arguments], check=False, capture_output=True, text=True,
+        [sys.executable, "-m", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
         env={**os.environ, "PYTHONPATH": paths},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -53,10 +56,12 @@ def test_what_is_added_is_what_the_docs_name() -> None:
         assert re.search(rf"^\| an? (task|engine|device) .*`{folder}/", rows, re.MULTILINE), path
         named.add(f"{folder}/{path.name}")
     assert named == {
-        "packager/edgepack/tasks/echo_length.py", "runtime/edgepack_runtime/tasks/echo_length.py",
-        "packager/edgepack/export/abacus.py", "runtime/edgepack_runtime/engines/abacus.py",
+        "packager/edgepack/tasks/echo_length.py",
+        "runtime/edgepack_runtime/tasks/echo_length.py",
+        "packager/edgepack/export/abacus.py",
+        "runtime/edgepack_runtime/engines/abacus.py",
         "targets/abacus-board.toml",
-    }  # fmt: skip
+    }
 
 
 def test_an_added_task_runs_on_an_added_engine_and_board(
@@ -64,9 +69,20 @@ def test_an_added_task_runs_on_an_added_engine_and_board(
 ) -> None:
     """Built, gated, measured and answered: no other file had to know of them, nor torch."""
     built = json.loads(
-        _run(copy, "edgepack", "build", str(model("bert-intent")), "--task", "echo-length",
-             "--target", "abacus-board", "-o", str(tmp_path), "--json")
-    )  # fmt: skip
+        _run(
+            copy,
+            "edgepack",
+            "build",
+            str(model("bert-intent")),
+            "--task",
+            "echo-length",
+            "--target",
+            "abacus-board",
+            "-o",
+            str(tmp_path),
+            "--json",
+        )
+    )
     (variant,) = built[0]["variants"]
     assert variant["agreement"] == 1.0
     assert variant["latency_ms"]["one"] > 0
@@ -74,18 +90,36 @@ def test_an_added_task_runs_on_an_added_engine_and_board(
     assert _run(copy, "edgepack_runtime", "run", bundle, "turn on", "x").split() == ["7", "1"]
     said = json.loads(_run(copy, "edgepack_runtime", "inspect", bundle, "--json"))
     assert said["variants"][0]["graphs"] == [
-        {"name": "count", "files": ["abacus-float32/beads.bin"], "inputs": ["characters"],
-         "outputs": ["length"]},
-        {"name": "double", "files": ["abacus-float32/twice.bin"], "inputs": ["characters"],
-         "outputs": ["length"]},
-    ]  # fmt: skip
+        {
+            "name": "count",
+            "files": ["abacus-float32/beads.bin"],
+            "inputs": ["characters"],
+            "outputs": ["length"],
+        },
+        {
+            "name": "double",
+            "files": ["abacus-float32/twice.bin"],
+            "inputs": ["characters"],
+            "outputs": ["length"],
+        },
+    ]
     assert "abacus" in _run(copy, "edgepack_runtime", "selftest", bundle)
 
 
 def test_an_added_task_may_yield(copy: Path, model: Callable[[str], Path], tmp_path: Path) -> None:
     """Its answer can come piece by piece, from another of its graphs."""
-    _run(copy, "edgepack", "build", str(model("bert-intent")), "--task", "echo-length",
-         "--target", "abacus-board", "-o", str(tmp_path))  # fmt: skip
+    _run(
+        copy,
+        "edgepack",
+        "build",
+        str(model("bert-intent")),
+        "--task",
+        "echo-length",
+        "--target",
+        "abacus-board",
+        "-o",
+        str(tmp_path),
+    )
     code = tmp_path / "stream.py"
     code.write_text(
         "import sys, edgepack_runtime\n"
@@ -95,6 +129,9 @@ def test_an_added_task_may_yield(copy: Path, model: Callable[[str], Path], tmp_p
     paths = os.pathsep.join(str(path) for path in (copy, copy / "runtime"))
     done = subprocess.run(
         [sys.executable, str(code), str(next(tmp_path.glob("*.epk")))],
-        check=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths},
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
     assert done.stdout.strip() == "generator 4 [8]"

@@ -37,8 +37,11 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _ask(search: Path, writer: Path, *arguments: str) -> Any:
     return subprocess.run(
         [sys.executable, str(EXAMPLE / "assistant.py"), str(search), str(writer), *arguments],
-        check=True, capture_output=True, text=True, input="\n".join(QUESTIONS),
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+        input="\n".join(QUESTIONS),
+    )
 
 
 def test_an_answer_comes_from_the_nearest_note(search: Path, made: Made, tmp_path: Path) -> None:

@@ -74,11 +74,12 @@ def test_saturation_is_real_and_the_safe_form_is_free_of_it(tmp_path: Path) -> N
     weights = np.full((DEPTH, WIDTH), 0.5, np.float32)
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], "/layer/MatMul")]
     made = helper.make_graph(
-        nodes, "rails",
+        nodes,
+        "rails",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, DEPTH])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, WIDTH])],
         [numpy_helper.from_array(weights, "w")],
-    )  # fmt: skip
+    )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     folders = {name: tmp_path / name for name in ("export", "dynamic", "reduced")}
     for folder in folders.values():

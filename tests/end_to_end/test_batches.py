@@ -17,8 +17,14 @@ from edgepack_runtime.model.model import Model
 from edgepack_runtime.model.variants import open_variant
 
 ATOL = 1e-5
-TEXTS = [*tiny.SENTENCES, "yes", "", "ok then", *(f"{a} {a}" for a in tiny.SENTENCES[:6]),
-         "turn the lights on " * 9]  # fmt: skip
+TEXTS = [
+    *tiny.SENTENCES,
+    "yes",
+    "",
+    "ok then",
+    *(f"{a} {a}" for a in tiny.SENTENCES[:6]),
+    "turn the lights on " * 9,
+]
 CPU = {"onnxruntime": "CPUExecutionProvider", "openvino": "CPU"}
 
 

@@ -185,8 +185,10 @@ def test_a_full_disk_leaves_the_output_as_it_was(built: Path, model: Get, tmp_pa
 def test_targets_share_their_stages(built: Path) -> None:
     """The dynamic int8 form is one blob in the bundles of all three targets."""
     names = ["bert-ner-cpu-x86-64.epk", "bert-ner-cpu-arm64.epk", "bert-ner-jetson-orin.epk"]
-    blobs = {Bundle.open(built / "dist" / n).manifest.file("onnxruntime-int8/model.onnx").sha256
-             for n in names}  # fmt: skip
+    blobs = {
+        Bundle.open(built / "dist" / n).manifest.file("onnxruntime-int8/model.onnx").sha256
+        for n in names
+    }
     assert len(blobs) == 1
     jetson = Bundle.open(built / "dist" / names[2]).manifest
     assert (

@@ -220,12 +220,27 @@ def test_pieces_come_to_an_event_loop(made: Made) -> None:
 
 def test_a_dialogue_in_the_terminal_goes_on(made: Made, tmp_path: Path) -> None:
     """`/save` writes what was read; `--memory` reads it; a damaged file ends with exit code 5."""
-    command = [sys.executable, "-m", "edgepack_runtime", "chat", str(made("qwen2")),
-               "--system", "be short", "-o", "max_new_tokens=8"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "edgepack_runtime",
+        "chat",
+        str(made("qwen2")),
+        "--system",
+        "be short",
+        "-o",
+        "max_new_tokens=8",
+    ]
 
     def talk(*arguments: str, text: str) -> Any:
-        return subprocess.run([*command, *arguments], check=False, capture_output=True, text=True,
-                              input=text, cwd=tmp_path)  # fmt: skip
+        return subprocess.run(
+            [*command, *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            input=text,
+            cwd=tmp_path,
+        )
 
     done = talk(text="hello\n/save\n/save said\n")
     assert done.returncode == 0, done.stderr

@@ -23,12 +23,21 @@ BIN = Path(sys.executable).parent
 READMES = ["README.md", "README.zh.md"]
 # Run in this order, in one folder, as they say.
 PAGES = ["README.md", "docs/build.md", "docs/compress.md", "docs/run.md", "docs/update.md"]
-DOCUMENTS = [*PAGES, "CONTRIBUTING.md", "examples/similarity/README.md",
-             "examples/assistant/README.md", "examples/intent/README.md",
-             "examples/field-update/README.md"]  # fmt: skip
-LINKED = [*READMES, *DOCUMENTS, "ARCHITECTURE.md", "docs/decisions/README.md",
-          *(f"docs/{name}.md" for name in
-            ("comparison", "exit-codes", "families", "limits", "recipe"))]  # fmt: skip
+DOCUMENTS = [
+    *PAGES,
+    "CONTRIBUTING.md",
+    "examples/similarity/README.md",
+    "examples/assistant/README.md",
+    "examples/intent/README.md",
+    "examples/field-update/README.md",
+]
+LINKED = [
+    *READMES,
+    *DOCUMENTS,
+    "ARCHITECTURE.md",
+    "docs/decisions/README.md",
+    *(f"docs/{name}.md" for name in ("comparison", "exit-codes", "families", "limits", "recipe")),
+]
 # Run by something other than this file.
 ELSEWHERE = {
     "make demo": "test_make_demo_needs_nothing_but_python (slow)",
@@ -77,8 +86,12 @@ def _run(command: str, folder: Path) -> str:
 
 def _shape(output: str) -> list[str]:
     """Return the lines without what differs from run to run and from CPU to CPU."""
-    for pattern, stands in ((r"sha256:\w+", "DIGEST"), (r"(this machine:) [\w-]+", r"\1 VARIANT"),
-                            (r"(?<![\w.-])[\d.]+(?![\w-])|–", "N"), (r"[─ ]+", " ")):  # fmt: skip
+    for pattern, stands in (
+        (r"sha256:\w+", "DIGEST"),
+        (r"(this machine:) [\w-]+", r"\1 VARIANT"),
+        (r"(?<![\w.-])[\d.]+(?![\w-])|–", "N"),
+        (r"[─ ]+", " "),
+    ):
         output = re.sub(pattern, stands, output)
     return [line.strip() for line in output.splitlines() if line.strip()]
 
@@ -153,9 +166,12 @@ def _figures() -> list[str]:
     """Return the rows of the README's table of results, as the results have them."""
     rows: list[tuple[str, ...]] = []
     for shape, tokens in (("minilm", 16), ("bert-base", 128)):
-        (ms,) = [cell["ms"] for cell in _result("latency.json")
-                 if (cell["shape"], cell["tokens"]) == (shape, tokens)
-                 and cell["threads"] == cell["batch"] == 1]  # fmt: skip
+        (ms,) = [
+            cell["ms"]
+            for cell in _result("latency.json")
+            if (cell["shape"], cell["tokens"]) == (shape, tokens)
+            and cell["threads"] == cell["batch"] == 1
+        ]
         peer = min(ms[key] for key in ms if key.startswith("optimum"))
         times = (ms["eager"], peer, ms["edgepack"])
         rows.append((*(f"{value:.1f} ms" for value in times), "latency.json"))
@@ -197,6 +213,18 @@ def test_the_figures_of_the_readme_are_measured(document: str) -> None:
     assert f"{len(all_targets())} " in text
     assert len(cells) == 24
     assert len({cell["family"] for cell in _result("families.json")}) == 24
+
+
+@pytest.mark.parametrize("document", READMES)
+def test_the_figures_of_language_models_are_measured(document: str) -> None:
+    """The ranges that the README names are those of the result files."""
+    text = " ".join((ROOT / document).read_text().split())
+    rows, between = _result("generation.json"), "至" if "zh" in document else "to"
+    for what, engine in (("prefill", "openvino"), ("decode", "onnxruntime")):
+        ratios = [row[what][f"edgepack {engine}, ratio"][0] for row in rows]
+        assert f" {min(ratios):.2f} {between} {max(ratios):.2f} " in text
+    gains = [row["look_up_gain"][0] for row in _result("speculation.json")]
+    assert f" {min(gains):.1f} {between} {max(gains):.1f} " in text
 
 
 def test_the_recipe_reference_is_the_code_s() -> None:

@@ -33,8 +33,12 @@ def schema(rng: random.Random, depth: int = 0) -> dict[str, Any]:
         }
     if kind == "array":
         least = rng.randint(0, 1)
-        return {"type": "array", "items": schema(rng, depth + 1), "minItems": least,
-                "maxItems": least + rng.randint(1, 2)}  # fmt: skip
+        return {
+            "type": "array",
+            "items": schema(rng, depth + 1),
+            "minItems": least,
+            "maxItems": least + rng.randint(1, 2),
+        }
     if kind == "either":
         return {"anyOf": [schema(rng, depth + 1) for _ in range(2)]}
     low = rng.randint(-50, 50)
@@ -46,7 +50,7 @@ def schema(rng: random.Random, depth: int = 0) -> dict[str, Any]:
         "const": {"const": rng.choice(WORDS)},
         "null": {"type": "null"},
         "pattern": {"type": "string", "pattern": rng.choice(PATTERNS)},
-    }  # fmt: skip
+    }
     return simple[kind]
 
 
@@ -87,8 +91,12 @@ def test_a_grammar_is_followed(writer: Model) -> None:
 def test_a_form_goes_with_all_else(writer: Model) -> None:
     """Streams, memories, guesses and penalties change nothing about it."""
     wanted = {"type": "array", "items": {"const": "again"}, "minItems": 3, "maxItems": 3}
-    for how in ({"memory": Memory()}, {"prompt_lookup_num_tokens": 4},
-                {"no_repeat_ngram_size": 1}, {"min_new_tokens": 300}):  # fmt: skip
+    for how in (
+        {"memory": Memory()},
+        {"prompt_lookup_num_tokens": 4},
+        {"no_repeat_ngram_size": 1},
+        {"min_new_tokens": 300},
+    ):
         assert json.loads(_text(writer, json_schema=wanted, **how)) == ["again"] * 3
     pieces = list(writer(PROMPTS[0], stream=True, json_schema=json.dumps(wanted)))
     assert json.loads("".join(pieces)) == ["again"] * 3
@@ -123,13 +131,29 @@ def test_a_missing_extra_is_named(writer: Model, monkeypatch: pytest.MonkeyPatch
 
 
 TOOLS = [
-    {"type": "function", "function": {"name": "light", "parameters": {
-        "type": "object", "properties": {"room": {"enum": ["hall", "kitchen"]},
-                                         "level": {"type": "integer", "minimum": 0, "maximum": 9}},
-        "required": ["room", "level"], "additionalProperties": False}}},
-    {"type": "function", "function": {"name": "clock", "parameters": {
-        "type": "object", "properties": {}, "additionalProperties": False}}},
-]  # fmt: skip
+    {
+        "type": "function",
+        "function": {
+            "name": "light",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "room": {"enum": ["hall", "kitchen"]},
+                    "level": {"type": "integer", "minimum": 0, "maximum": 9},
+                },
+                "required": ["room", "level"],
+                "additionalProperties": False,
+            },
+        },
+    },
+    {
+        "type": "function",
+        "function": {
+            "name": "clock",
+            "parameters": {"type": "object", "properties": {}, "additionalProperties": False},
+        },
+    },
+]
 
 
 @pytest.mark.parametrize("choice", ["required", "light", "clock"])

@@ -81,8 +81,9 @@ def test_a_dialogue_is_written_as_its_template_says(made: Made) -> None:
     (answer,) = load(bundle)(messages, max_new_tokens=24)
     assert answer["generated_text"][:-1] == messages
     assert answer["generated_text"][-1] == {
-        "role": "assistant", "content": transformers_text(folder, prompt, 24),
-    }  # fmt: skip
+        "role": "assistant",
+        "content": transformers_text(folder, prompt, 24),
+    }
 
 
 def test_several_inputs_give_several_answers(made: Made) -> None:
@@ -187,9 +188,11 @@ def test_a_dialogue_in_the_terminal(made: Made) -> None:
     wanted = [first, said("turn on the lights", first, "and off"), said("again")]
     done = subprocess.run(
         [sys.executable, "-m", "edgepack_runtime", "chat", str(bundle), "-o", "max_new_tokens=8"],
-        check=True, capture_output=True, text=True,
+        check=True,
+        capture_output=True,
+        text=True,
         input="turn on the lights\n\nand off\n/reset\nagain\n/exit\nnever\n",
-    )  # fmt: skip
+    )
     assert done.stdout == "".join(f"{text}\n" for text in wanted)
     assert done.stderr.count("pieces a second") == 3
 
@@ -198,8 +201,11 @@ def test_a_classifier_does_not_chat(bundle: Callable[..., Path]) -> None:
     """The message says what it answers, and with which command."""
     done = subprocess.run(
         [sys.executable, "-m", "edgepack_runtime", "chat", str(bundle("bert-intent"))],
-        check=False, capture_output=True, text=True, input="hello\n",
-    )  # fmt: skip
+        check=False,
+        capture_output=True,
+        text=True,
+        input="hello\n",
+    )
     assert done.returncode == 2
     assert "answers text-classification, which is not a dialogue; use run" in done.stderr
 

@@ -33,12 +33,23 @@ ENGINES = ["openvino-float32", "onnxruntime-float32"]
 LABELS = ["cat", "dog", "fish", "bird", "horse", "cow", "bee"]
 Get = Callable[[str], tuple[Path, Path]]
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "vit": ("ViT", {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-                    "intermediate_size": 64, "image_size": 32, "patch_size": 8}),
-    "resnet": ("ConvNext", {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1],
-                            "layer_type": "basic"}),
+    "vit": (
+        "ViT",
+        {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "image_size": 32,
+            "patch_size": 8,
+        },
+    ),
+    "resnet": (
+        "ConvNext",
+        {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
+    ),
     "mobilenet_v2": ("MobileNetV2", {"image_size": 48, "depth_multiplier": 0.35}),
-}  # fmt: skip
+}
 PROCESSORS: dict[str, dict[str, Any]] = {
     "vit": {"size": {"height": 32, "width": 32}},
     "resnet": {"size": {"shortest_edge": 48}, "crop_pct": 0.875},
@@ -96,9 +107,12 @@ def pipeline_for(folder: Path) -> Any:
     """Return the pipeline with the slow processor, which all machines compute alike."""
     processor = transformers.AutoImageProcessor.from_pretrained(folder, use_fast=False)
     return transformers.pipeline(
-        "image-classification", model=str(folder), image_processor=processor, device="cpu",
+        "image-classification",
+        model=str(folder),
+        image_processor=processor,
+        device="cpu",
         dtype=torch.float32,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -41,8 +41,17 @@ def kit(model: Get, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGEPACK_TARGETS", str(folder))
-        command = ["build", str(model("bert-ner")), "--name", "ner", "-t", "here", "--kit",
-                   "-o", str(folder)]  # fmt: skip
+        command = [
+            "build",
+            str(model("bert-ner")),
+            "--name",
+            "ner",
+            "-t",
+            "here",
+            "--kit",
+            "-o",
+            str(folder),
+        ]
         done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.output
     return folder / "ner-here-kit"
@@ -65,8 +74,12 @@ def test_a_kit_installs_offline_and_answers(kit: Path, tmp_path: Path) -> None:
     site = tmp_path / f"device/lib/python{PYTHON}/site-packages"
     names = {path.name.partition("-")[0] for path in site.glob("*.dist-info")}
     assert names == {"edgepack_runtime", "numpy", "onnxruntime", "tokenizers"}
-    program = [str(tmp_path / "device/bin/edgepack-runtime"), "run",
-               str(tmp_path / "device/bundles/ner-here.epk"), "hello"]  # fmt: skip
+    program = [
+        str(tmp_path / "device/bin/edgepack-runtime"),
+        "run",
+        str(tmp_path / "device/bundles/ner-here.epk"),
+        "hello",
+    ]
     assert subprocess.run(program, capture_output=True, check=True).stdout
 
 
@@ -179,8 +192,10 @@ def test_the_runtime_wheel_is_reproducible_and_whole() -> None:
     with zipfile.ZipFile(BytesIO(content)) as archive:
         names = archive.namelist()
         record = archive.read(next(n for n in names if n.endswith("RECORD"))).decode()
-    modules = {p.relative_to(ROOT / "runtime").as_posix()
-               for p in (ROOT / "runtime/edgepack_runtime").rglob("*.py")}  # fmt: skip
+    modules = {
+        p.relative_to(ROOT / "runtime").as_posix()
+        for p in (ROOT / "runtime/edgepack_runtime").rglob("*.py")
+    }
     assert modules <= set(names)
     assert all(f"{name}," in record for name in names)
 

@@ -49,8 +49,10 @@ def test_memory_stays_flat(made: Made, way: str, engine: str) -> None:
     bundle = made("qwen2-long", "target", engine=engine)
     done = subprocess.run(
         [sys.executable, "-c", _MEASURE, str(bundle), way],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     before, after = json.loads(done.stdout)
     assert after < 1.02 * before + 512, f"{before} KiB, then {after} KiB"
 

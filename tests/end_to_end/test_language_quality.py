@@ -35,8 +35,16 @@ def test_four_bits_are_smaller_and_still_the_model(made: Made) -> None:
 
 def test_four_bits_are_for_language_models(model: Callable[[str], Path], tmp_path: Path) -> None:
     """A classifier in int4 is refused at once, with what to do instead."""
-    arguments = ["build", str(model("bert-intent")), "-t", "cpu-x86-64", "--precision", "int4",
-                 "-o", str(tmp_path)]  # fmt: skip
+    arguments = [
+        "build",
+        str(model("bert-intent")),
+        "-t",
+        "cpu-x86-64",
+        "--precision",
+        "int4",
+        "-o",
+        str(tmp_path),
+    ]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 2
     assert "four bits are for models that write text; leave precision at" in done.output
@@ -163,8 +171,14 @@ def test_a_family_without_a_graph_is_refused_within_seconds(tmp_path: Path) -> N
     """The message names the families that there are."""
     from transformers import OPTConfig, OPTForCausalLM
 
-    config = OPTConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, ffn_dim=16,
-                       num_attention_heads=2, word_embed_proj_dim=16)  # fmt: skip
+    config = OPTConfig(
+        vocab_size=64,
+        hidden_size=16,
+        num_hidden_layers=1,
+        ffn_dim=16,
+        num_attention_heads=2,
+        word_embed_proj_dim=16,
+    )
     OPTForCausalLM(config).save_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     done = CliRunner().invoke(main, ["build", str(tmp_path), "-t", "cpu-x86-64"])

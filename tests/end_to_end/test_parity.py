@@ -16,8 +16,16 @@ from edgepack_runtime.model.variants import open_variant
 from edgepack_runtime.numeric import cosine
 
 pytestmark = pytest.mark.filterwarnings("default")  # of transformers' pipelines, not ours
-TEXTS = [*tiny.SENTENCES, "", "a", "Zürich", "x" * 40, "two\nlines\tand a tab",
-         "a <mask> in the [MASK] text", "<mask>"]  # fmt: skip
+TEXTS = [
+    *tiny.SENTENCES,
+    "",
+    "a",
+    "Zürich",
+    "x" * 40,
+    "two\nlines\tand a tab",
+    "a <mask> in the [MASK] text",
+    "<mask>",
+]
 NER = ["bert-ner", "chinese-ner", "roberta-ner"]
 ENGINES = ["openvino-float32", "onnxruntime-float32"]
 Get = Callable[..., Path]
@@ -229,9 +237,12 @@ def _ner_model(data: Path, folder: Path) -> Path:
     source = data / "models" / "clinc150-teacher"
     labels = dict(enumerate(tiny.LABELS))
     model = BertForTokenClassification.from_pretrained(
-        source, num_labels=len(labels), id2label=labels, ignore_mismatched_sizes=True,
+        source,
+        num_labels=len(labels),
+        id2label=labels,
+        ignore_mismatched_sizes=True,
         dtype=torch.float32,
-    )  # fmt: skip
+    )
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
     return folder

@@ -99,10 +99,22 @@ def test_updates_need_three_pure_packages_more(tmp_path: Path) -> None:
     def planned(what: str) -> dict[str, str]:
         report = tmp_path / "report.json"
         subprocess.run(
-            [sys.executable, "-m", "pip", "install", "-q", "--dry-run", "--ignore-installed",
-             "-c", str(ROOT / "constraints.txt"), "--report", str(report), what],
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                "--dry-run",
+                "--ignore-installed",
+                "-c",
+                str(ROOT / "constraints.txt"),
+                "--report",
+                str(report),
+                what,
+            ],
             check=True,
-        )  # fmt: skip
+        )
         items = json.loads(report.read_text())["install"]
         return {item["metadata"]["name"]: item["download_info"]["url"] for item in items}
 

@@ -22,7 +22,7 @@ from edgepack.cli import main
 from edgepack.data.sounds import made as made_sound
 from edgepack.data.sounds import write_wav
 from edgepack_runtime import DeviceError, InputError
-from edgepack_runtime.bundle.manifest import Audio
+from edgepack_runtime.bundle.description import Audio
 from edgepack_runtime.inputs.audio import AudioReader
 from edgepack_runtime.model.selftest import selftest
 
@@ -33,10 +33,17 @@ LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUM'"]
 RATE = 16_000
 Get = Callable[[str], tuple[Path, Path]]
 SIZES: dict[str, Any] = {
-    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
-    "conv_dim": [16] * 3, "conv_kernel": [10, 8, 8], "conv_stride": [5, 8, 8],
-    "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4, "num_feat_extract_layers": 3,
-}  # fmt: skip
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "conv_dim": [16] * 3,
+    "conv_kernel": [10, 8, 8],
+    "conv_stride": [5, 8, 8],
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "num_feat_extract_layers": 3,
+}
 
 
 def _make(kind: str, folder: Path) -> Path:
@@ -46,8 +53,11 @@ def _make(kind: str, folder: Path) -> Path:
     if head == "ctc":
         sizes |= {"vocab_size": len(LETTERS), "pad_token_id": 0}
     else:
-        sizes |= {"id2label": dict(enumerate(LABELS)), "classifier_proj_size": 16,
-                  "label2id": {name: i for i, name in enumerate(LABELS)}}  # fmt: skip
+        sizes |= {
+            "id2label": dict(enumerate(LABELS)),
+            "classifier_proj_size": 16,
+            "label2id": {name: i for i, name in enumerate(LABELS)},
+        }
     config = transformers.AutoConfig.for_model(family, **sizes)
     torch.manual_seed(2)
     name = "CTC" if head == "ctc" else "AudioClassification"
@@ -249,8 +259,9 @@ def test_quality_is_measured_on_folders_and_tables(made: Get, tmp_path: Path) ->
     table = tmp_path / "speech.jsonl"
     table.write_text("\n".join(map(json.dumps, rows)))
     for (model, bundle), data, figure in (
-        (words, tmp_path / "words", "accuracy"), (speech, table, "word_accuracy"),
-    ):  # fmt: skip
+        (words, tmp_path / "words", "accuracy"),
+        (speech, table, "word_accuracy"),
+    ):
         figures = []
         for source in (model, bundle):
             arguments = ["evaluate", str(source), "--data", str(data), "--json"]

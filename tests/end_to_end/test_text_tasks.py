@@ -38,9 +38,13 @@ def _make(kind: str, folder: Path) -> Path:
     tokenizer.model_max_length = 384 if head == "qa" else 128
     labels = {"nli": NLI, "rank": ["LABEL_0"]}.get(head, ["LABEL_0", "LABEL_1"])
     config = transformers.AutoConfig.for_model(
-        family, vocab_size=len(tokenizer), max_position_embeddings=386, **tiny.SIZES,
-        id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)},
-    )  # fmt: skip
+        family,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=386,
+        **tiny.SIZES,
+        id2label=dict(enumerate(labels)),
+        label2id={name: i for i, name in enumerate(labels)},
+    )
     if head == "rank":
         config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
     name = {"qa": "QuestionAnswering", "mlm": "MaskedLM"}.get(head, "SequenceClassification")
@@ -54,9 +58,11 @@ def _make(kind: str, folder: Path) -> Path:
 
 
 TASKS = {
-    "qa": "question-answering", "mlm": "fill-mask", "nli": "zero-shot-classification",
+    "qa": "question-answering",
+    "mlm": "fill-mask",
+    "nli": "zero-shot-classification",
     "rank": "text-ranking",
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +75,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Get:
             folder = tmp_path_factory.mktemp("model")
             model = _make(kind, folder / "model")
             task = TASKS[kind.split()[1]]
-            arguments = ["build", str(model), "--task", task, "--name", "m", "-t", "native",
-                         "--precision", "float32", "-o", str(folder)]  # fmt: skip
+            arguments = [
+                "build",
+                str(model),
+                "--task",
+                task,
+                "--name",
+                "m",
+                "-t",
+                "native",
+                "--precision",
+                "float32",
+                "-o",
+                str(folder),
+            ]
             done = CliRunner().invoke(main, arguments, catch_exceptions=False)
             assert done.exit_code == 0, done.output
             found[kind] = model, folder / f"m-{find_target('native').name}.epk"
@@ -98,9 +116,12 @@ def test_question_answering_equals_the_pipeline(kind: str, engine: str, made: Ge
     for item in QUESTIONS:
         agreement.same(pipeline(**item), ours(item))
         for how in (
-            {"top_k": 4}, {"align_to_words": False, "top_k": 3}, {"handle_impossible_answer": True},
-            {"max_seq_len": 40, "doc_stride": 10}, {"max_answer_len": 3},
-        ):  # fmt: skip
+            {"top_k": 4},
+            {"align_to_words": False, "top_k": 3},
+            {"handle_impossible_answer": True},
+            {"max_seq_len": 40, "doc_stride": 10},
+            {"max_answer_len": 3},
+        ):
             agreement.same(_probable(pipeline(**item, **how)), _probable(ours(item, **how)))
     agreement.same(pipeline(QUESTIONS), ours(QUESTIONS, batch_size=5))
 
@@ -136,8 +157,10 @@ def test_zero_shot_classification_equals_the_pipeline(kind: str, engine: str, ma
     labels = ["travel", "cooking and food", "light"]
     for text in [*tiny.SENTENCES, " ".join(tiny.SENTENCES * 3)]:
         for how in (
-            {}, {"multi_label": True}, {"hypothesis_template": "It is about {}!"},
-        ):  # fmt: skip
+            {},
+            {"multi_label": True},
+            {"hypothesis_template": "It is about {}!"},
+        ):
             agreement.same(
                 pipeline(text, labels, **how), ours(text, candidate_labels=labels, **how)
             )
@@ -201,8 +224,11 @@ def test_a_wrong_call_is_one_clear_error(
 
 DATA: dict[str, list[dict[str, Any]]] = {
     "bert qa": [
-        {"question": "who met the mayor", "context": tiny.SENTENCES[0],
-         "answers": {"text": ["Angela Merkel", "Merkel"], "answer_start": [0, 7]}},
+        {
+            "question": "who met the mayor",
+            "context": tiny.SENTENCES[0],
+            "answers": {"text": ["Angela Merkel", "Merkel"], "answer_start": [0, 7]},
+        },
         {"question": "what is it", "context": tiny.SENTENCES[1], "answers": {"text": ["x"]}},
     ],
     "bert mlm": [{"text": text} for text in tiny.SENTENCES],
@@ -210,11 +236,16 @@ DATA: dict[str, list[dict[str, Any]]] = {
     + [{"text": text, "label": "travel"} for text in tiny.SENTENCES[3:6]],
     "bert rank": [
         {"query": query, "document": text, "relevance": at % 3}
-        for query in ("a table", "the lights") for at, text in enumerate(tiny.SENTENCES[:5])
+        for query in ("a table", "the lights")
+        for at, text in enumerate(tiny.SENTENCES[:5])
     ],
-}  # fmt: skip
-FIGURES = {"bert qa": "qa_f1", "bert mlm": "accuracy", "bert nli": "accuracy",
-           "bert rank": "ndcg_at_10"}  # fmt: skip
+}
+FIGURES = {
+    "bert qa": "qa_f1",
+    "bert mlm": "accuracy",
+    "bert nli": "accuracy",
+    "bert rank": "ndcg_at_10",
+}
 
 
 @pytest.mark.parametrize("kind", DATA)
@@ -238,8 +269,18 @@ def test_a_bundle_and_its_model_have_the_same_quality(kind: str, made: Get, tmp_
 def test_int8_is_built_and_proves_itself(kind: str, made: Get, tmp_path: Path) -> None:
     """Every variant of a board passes its golden inputs."""
     model, _ = made(kind)
-    arguments = ["build", str(model), "--task", TASKS[kind.split()[1]], "--name", "m", "-t",
-                 "cpu-x86-64", "-o", str(tmp_path)]  # fmt: skip
+    arguments = [
+        "build",
+        str(model),
+        "--task",
+        TASKS[kind.split()[1]],
+        "--name",
+        "m",
+        "-t",
+        "cpu-x86-64",
+        "-o",
+        str(tmp_path),
+    ]
     done = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     bundle = tmp_path / "m-cpu-x86-64.epk"

@@ -63,10 +63,13 @@ def test_a_bundle_writes_what_transformers_writes(reader: Model, built: Built, b
     bundle = built("bart", "--precision", "float32")
     assert reader.task.name == "text2text-generation"
     wanted = [
-        {"generated_text": _wanted(bundle.parents[1] / "model", text, num_beams=beams,
-                                   max_new_tokens=40)}
+        {
+            "generated_text": _wanted(
+                bundle.parents[1] / "model", text, num_beams=beams, max_new_tokens=40
+            )
+        }
         for text in TEXTS
-    ]  # fmt: skip
+    ]
     assert reader(TEXTS, num_beams=beams, max_new_tokens=40) == wanted
     assert reader(TEXTS[0], num_beams=beams, max_new_tokens=40) == wanted[:1]
     selftest(Bundle.open(bundle), reader)
@@ -90,8 +93,16 @@ def test_a_task_names_its_answer(built: Built) -> None:
 def test_marian_is_built_as_it_is_published(tmp_path: Path) -> None:
     """With its two SentencePiece models, and beams; texts are those of transformers."""
     folder = pair_models.marian_with_tokenizer(tmp_path / "opus")
-    arguments = ["build", str(folder), "-t", "cpu-x86-64", "-o", str(tmp_path / "dist"),
-                 "--precision", "float32"]  # fmt: skip
+    arguments = [
+        "build",
+        str(folder),
+        "-t",
+        "cpu-x86-64",
+        "-o",
+        str(tmp_path / "dist"),
+        "--precision",
+        "float32",
+    ]
     done = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     model = load(next((tmp_path / "dist").glob("*.epk")))
@@ -112,8 +123,16 @@ def test_a_call_names_its_languages(tmp_path: Path) -> None:
     tokenizer.save_pretrained(folder)
     vocabulary = len(tokenizer)
     model = pair_models.make("mbart", folder, vocabulary)
-    arguments = ["build", str(folder), "-t", "cpu-x86-64", "-o", str(tmp_path / "dist"),
-                 "--precision", "float32"]  # fmt: skip
+    arguments = [
+        "build",
+        str(folder),
+        "-t",
+        "cpu-x86-64",
+        "-o",
+        str(tmp_path / "dist"),
+        "--precision",
+        "float32",
+    ]
     done = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     bundle = load(next((tmp_path / "dist").glob("*.epk")))
@@ -122,9 +141,12 @@ def test_a_call_names_its_languages(tmp_path: Path) -> None:
     ids[0] = source
     with torch.no_grad():
         found = model.generate(
-            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long),
-            forced_bos_token_id=target, num_beams=4, max_new_tokens=20,
-        )[0]  # fmt: skip
+            torch.tensor([ids]),
+            attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+            forced_bos_token_id=target,
+            num_beams=4,
+            max_new_tokens=20,
+        )[0]
     wanted = tokenizer.decode(found, skip_special_tokens=True)
     got = bundle("turn it on", src_lang="en_XX", tgt_lang="fr", max_new_tokens=20)
     assert got == [{"generated_text": wanted}]

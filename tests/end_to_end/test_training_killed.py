@@ -15,8 +15,12 @@ import pytest
 from edgepack_runtime import Bundle
 
 Get = Callable[..., Path]
-WORDS = {"lights": "turn on the lamp", "weather": "will it rain", "booking": "a table for two",
-         "other": "tell me a joke"}  # fmt: skip
+WORDS = {
+    "lights": "turn on the lamp",
+    "weather": "will it rain",
+    "booking": "a table for two",
+    "other": "tell me a joke",
+}
 RECIPE = """
 [model]
 source = "{model}"
@@ -49,9 +53,12 @@ def _start(recipe: Path, cache: Path, **extra: str) -> subprocess.Popen[bytes]:
     env = {**os.environ, "EDGEPACK_CACHE": str(cache), "OMP_NUM_THREADS": "1", **extra}
     command = [sys.executable, "-m", "edgepack", "build", str(recipe), "-o", str(cache / "dist")]
     return subprocess.Popen(
-        command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        command,
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.slow
@@ -65,8 +72,10 @@ def test_a_training_killed_twice_gives_the_bundle_of_an_unbroken_one(
     while kills < 2:
         build = _start(recipe, broken)
         while build.poll() is None:
-            found = [int(path.name.partition("-")[2]) for path in
-                     broken.glob("stages/.*.resumes/**/checkpoint-*")]  # fmt: skip
+            found = [
+                int(path.name.partition("-")[2])
+                for path in broken.glob("stages/.*.resumes/**/checkpoint-*")
+            ]
             if max(found, default=0) > seen:
                 seen, kills = max(found), kills + 1
                 os.killpg(build.pid, signal.SIGKILL)

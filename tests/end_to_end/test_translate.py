@@ -36,8 +36,11 @@ def test_a_letter_is_translated_line_by_line(bundle: Path) -> None:
     for arguments, options in (([], {}), (["--beams", "2"], {"num_beams": 2})):
         done = subprocess.run(
             [sys.executable, str(EXAMPLE / "translate.py"), str(bundle), *arguments],
-            check=True, capture_output=True, text=True, input=text * 2,
-        )  # fmt: skip
+            check=True,
+            capture_output=True,
+            text=True,
+            input=text * 2,
+        )
         lines = text.strip("\n").splitlines() * 2
         wanted = [model(line, **options)[0]["translation_text"] if line else "" for line in lines]
         assert done.stdout.splitlines() == "\n".join(wanted).splitlines()

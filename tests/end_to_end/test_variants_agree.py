@@ -23,8 +23,11 @@ Decisions = dict[str, list[str]]
 def decisions(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Decisions:
     """Return the labels that each int8 variant gives to the rows, on this CPU."""
     folder = data / "data/clinc150"
-    recipe = Recipe(source=str(data / "models/clinc150-teacher"), name="intent",
-                    data=Data(train=str(folder / "train.tsv"), columns=Columns()))  # fmt: skip
+    recipe = Recipe(
+        source=str(data / "models/clinc150-teacher"),
+        name="intent",
+        data=Data(train=str(folder / "train.tsv"), columns=Columns()),
+    )
     targets = [find_target("cpu-x86-64"), find_target("jetson-orin")]
     built = build(plans(recipe, targets), tmp_path_factory.mktemp("agree"), Quiet())
     rows = read_rows(str(folder / "val.tsv"))
@@ -44,12 +47,15 @@ def decisions(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Decisions
 
 def test_all_int8_variants_agree_on_real_rows(decisions: Decisions) -> None:
     """OpenVINO, ONNX Runtime and the form for TensorRT: 99 % equal decisions, each with each."""
-    assert set(decisions) == {"openvino-int8", "onnxruntime-int8", "onnxruntime-int8-avx2",
-                              "tensorrt-int8"}  # fmt: skip
+    assert set(decisions) == {
+        "openvino-int8",
+        "onnxruntime-int8",
+        "onnxruntime-int8-avx2",
+        "tensorrt-int8",
+    }
     shares = {
-        (one, other): sum(
-            a == b for a, b in zip(decisions[one], decisions[other], strict=True)
-        ) / ROWS
+        (one, other): sum(a == b for a, b in zip(decisions[one], decisions[other], strict=True))
+        / ROWS
         for one, other in combinations(decisions, 2)
-    }  # fmt: skip
+    }
     assert min(shares.values()) >= 0.99, shares

@@ -125,9 +125,7 @@ def metadata(data: bytes) -> None:
     name = names[data[0] % len(names)] if data else names[0]
     root = site()["metadata/1.root.json"]
     with suppress(EdgepackError):
-        trust.offered(
-            _Fuzzed(name, data[1:]), root, fleet.NAME, record.Record(), lambda *_: None
-        )  # fmt: skip
+        trust.offered(_Fuzzed(name, data[1:]), root, fleet.NAME, record.Record(), lambda *_: None)
 
 
 def ranges(data: bytes) -> None:
@@ -152,12 +150,15 @@ def graph() -> bytes:
     weight = numpy_helper.from_array(np.ones((2, 2), np.float32), "w")
     made = helper.make_model(
         helper.make_graph(
-            [helper.make_node("MatMul", ["x", "w"], ["y"])], "g",
+            [helper.make_node("MatMul", ["x", "w"], ["y"])],
+            "g",
             [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2])],
-            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])], [weight],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])],
+            [weight],
         ),
-        opset_imports=[helper.make_opsetid("", 18)], ir_version=9,
-    )  # fmt: skip
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=9,
+    )
     place = folder() / "external.onnx"
     onnx.save(made, place, save_as_external_data=True, location="weights", size_threshold=0)
     return place.read_bytes()
@@ -166,9 +167,15 @@ def graph() -> bytes:
 def onnx_variant() -> Variant:
     """Return a variant of ONNX Runtime on the CPU."""
     return Variant(
-        name="x", engine="onnxruntime", provider="CPUExecutionProvider", precision="float32",
-        scheme="none", graphs=(), requires=Requires(), tolerance=Tolerance(0.9, 0.9),
-    )  # fmt: skip
+        name="x",
+        engine="onnxruntime",
+        provider="CPUExecutionProvider",
+        precision="float32",
+        scheme="none",
+        graphs=(),
+        requires=Requires(),
+        tolerance=Tolerance(0.9, 0.9),
+    )
 
 
 def external_data(data: bytes) -> None:
@@ -188,9 +195,15 @@ def paths(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    "manifest": manifest, "epk": epk, "delta": deltas, "state": state, "metadata": metadata,
-    "ranges": ranges, "external_data": external_data, "paths": paths,
-}  # fmt: skip
+    "manifest": manifest,
+    "epk": epk,
+    "delta": deltas,
+    "state": state,
+    "metadata": metadata,
+    "ranges": ranges,
+    "external_data": external_data,
+    "paths": paths,
+}
 
 
 def run(name: str, data: bytes) -> None:
@@ -239,7 +252,7 @@ def _deltas() -> list[bytes]:
 def _states() -> list[bytes]:
     full = record.Record(
         3, "a", "b", "c", 2, ("d",), pinned=True, floors={"root": 1, "x@y": 2}, root="e"
-    )  # fmt: skip
+    )
     content = record.encode(full)
     return [content, content.partition(b"\n")[2].rstrip(b"\0")]
 

@@ -40,9 +40,15 @@ HERE = Path(__file__).parent
 BUNDLE = HERE / "bundle.tar"  # an .epk
 FIRST = Record(active="a" * 64, floors={"root": 1, "small": 3}, root="b" * 64)
 SECOND = Record(
-    active="a" * 64, previous="c" * 64, trial="d" * 64, attempts=3, bad=("e" * 64, "f" * 64),
-    pinned=True, floors={"root": 2, "targets@0123": 7, "small@0123": 4}, root="9" * 64,
-)  # fmt: skip
+    active="a" * 64,
+    previous="c" * 64,
+    trial="d" * 64,
+    attempts=3,
+    bad=("e" * 64, "f" * 64),
+    pinned=True,
+    floors={"root": 2, "targets@0123": 7, "small@0123": 4},
+    root="9" * 64,
+)
 BASE = bytes(range(256)) * 16
 NEW = BASE[:1024] + bytes((x + (i % 50 == 0)) % 256 for i, x in enumerate(BASE[1024:3072])) + b"new"
 
@@ -91,13 +97,16 @@ def made_plan(source: Source) -> Plan:
     """Return the plan of a plain conversion for a target with two variants."""
     provider = "CPUExecutionProvider"
     target = Target(
-        "box", "a box", "x86_64", {},
+        "box",
+        "a box",
+        "x86_64",
+        {},
         (
             VariantSpec("cpu-int8", "onnxruntime", provider, "int8", "dynamic"),
             VariantSpec("openvino-int8", "openvino", "CPU", "int8", "static"),
         ),
         Requires(memory_mb=100),
-    )  # fmt: skip
+    )
     model = ModelInfo(source, "small", "text-classification", "bert")
     return make_plan(Recipe("a/model", max_length=32), model, target)
 
@@ -134,8 +143,9 @@ def test_a_stored_record_is_read() -> None:
     """Both files mean what was written, and the newer one counts."""
     found = [records.decode((HERE / name).read_bytes()) for name in records.FILES]
     assert [_fields(each) for each in found] == [
-        {**_fields(FIRST), "seq": 1}, {**_fields(SECOND), "seq": 2}
-    ]  # fmt: skip
+        {**_fields(FIRST), "seq": 1},
+        {**_fields(SECOND), "seq": 2},
+    ]
     assert records.read(Disk(HERE)).seq == 2
 
 

@@ -86,7 +86,7 @@ def test_no_engine_stops_being_lazy() -> None:
             for alias in node.names
         }
         for path in RUNTIME.rglob("*.py")
-    }  # fmt: skip
+    }
     heavy = {"numpy", "tokenizers", "onnxruntime", "openvino"}
     found = {name: names & heavy for name, names in tops.items() if names & heavy}
     assert found == {name: {"onnxruntime"} for name in ("onnxruntime.py", "_ort_open.py")}

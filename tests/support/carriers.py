@@ -33,9 +33,13 @@ class Site:
     def run(self, *command: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
         """Run a command on the device."""
         done = subprocess.run(
-            [str(word) for word in command], check=False, capture_output=True, text=True,
-            env={**os.environ, **self.env, **env}, cwd=self.place,
-        )  # fmt: skip
+            [str(word) for word in command],
+            check=False,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **self.env, **env},
+            cwd=self.place,
+        )
         print(command, done.returncode, done.stdout, done.stderr, sep="\n")  # noqa: T201 (pytest keeps it)
         return done
 

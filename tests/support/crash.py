@@ -65,8 +65,9 @@ class CrashDisk:
     def of(cls, state: State, **settings: object) -> CrashDisk:
         """Return a disk as it comes up after a cut."""
         disk = cls(**settings)  # type: ignore[arg-type]
-        disk._names = {path: _File(content is None, content or b"", content or b"")
-                       for path, content in state}  # fmt: skip
+        disk._names = {
+            path: _File(content is None, content or b"", content or b"") for path, content in state
+        }
         disk._durable = dict(disk._names)
         return disk
 
@@ -214,8 +215,12 @@ class CrashDisk:
         return memoryview(self._file(path).current)
 
     def lock(
-        self, path: str, *, shared: bool = False, own: bool = False  # noqa: ARG002 (Storage)
-    ) -> AbstractContextManager[bool]:  # fmt: skip
+        self,
+        path: str,  # noqa: ARG002 (Storage)
+        *,
+        shared: bool = False,  # noqa: ARG002 (Storage)
+        own: bool = False,  # noqa: ARG002 (Storage)
+    ) -> AbstractContextManager[bool]:
         """Nobody else is there, so no file is made."""
         return nullcontext(enter_result=True)
 

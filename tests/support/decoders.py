@@ -6,12 +6,24 @@ from typing import Any
 
 VOCABULARY = 96
 SMALL = {
-    "vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 320,
-    "bos_token_id": 0, "eos_token_id": 95, "pad_token_id": 0,
-}  # fmt: skip
-LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-          "original_max_position_embeddings": 128}  # fmt: skip
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 320,
+    "bos_token_id": 0,
+    "eos_token_id": 95,
+    "pad_token_id": 0,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 128,
+}
 LONG = {"type": "longrope", "short_factor": [1.0] * 4 + [1.5] * 4, "long_factor": [2.0] * 8}
 WINDOWS = {"sliding_window": 24, "layer_types": ["sliding_attention", "full_attention"] * 2}
 # What each family can do that others cannot, as far as a graph sees it.
@@ -27,27 +39,52 @@ KINDS: dict[str, dict[str, Any]] = {
     "qwen3": {"head_dim": 16},
     "qwen3 narrow heads": {"head_dim": 24},
     "smollm3": {"no_rope_layers": [1, 0, 1]},
-    "granite": {"embedding_multiplier": 6.0, "residual_multiplier": 0.3, "logits_scaling": 4.0,
-                "attention_multiplier": 0.2},
+    "granite": {
+        "embedding_multiplier": 6.0,
+        "residual_multiplier": 0.3,
+        "logits_scaling": 4.0,
+        "attention_multiplier": 0.2,
+    },
     "olmo2": {},
     "olmo2 narrow heads": {"num_attention_heads": 8, "num_key_value_heads": 8},
     "gemma": {"head_dim": 16},
-    "gemma2": {"head_dim": 32, "query_pre_attn_scalar": 24, "num_hidden_layers": 4, **WINDOWS,
-               "attn_logit_softcapping": 6.0, "final_logit_softcapping": 20.0},
-    "gemma3_text": {"head_dim": 32, "query_pre_attn_scalar": 24, "num_hidden_layers": 4, **WINDOWS,
-                    "rope_theta": 50000.0, "rope_local_base_freq": 1000.0},
+    "gemma2": {
+        "head_dim": 32,
+        "query_pre_attn_scalar": 24,
+        "num_hidden_layers": 4,
+        **WINDOWS,
+        "attn_logit_softcapping": 6.0,
+        "final_logit_softcapping": 20.0,
+    },
+    "gemma3_text": {
+        "head_dim": 32,
+        "query_pre_attn_scalar": 24,
+        "num_hidden_layers": 4,
+        **WINDOWS,
+        "rope_theta": 50000.0,
+        "rope_local_base_freq": 1000.0,
+    },
     "phi": {"partial_rotary_factor": 0.5, "num_key_value_heads": 4},
     "phi odd part": {"partial_rotary_factor": 0.4, "hidden_size": 80, "num_key_value_heads": 4},
     "phi3": {"rope_scaling": None, "sliding_window": 24},
     "phi3 long": {"rope_scaling": LONG, "original_max_position_embeddings": 288},
     "gpt2": {"n_positions": 320, "n_embd": 64, "n_layer": 3, "n_head": 4},
-    "gpt2 scaled": {"n_positions": 320, "n_embd": 64, "n_layer": 3, "n_head": 8,
-                    "scale_attn_by_inverse_layer_idx": True, "activation_function": "gelu"},
-    "gpt_neox": {"use_parallel_residual": True, "rotary_pct": 0.25,
-                 "num_key_value_heads": 4},
-    "gpt_neox in turn": {"use_parallel_residual": False, "rotary_pct": 0.5,
-                         "num_key_value_heads": 4, "hidden_act": "relu"},
-}  # fmt: skip
+    "gpt2 scaled": {
+        "n_positions": 320,
+        "n_embd": 64,
+        "n_layer": 3,
+        "n_head": 8,
+        "scale_attn_by_inverse_layer_idx": True,
+        "activation_function": "gelu",
+    },
+    "gpt_neox": {"use_parallel_residual": True, "rotary_pct": 0.25, "num_key_value_heads": 4},
+    "gpt_neox in turn": {
+        "use_parallel_residual": False,
+        "rotary_pct": 0.5,
+        "num_key_value_heads": 4,
+        "hidden_act": "relu",
+    },
+}
 
 
 def make(kind: str) -> Any:
@@ -58,9 +95,9 @@ def make(kind: str) -> Any:
     family = kind.partition(" ")[0]
     sizes = {} if family == "gpt2" else SMALL
     config = AutoConfig.for_model(
-        family, **{**sizes, "vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 95,
-                   **KINDS[kind]}
-    )  # fmt: skip
+        family,
+        **{**sizes, "vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 95, **KINDS[kind]},
+    )
     torch.manual_seed(3)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     for name, parameter in model.named_parameters():

@@ -171,9 +171,10 @@ def bundles(folder: Path, count: int) -> Sequence[Bundle]:
     return [
         Bundle.open(
             handmade.bundle(
-                folder / f"release{i}.epk", change={"version": f"1.{i}", "release": i + 1},
+                folder / f"release{i}.epk",
+                change={"version": f"1.{i}", "release": i + 1},
                 extra={"extra.bin": bytes([i]) * 40, "common.bin": b"same" * 10},
             )
         )
         for i in range(count)
-    ]  # fmt: skip
+    ]

@@ -20,9 +20,21 @@ INTENTS = {
     "weather": ("will it rain tomorrow", "how cold is it outside", "is a storm coming", "forecast"),
     "booking": ("book a table for two", "reserve a room in Paris", "I need a flight", "a seat"),
     "music": ("play some jazz", "skip this song", "louder please", "who sings this tune"),
-}  # fmt: skip
-FILLERS = ("please", "now", "for my sister", "in the kitchen", "on Friday", "thanks", "at 7 am",
-           "again", "for Dr. Adams", "as always", "if you can", "before dinner")  # fmt: skip
+}
+FILLERS = (
+    "please",
+    "now",
+    "for my sister",
+    "in the kitchen",
+    "on Friday",
+    "thanks",
+    "at 7 am",
+    "again",
+    "for Dr. Adams",
+    "as always",
+    "if you can",
+    "before dinner",
+)
 PLACES = ("Paris", "Nairobi", "Berlin", "Tokyo", "Lima")
 PEOPLE = ("Adams", "Okoro", "Merkel", "Tanaka", "Silva")
 TAGS = ["O", "B-LOC", "B-PER"]
@@ -41,9 +53,12 @@ class Family:
 
 
 _SIZES = {
-    "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
-    "intermediate_size": INNER, "max_position_embeddings": POSITIONS + 2,
-}  # fmt: skip
+    "hidden_size": WIDTH,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "intermediate_size": INNER,
+    "max_position_embeddings": POSITIONS + 2,
+}
 _DECODER = {"num_key_value_heads": 2, "head_dim": 16, "pad_token_id": 1}
 _NO_TOKENS = ("text-classification", "feature-extraction")  # what Optimum exports
 _GENERATIVE = ("text-classification", "token-classification", "feature-extraction")
@@ -51,7 +66,9 @@ _GENERATIVE = ("text-classification", "token-classification", "feature-extractio
 FAMILIES: dict[str, Family] = {
     "bert": Family("BertConfig", "wordpiece", "BertTokenizerFast"),
     "distilbert": Family(
-        "DistilBertConfig", "wordpiece", "DistilBertTokenizerFast",
+        "DistilBertConfig",
+        "wordpiece",
+        "DistilBertTokenizerFast",
         {"dim": WIDTH, "n_layers": LAYERS, "n_heads": HEADS, "hidden_dim": INNER},
     ),
     "roberta": Family("RobertaConfig", "bytelevel", "RobertaTokenizerFast"),
@@ -61,51 +78,98 @@ FAMILIES: dict[str, Family] = {
     "electra": Family("ElectraConfig", "wordpiece", "ElectraTokenizerFast", {"embedding_size": 64}),
     "mpnet": Family("MPNetConfig", "wordpiece", "MPNetTokenizerFast"),
     "deberta": Family(
-        "DebertaConfig", "bytelevel", "DebertaTokenizerFast",
-        {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "type_vocab_size": 0,
-         "position_biased_input": False, "pooler_hidden_size": WIDTH},
+        "DebertaConfig",
+        "bytelevel",
+        "DebertaTokenizerFast",
+        {
+            "relative_attention": True,
+            "pos_att_type": ["c2p", "p2c"],
+            "type_vocab_size": 0,
+            "position_biased_input": False,
+            "pooler_hidden_size": WIDTH,
+        },
     ),
     "deberta-v2": Family(
-        "DebertaV2Config", "unigram", "DebertaV2TokenizerFast",
-        {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "pooler_hidden_size": WIDTH,
-         "type_vocab_size": 0, "position_biased_input": False},
+        "DebertaV2Config",
+        "unigram",
+        "DebertaV2TokenizerFast",
+        {
+            "relative_attention": True,
+            "pos_att_type": ["c2p", "p2c"],
+            "pooler_hidden_size": WIDTH,
+            "type_vocab_size": 0,
+            "position_biased_input": False,
+        },
     ),
     "deberta-v3": Family(
-        "DebertaV2Config", "unigram", "DebertaV2TokenizerFast",
-        {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "pooler_hidden_size": WIDTH,
-         "type_vocab_size": 0, "position_biased_input": False, "position_buckets": 32,
-         "norm_rel_ebd": "layer_norm", "share_att_key": True},
+        "DebertaV2Config",
+        "unigram",
+        "DebertaV2TokenizerFast",
+        {
+            "relative_attention": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "pooler_hidden_size": WIDTH,
+            "type_vocab_size": 0,
+            "position_biased_input": False,
+            "position_buckets": 32,
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+        },
     ),
     "mobilebert": Family(
-        "MobileBertConfig", "wordpiece", "MobileBertTokenizerFast",
+        "MobileBertConfig",
+        "wordpiece",
+        "MobileBertTokenizerFast",
         {"embedding_size": 32, "true_hidden_size": 32, "intra_bottleneck_size": 32},
     ),
     "squeezebert": Family(
         "SqueezeBertConfig", "wordpiece", "SqueezeBertTokenizerFast", {"embedding_size": WIDTH}
     ),
-    "convbert": Family("ConvBertConfig", "wordpiece", "ConvBertTokenizerFast",
-                       {"embedding_size": WIDTH}),
-    "modernbert": Family(
-        "ModernBertConfig", "bytelevel", "PreTrainedTokenizerFast",
-        {"local_attention": 32, "reference_compile": False, "pad_token_id": 1, "bos_token_id": 0,
-         "eos_token_id": 2, "cls_token_id": 0, "sep_token_id": 2},
+    "convbert": Family(
+        "ConvBertConfig", "wordpiece", "ConvBertTokenizerFast", {"embedding_size": WIDTH}
     ),
-    "roformer": Family("RoFormerConfig", "wordpiece", "BertTokenizerFast",
-                       {"embedding_size": WIDTH}),
+    "modernbert": Family(
+        "ModernBertConfig",
+        "bytelevel",
+        "PreTrainedTokenizerFast",
+        {
+            "local_attention": 32,
+            "reference_compile": False,
+            "pad_token_id": 1,
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+            "cls_token_id": 0,
+            "sep_token_id": 2,
+        },
+    ),
+    "roformer": Family(
+        "RoFormerConfig", "wordpiece", "BertTokenizerFast", {"embedding_size": WIDTH}
+    ),
     "data2vec-text": Family("Data2VecTextConfig", "bytelevel", "RobertaTokenizerFast"),
     "ernie": Family("ErnieConfig", "wordpiece", "BertTokenizerFast"),
     "megatron-bert": Family("MegatronBertConfig", "wordpiece", "BertTokenizerFast"),
-    "big_bird": Family("BigBirdConfig", "unigram", "BigBirdTokenizerFast",
-                       {"attention_type": "original_full"}),
+    "big_bird": Family(
+        "BigBirdConfig", "unigram", "BigBirdTokenizerFast", {"attention_type": "original_full"}
+    ),
     "gpt2": Family(
-        "GPT2Config", "bytelevel", "GPT2TokenizerFast",
-        {"n_embd": WIDTH, "n_layer": LAYERS, "n_head": HEADS, "n_positions": POSITIONS,
-         "pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 2}, _GENERATIVE,
+        "GPT2Config",
+        "bytelevel",
+        "GPT2TokenizerFast",
+        {
+            "n_embd": WIDTH,
+            "n_layer": LAYERS,
+            "n_head": HEADS,
+            "n_positions": POSITIONS,
+            "pad_token_id": 1,
+            "bos_token_id": 2,
+            "eos_token_id": 2,
+        },
+        _GENERATIVE,
     ),
     "qwen2": Family("Qwen2Config", "bytelevel", "Qwen2TokenizerFast", _DECODER, _GENERATIVE),
     "qwen3": Family("Qwen3Config", "bytelevel", "Qwen2TokenizerFast", _DECODER, _NO_TOKENS),
     "llama": Family("LlamaConfig", "unigram", "PreTrainedTokenizerFast", _DECODER, _NO_TOKENS),
-}  # fmt: skip
+}
 
 
 def rows(count: int, seed: int) -> list[tuple[str, str]]:
@@ -154,13 +218,16 @@ def _model(spec: Family, task: str, tokenizer: Any) -> Any:
     names = {"text-classification": sorted(INTENTS), "token-classification": TAGS}.get(task, [])
     labels: dict[str, Any] = (
         {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
-        if names else {}
-    )  # fmt: skip
+        if names
+        else {}
+    )
     values = {**_SIZES, **spec.extra, **labels, "vocab_size": VOCABULARY}
     values.setdefault("pad_token_id", tokenizer.pad_token_id)
     config = getattr(transformers, spec.config)(**values)
-    kinds = {"text-classification": "AutoModelForSequenceClassification",
-             "token-classification": "AutoModelForTokenClassification"}  # fmt: skip
+    kinds = {
+        "text-classification": "AutoModelForSequenceClassification",
+        "token-classification": "AutoModelForTokenClassification",
+    }
     return getattr(transformers, kinds.get(task, "AutoModel")).from_config(
         config, attn_implementation="eager"
     )
@@ -218,10 +285,14 @@ def _sentence_files(folder: Path) -> None:
 
     kinds = ("Transformer", "Pooling", "Normalize")
     modules = [
-        {"idx": i, "name": str(i), "path": "" if i == 0 else f"{i}_{kind}",
-         "type": f"sentence_transformers.models.{kind}"}
+        {
+            "idx": i,
+            "name": str(i),
+            "path": "" if i == 0 else f"{i}_{kind}",
+            "type": f"sentence_transformers.models.{kind}",
+        }
         for i, kind in enumerate(kinds)
-    ]  # fmt: skip
+    ]
     (folder / "1_Pooling").mkdir(exist_ok=True)
     pooling = {"word_embedding_dimension": WIDTH, "pooling_mode_mean_tokens": True}
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
@@ -252,9 +323,12 @@ def _bytelevel(name: str) -> Any:
 
     trained = ByteLevelBPETokenizer()
     trained.train_from_iterator(
-        _corpus(), vocab_size=700, min_frequency=1, special_tokens=_SPECIAL["bytelevel"],
+        _corpus(),
+        vocab_size=700,
+        min_frequency=1,
+        special_tokens=_SPECIAL["bytelevel"],
         show_progress=False,
-    )  # fmt: skip
+    )
     return _wrapped(name, trained._tokenizer, _SPECIAL["bytelevel"], ("<s>", 0), ("</s>", 2))
 
 
@@ -263,9 +337,12 @@ def _unigram(name: str) -> Any:
 
     trained = SentencePieceUnigramTokenizer()
     trained.train_from_iterator(
-        _corpus(), vocab_size=400, special_tokens=_SPECIAL["unigram"], unk_token="<unk>",
+        _corpus(),
+        vocab_size=400,
+        special_tokens=_SPECIAL["unigram"],
+        unk_token="<unk>",
         show_progress=False,
-    )  # fmt: skip
+    )
     return _wrapped(name, trained._tokenizer, _SPECIAL["unigram"], ("<s>", 0), ("</s>", 2))
 
 
@@ -285,9 +362,14 @@ def _wrapped(
         )
     known = {s.strip("[]<>").upper(): s for s in special}
     tokens = {
-        "pad_token": known["PAD"], "unk_token": known["UNK"], "mask_token": known["MASK"],
-        "cls_token": first[0], "sep_token": last[0], "bos_token": first[0], "eos_token": last[0],
-    }  # fmt: skip
+        "pad_token": known["PAD"],
+        "unk_token": known["UNK"],
+        "mask_token": known["MASK"],
+        "cls_token": first[0],
+        "sep_token": last[0],
+        "bos_token": first[0],
+        "eos_token": last[0],
+    }
     known_names = ["input_ids", "attention_mask"] if name == "PreTrainedTokenizerFast" else None
     names = {"model_input_names": known_names} if known_names else {}
     return getattr(transformers, name)(
@@ -296,5 +378,7 @@ def _wrapped(
 
 
 TOKENIZERS: dict[str, Callable[[str], Any]] = {
-    "wordpiece": _wordpiece, "bytelevel": _bytelevel, "unigram": _unigram,
-}  # fmt: skip
+    "wordpiece": _wordpiece,
+    "bytelevel": _bytelevel,
+    "unigram": _unigram,
+}

@@ -19,8 +19,9 @@ def cut(at: int) -> Callable[[Handler, bytes, int], bool]:
     def fault(handler: Handler, content: bytes, start: int) -> bool:
         if len(content) < CHUNK:
             return False
-        handler.reply(content[start : start + at], start, len(content),
-                      promise=len(content) - start)  # fmt: skip
+        handler.reply(
+            content[start : start + at], start, len(content), promise=len(content) - start
+        )
         handler.close_connection = True
         return True
 

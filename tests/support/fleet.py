@@ -81,9 +81,10 @@ def bad_release(place: Path, release: int) -> Bundle:
     """Return a release whose golden outputs do not come out."""
     golden = {"inputs": ["turn on"], "outputs": [{"shape": [3], "data": [0.0, 0.5, 0.5]}]}
     path = handmade.bundle(
-        place / f"bad{release}.epk", change={"release": release, "version": f"1.{release}"},
+        place / f"bad{release}.epk",
+        change={"release": release, "version": f"1.{release}"},
         extra={"golden.json": json.dumps(golden).encode()},
-    )  # fmt: skip
+    )
     return Bundle.open(path)
 
 

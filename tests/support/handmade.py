@@ -11,12 +11,11 @@ from typing import Any
 from unittest import mock
 
 from edgepack.bundle import pack
+from edgepack_runtime.bundle.description import Task, Text
 from edgepack_runtime.bundle.manifest import (
     Graph,
     Manifest,
     Requires,
-    Task,
-    Text,
     Tolerance,
     Variant,
     canonical_json,
@@ -34,9 +33,10 @@ def tokenizer(max_words: list[str] = WORDS) -> bytes:
     made = Tokenizer(models.WordLevel({w: i for i, w in enumerate(max_words)}, unk_token="[UNK]"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     made.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )  # fmt: skip
+    )
     return str(made.to_str()).encode()
 
 
@@ -107,16 +107,28 @@ def _graphs(variants: list[dict[str, Any]]) -> list[str]:
 
 def _manifest(task: str, content: pack.Content, variants: list[dict[str, Any]]) -> Manifest:
     plain = Variant(
-        name="null", engine="null", provider="null", precision="float32", scheme="none",
-        graphs=(), requires=Requires(), tolerance=Tolerance(0.99, 0.99),
-    )  # fmt: skip
+        name="null",
+        engine="null",
+        provider="null",
+        precision="float32",
+        scheme="none",
+        graphs=(),
+        requires=Requires(),
+        tolerance=Tolerance(0.99, 0.99),
+    )
     text = Text(tokenizer="tokenizer.json", max_length=16, pad_id=0, unk_id=1)
     return Manifest(
-        format=1, name="small", version="1.0", release=1, target="any", arch="any",
+        format=1,
+        name="small",
+        version="1.0",
+        release=1,
+        target="any",
+        arch="any",
         task=Task(name=task, text=text, labels=LABELS),
         variants=tuple(
             dataclasses.replace(plain, **{"graphs": (graph_of(path),), **fields})
             for fields, path in zip(variants, _graphs(variants), strict=True)
         ),
-        files=content.entries(), golden="golden.json",
-    )  # fmt: skip
+        files=content.entries(),
+        golden="golden.json",
+    )

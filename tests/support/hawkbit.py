@@ -31,8 +31,12 @@ class Hawkbit:
             links = {"deploymentBase": {"href": href}} if self.artifact else {}
             return {"config": {"polling": {"sleep": "00:05:00"}}, "_links": links}
         sha256 = hashlib.sha256(self.artifact).hexdigest()
-        item = {"filename": "model.epk", "size": len(self.artifact), "hashes": {"sha256": sha256},
-                "_links": {"download-http": {"href": f"{self.url}/file"}}}  # fmt: skip
+        item = {
+            "filename": "model.epk",
+            "size": len(self.artifact),
+            "hashes": {"sha256": sha256},
+            "_links": {"download-http": {"href": f"{self.url}/file"}},
+        }
         chunk = {"part": "bApp", "version": "1", "name": "model", "artifacts": [item]}
         return {"id": "7", "deployment": {"download": "forced", "chunks": [chunk]}}
 

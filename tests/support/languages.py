@@ -28,22 +28,39 @@ def config(kind: str, size: int) -> Any:
     from transformers import AutoConfig
 
     sizes: dict[str, Any] = {
-        "vocab_size": size, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
-        "tie_word_embeddings": True, "bos_token_id": 0, "eos_token_id": 1,
-    }  # fmt: skip
+        "vocab_size": size,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+    }
     if kind.endswith("long"):
         sizes["max_position_embeddings"] = 4096
     if kind == "llama-narrow":  # heads that the attention operator does not take as they are
         sizes |= {"num_attention_heads": 8, "num_key_value_heads": 4}
     if kind == "llama":
         sizes["rope_scaling"] = {
-            "rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "rope_type": "llama3",
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
             "original_max_position_embeddings": 128,
-        }  # fmt: skip
+        }
     if kind == "gpt2":
-        sizes = {"vocab_size": size, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 512,
-                 "bos_token_id": 0, "eos_token_id": 1}  # fmt: skip
+        sizes = {
+            "vocab_size": size,
+            "n_embd": 64,
+            "n_layer": 3,
+            "n_head": 4,
+            "n_positions": 512,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+        }
     return AutoConfig.for_model(kind.partition("-")[0], **sizes)
 
 

@@ -174,9 +174,10 @@ def make_road(place: Path) -> Road:
     for number in (1, 2):
         weights = bytes((i + (i % 100 == 0) * number) % 256 for i in range(6000))
         path = handmade.bundle(
-            place / f"road{number}.epk", extra={"weights.bin": weights},
+            place / f"road{number}.epk",
+            extra={"weights.bin": weights},
             change={"release": number, "version": f"1.{number}"},
-        )  # fmt: skip
+        )
         made.append(Bundle.open(path))
         channel.publish(made[-1], place / "channel", place / "keys", channel.Rollout())
         if number == 1:

@@ -12,18 +12,33 @@ import tiny
 # What each family differs by, as far as a graph and a search see it.
 KINDS: dict[str, dict[str, Any]] = {
     "t5": {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4},
-    "t5 gated": {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4,
-                 "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    "t5 gated": {
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 48,
+        "num_layers": 2,
+        "num_heads": 4,
+        "feed_forward_proj": "gated-gelu",
+        "tie_word_embeddings": False,
+    },
     "mt5": {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4},
     "bart": {"forced_eos_token_id": 1, "forced_bos_token_id": 2},
     "m2m_100": {"decoder_start_token_id": 1},
-    "mbart": {}, "marian": {}, "pegasus": {}, "blenderbot": {},
-}  # fmt: skip
+    "mbart": {},
+    "marian": {},
+    "pegasus": {},
+    "blenderbot": {},
+}
 _LAYERS = {
-    "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
     "max_position_embeddings": 128,
-}  # fmt: skip
+}
 
 
 def make(kind: str, folder: Path, vocabulary: int = 96) -> Any:
@@ -33,8 +48,13 @@ def make(kind: str, folder: Path, vocabulary: int = 96) -> Any:
 
     family = kind.partition(" ")[0]
     sizes = {} if "t5" in family else _LAYERS
-    tokens = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2, "decoder_start_token_id": 0,
-              "forced_eos_token_id": None}  # fmt: skip
+    tokens = {
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "bos_token_id": 2,
+        "decoder_start_token_id": 0,
+        "forced_eos_token_id": None,
+    }
     config = AutoConfig.for_model(
         family, vocab_size=vocabulary, **{**tokens, **sizes, **KINDS[kind]}
     )
@@ -55,18 +75,28 @@ def with_tokenizer(kind: str, folder: Path) -> Path:
 
     source = tiny.make("roberta-ner", folder / "tokenizer")
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(source / "tokenizer.json"), eos_token="</s>", pad_token="<pad>",
+        tokenizer_file=str(source / "tokenizer.json"),
+        eos_token="</s>",
+        pad_token="<pad>",
         bos_token="<s>",
-    )  # fmt: skip
+    )
     make(kind, folder / "model", len(tokenizer))
     tokenizer.save_pretrained(folder / "model")
     return folder / "model"
 
 
-SOURCE = ["the small frog sat on a green stone", "she asked her teacher for advice",
-          "nobody knows the trouble i have seen", "where is the station, please?"]  # fmt: skip
-TARGET = ["der kleine frosch saß auf einem grünen stein", "sie bat ihre lehrerin um rat",
-          "niemand kennt den ärger, den ich sah", "wo ist bitte der bahnhof?"]  # fmt: skip
+SOURCE = [
+    "the small frog sat on a green stone",
+    "she asked her teacher for advice",
+    "nobody knows the trouble i have seen",
+    "where is the station, please?",
+]
+TARGET = [
+    "der kleine frosch saß auf einem grünen stein",
+    "sie bat ihre lehrerin um rat",
+    "niemand kennt den ärger, den ich sah",
+    "wo ist bitte der bahnhof?",
+]
 
 
 def marian_tokenizer(folder: Path) -> Any:
@@ -78,9 +108,13 @@ def marian_tokenizer(folder: Path) -> Any:
     pieces = ["</s>", "<unk>"]
     for name, texts in (("source", SOURCE), ("target", TARGET)):
         spm.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts * 30), model_prefix=str(folder / name), vocab_size=60,
-            hard_vocab_limit=False, minloglevel=2, character_coverage=1.0,
-        )  # fmt: skip
+            sentence_iterator=iter(texts * 30),
+            model_prefix=str(folder / name),
+            vocab_size=60,
+            hard_vocab_limit=False,
+            minloglevel=2,
+            character_coverage=1.0,
+        )
         (folder / f"{name}.model").rename(folder / f"{name}.spm")
         model = spm.SentencePieceProcessor(str(folder / f"{name}.spm"))
         pieces += [model.id_to_piece(i) for i in range(3, model.get_piece_size())]

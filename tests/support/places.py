@@ -37,9 +37,12 @@ def site(place: Path) -> Site:
     lines = (EXAMPLE / "update.conf").read_text().splitlines()
     names = [line.split("=")[0] for line in lines if "=" in line]
     here = {
-        "RUNTIME": f"{sys.executable} -m edgepack_runtime", "ROOT": str(place / "root.json"),
-        "EDGEPACK_STORE": str(place / "device"), "CHANNEL": str(place / "channel"), "NAME": NAME,
-    }  # fmt: skip
+        "RUNTIME": f"{sys.executable} -m edgepack_runtime",
+        "ROOT": str(place / "root.json"),
+        "EDGEPACK_STORE": str(place / "device"),
+        "CHANNEL": str(place / "channel"),
+        "NAME": NAME,
+    }
     assert set(names) == set(here)
     conf = place / "update.conf"
     conf.write_text("".join(f'{name}="{value}"\n' for name, value in here.items()))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import handmade
 import numpy as np
 
-from edgepack_runtime.bundle.manifest import Requires, Task, Text, Tolerance, Variant
+from edgepack_runtime.bundle.description import Task, Text
+from edgepack_runtime.bundle.manifest import Requires, Tolerance, Variant
 from edgepack_runtime.engines import Stateless
 from edgepack_runtime.inputs import Inputs
 from edgepack_runtime.inputs.text import TextEncoder
@@ -59,9 +60,10 @@ def wordpiece(words: Sequence[str]) -> bytes:
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     made.decoder = decoders.WordPiece()
     made.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )  # fmt: skip
+    )
     return str(made.to_str()).encode()
 
 
@@ -82,7 +84,7 @@ def open_table(
         whole: give the sum of a text's tokens, not a row for each token.
         pieces: the tokens are word pieces, `##` before what continues a word.
         max_length: tokens of a window.
-        fields: more of `manifest.Task`.
+        fields: more of `description.Task`.
 
     """
     words = [word for word in table if word not in SPECIAL]
@@ -91,9 +93,15 @@ def open_table(
     rows = np.array([table.get(word, [0.0] * width) for word in known], dtype=np.float32)
     text = Text(tokenizer="tokenizer.json", max_length=max_length, pad_id=0, unk_id=1)
     variant = Variant(
-        name="table", engine="table", provider="table", precision="float32", scheme="none",
-        graphs=(), requires=Requires(), tolerance=Tolerance(0.99, 0.99),
-    )  # fmt: skip
+        name="table",
+        engine="table",
+        provider="table",
+        precision="float32",
+        scheme="none",
+        graphs=(),
+        requires=Requires(),
+        tolerance=Tolerance(0.99, 0.99),
+    )
     content = wordpiece(words) if pieces else handmade.tokenizer(known)
     graphs = {"model": Table(rows, whole=whole)}
     inputs = Inputs(TextEncoder(content, text))

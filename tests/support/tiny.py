@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 INTENTS = {
-    "lights": "turn on the lights", "weather": "what's the weather like",
-    "booking": "book a table for six", "other": "the quick brown fox",
-}  # fmt: skip
+    "lights": "turn on the lights",
+    "weather": "what's the weather like",
+    "booking": "book a table for six",
+    "other": "the quick brown fox",
+}
 SENTENCES = [
     "Angela Merkel met the mayor of New York on Friday.",
     "can you book a table for six at the Blue Lagoon?",
@@ -30,8 +32,12 @@ SENTENCES = [
     "emoji 😀 and 👩‍👩‍👧 in a text",
 ]
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG"]
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-         "intermediate_size": 64}  # fmt: skip
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
 
 
 def corpus() -> list[str]:
@@ -175,9 +181,14 @@ def _distilbert(folder: Path) -> Any:
     wordpiece(folder)
     tokenizer = DistilBertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64)
     config = DistilBertConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=64, dim=32, n_layers=2, n_heads=2,
-        hidden_dim=64, **_labels(["no", "yes"]),
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        max_position_embeddings=64,
+        dim=32,
+        n_layers=2,
+        n_heads=2,
+        hidden_dim=64,
+        **_labels(["no", "yes"]),
+    )
     return DistilBertForSequenceClassification(config), tokenizer
 
 
@@ -200,9 +211,12 @@ def _xlm_roberta(folder: Path) -> Any:
 
     tokenizer = unigram(folder)
     config = XLMRobertaConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=66, pad_token_id=1, **SIZES,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=66,
+        pad_token_id=1,
+        **SIZES,
         **_labels(["no", "yes", "maybe"]),
-    )  # fmt: skip
+    )
     return XLMRobertaForSequenceClassification(config), tokenizer
 
 

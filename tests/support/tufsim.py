@@ -69,9 +69,20 @@ class Sim:
 
     def check(self) -> int:
         """Let the device look; return the exit code of the command."""
-        return runtime(["update", "--check", "--store", str(self.place / "device"), "--channel",
-                        str(self.place / "channel"), "--name", NAME,
-                        "--root", str(self.place / "shipped.json")])  # fmt: skip
+        return runtime(
+            [
+                "update",
+                "--check",
+                "--store",
+                str(self.place / "device"),
+                "--channel",
+                str(self.place / "channel"),
+                "--name",
+                NAME,
+                "--root",
+                str(self.place / "shipped.json"),
+            ]
+        )
 
 
 def expire(signed: dict[str, Any]) -> None:

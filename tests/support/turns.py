@@ -97,7 +97,17 @@ def _in_turn(name: str) -> Callable[..., Any]:
 
 
 for _name in (
-    "read", "digest", "size", "names", "make_folder", "create", "append", "truncate", "overwrite",
-    "rename", "remove", "map",
-):  # fmt: skip
+    "read",
+    "digest",
+    "size",
+    "names",
+    "make_folder",
+    "create",
+    "append",
+    "truncate",
+    "overwrite",
+    "rename",
+    "remove",
+    "map",
+):
     setattr(TurnsDisk, _name, _in_turn(_name))

@@ -12,9 +12,11 @@ from edgepack_runtime.model.model import Model
 
 # Of "turn on the lights" the ids 2 4 5 7 8 3 have the rests 2 1 2 1 2 0 when divided by three.
 POOLED = {
-    "": [1 / 6, 2 / 6, 3 / 6], "mean": [1 / 6, 2 / 6, 3 / 6],
-    "cls": [0.0, 0.0, 1.0], "max": [1.0, 1.0, 1.0],
-}  # fmt: skip
+    "": [1 / 6, 2 / 6, 3 / 6],
+    "mean": [1 / 6, 2 / 6, 3 / 6],
+    "cls": [0.0, 0.0, 1.0],
+    "max": [1.0, 1.0, 1.0],
+}
 
 
 def open_vectors(place: Path, task: str, pooling: str = "", *, normalize: bool = False) -> Model:
@@ -26,7 +28,9 @@ def open_vectors(place: Path, task: str, pooling: str = "", *, normalize: bool =
         "outputs": [{"shape": [3], "data": POOLED[pooling]}],
     }
     path = handmade.bundle(
-        place / f"{pooling or 'plain'}-{normalize}.epk", task=task, change={"task": spec},
+        place / f"{pooling or 'plain'}-{normalize}.epk",
+        task=task,
+        change={"task": spec},
         extra={"golden.json": canonical_json(golden)},
-    )  # fmt: skip
+    )
     return load(path)

@@ -47,9 +47,17 @@ def main(controller: str) -> int:
     except ValueError as exc:
         tell(feedback, deployment["id"], ok=False, details=[str(exc)])
         return 2
-    command = [*shlex.split(settings["RUNTIME"]), "import", str(path),
-               "--store", settings["EDGEPACK_STORE"], "--root", settings["ROOT"],
-               "--name", settings["NAME"]]  # fmt: skip
+    command = [
+        *shlex.split(settings["RUNTIME"]),
+        "import",
+        str(path),
+        "--store",
+        settings["EDGEPACK_STORE"],
+        "--root",
+        settings["ROOT"],
+        "--name",
+        settings["NAME"],
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     details = (done.stdout + done.stderr).strip().splitlines()[-5:]
     put_off = done.returncode == 7 and any(word in done.stderr for word in LATER)
@@ -63,8 +71,12 @@ def main(controller: str) -> int:
 
 def artifact(deployment: dict[str, Any]) -> dict[str, Any]:
     """Return the one `.epk` of a deployment; a `ValueError` if there is not exactly one."""
-    found = [item for chunk in deployment["deployment"]["chunks"] for item in chunk["artifacts"]
-             if item["filename"].endswith(".epk")]  # fmt: skip
+    found = [
+        item
+        for chunk in deployment["deployment"]["chunks"]
+        for item in chunk["artifacts"]
+        if item["filename"].endswith(".epk")
+    ]
     if len(found) != 1:
         raise ValueError(f"{len(found)} files of the deployment are .epk, one is needed")
     return found[0]
@@ -110,8 +122,11 @@ def ask(url: str) -> dict[str, Any]:
 def tell(url: str, action: str, *, ok: bool | None, details: list[str] | None = None) -> None:
     """Close an action as a success or a failure, or say that it goes on (None)."""
     finished = {True: "success", False: "failure", None: "none"}[ok]
-    status = {"execution": "proceeding" if ok is None else "closed",
-              "result": {"finished": finished}, "details": details or []}  # fmt: skip
+    status = {
+        "execution": "proceeding" if ok is None else "closed",
+        "result": {"finished": finished},
+        "details": details or [],
+    }
     body = json.dumps({"id": action, "status": status}).encode()
     request = prepared(url, {"Content-Type": "application/json"})
     request.data = body

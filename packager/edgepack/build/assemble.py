@@ -11,7 +11,8 @@ from edgepack.bundle.pack import Content
 from edgepack.export import find
 from edgepack.judge.golden import FOLDER
 from edgepack.model.opened import are_generated, read_task
-from edgepack_runtime.bundle.manifest import FORMAT, Graph, Manifest, Task, Tolerance, Variant
+from edgepack_runtime.bundle.description import Task
+from edgepack_runtime.bundle.manifest import FORMAT, Graph, Manifest, Tolerance, Variant
 
 _COMMON = ("tokenizer.json", "preprocessor_config.json", "config.json")
 _LIKENESS = ("agreement", "cosine", "least_cosine")  # with the float model

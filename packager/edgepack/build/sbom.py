@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgepack.stages.cache import version_of
-from edgepack_runtime.bundle.manifest import File, Manifest, Task, Variant, canonical_json
+from edgepack_runtime.bundle.description import Task
+from edgepack_runtime.bundle.manifest import File, Manifest, Variant, canonical_json
 
 if TYPE_CHECKING:
     from edgepack.build.plan import Plan

@@ -82,7 +82,7 @@ def build(  # noqa: PLR0913, PLR0917 (click needs one parameter for each option)
     it, edgepack.toml in this folder is the recipe.  Options override the recipe.
     """
     from edgepack.build.build import bundle_path, plans
-    from edgepack.bundle.kit import collect, write_kit
+    from edgepack.bundle.kit import collect
     from edgepack.recipe.target import find_target
 
     given: dict[str, Any] = {
@@ -96,22 +96,33 @@ def build(  # noqa: PLR0913, PLR0917 (click needs one parameter for each option)
         "variants": variants,
         "max_length": max_length,
     }
-    recipe = replace(_recipe(model), **{key: value for key, value in given.items() if value})
-    if quality_drop is not None:
-        recipe = replace(recipe, budget=replace(recipe.budget, quality_drop=quality_drop))
-    _check(recipe, kit=kit)
-    wanted = {target.name: target for target in map(find_target, recipe.targets)}
-    boards = _boards(recipe, wanted.values(), kit_python, offline=offline) if kit else []
+    recipe = _checked(_overridden(_recipe(model), given, quality_drop), kit=kit)
+    wanted = list({t.name: t for t in map(find_target, recipe.targets)}.values())
+    boards = _boards(recipe, wanted, kit_python, offline=offline) if kit else []
     kits = {board.name: collect(board, wheels) for board in boards}
     digests = {target: found.digests for target, found in kits.items()}
-    planned = plans(recipe, list(wanted.values()), offline=offline, kits=digests)
+    planned = plans(recipe, wanted, offline=offline, kits=digests)
     if dry_run:
         _show_plans(planned, as_json=as_json)
         return
     _build(planned, output, jobs=jobs or 0, strict=strict, as_json=as_json)
     for plan, board in zip(planned, boards, strict=False):
-        made = write_kit(board, kits[board.name], bundle_path(plan, output))
-        click.echo(f"kit: {made}; install it on the device with sh install.sh", err=as_json)
+        _write_kit(board, kits[board.name], bundle_path(plan, output), quiet=as_json)
+
+
+def _overridden(recipe: Recipe, given: dict[str, Any], quality_drop: float | None) -> Recipe:
+    """Return a recipe with the options that were given."""
+    recipe = replace(recipe, **{key: value for key, value in given.items() if value})
+    if quality_drop is None:
+        return recipe
+    return replace(recipe, budget=replace(recipe.budget, quality_drop=quality_drop))
+
+
+def _write_kit(board: Target, wheels: Any, bundle: Path, *, quiet: bool) -> None:
+    from edgepack.bundle.kit import write_kit
+
+    made = write_kit(board, wheels, bundle)
+    click.echo(f"kit: {made}; install it on the device with sh install.sh", err=quiet)
 
 
 def _boards(
@@ -138,7 +149,7 @@ def _recipe(model: str | None) -> Recipe:
     return read_recipe(path)
 
 
-def _check(recipe: Recipe, *, kit: bool) -> None:
+def _checked(recipe: Recipe, *, kit: bool) -> Recipe:
     from edgepack.recipe.recipe import LAYOUTS, PRECISIONS
 
     if not recipe.targets:
@@ -151,6 +162,7 @@ def _check(recipe: Recipe, *, kit: bool) -> None:
             raise InputError(f"{option} must be one of {', '.join(known)}, not {value!r}")
     if kit and recipe.layout != "epk":
         raise InputError("--kit carries one file: leave --layout folder out")
+    return recipe
 
 
 def _build(planned: list[Plan], output: Path, *, jobs: int, strict: bool, as_json: bool) -> None:

@@ -126,9 +126,15 @@ def list_command(*, as_json: bool) -> None:
     """List stages with their size and the days since their last use."""
     root = StageCache().root
     found = entries(root)
-    rows = [{"label": entry.label, "key": entry.folder.name, "bytes": entry.size,
-             "days": round((time.time() - entry.used) / _SECONDS["d"], 1)}
-            for entry in found]  # fmt: skip
+    rows = [
+        {
+            "label": entry.label,
+            "key": entry.folder.name,
+            "bytes": entry.size,
+            "days": round((time.time() - entry.used) / _SECONDS["d"], 1),
+        }
+        for entry in found
+    ]
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return

@@ -150,9 +150,15 @@ def channel_refresh(where: str, key_folder: Path) -> None:
 @click.option("--expires", default="90d", show_default=True, help="How long it is valid, in days.")
 @_KEYS
 def channel_export(  # noqa: PLR0913 (a command's options)
-    where: str, usb: Path | None, epk: Path | None, name: str | None, expires: str,
-    key_folder: Path, *, light: bool,
-) -> None:  # fmt: skip
+    where: str,
+    usb: Path | None,
+    epk: Path | None,
+    name: str | None,
+    expires: str,
+    key_folder: Path,
+    *,
+    light: bool,
+) -> None:
     """Write a channel to a USB stick, or one release to a file for any carrier.
 
     A device reads both like any other channel, with --channel; the file also with `import`.

@@ -55,8 +55,17 @@ def evaluate(  # noqa: PLR0913, PLR0917 (click needs one parameter for each opti
     asked = Asked(task=task, variant=variant, threads=threads, offline=offline)
     name, quality = evaluate_source(model, source, columns, asked)
     if as_json:
-        click.echo(json.dumps({"model": name, "main": quality.main, "rows": quality.rows,
-                               "figures": dict(quality.figures)}, indent=1))  # fmt: skip
+        click.echo(
+            json.dumps(
+                {
+                    "model": name,
+                    "main": quality.main,
+                    "rows": quality.rows,
+                    "figures": dict(quality.figures),
+                },
+                indent=1,
+            )
+        )
         return
     result = f"{quality.name} {quality.value:.4f}"
     click.echo(f"{name} on {quality.rows} rows of {source}: {result}")

@@ -52,9 +52,15 @@ def work(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     rows = windows.pack(model, tokenizer, examples, settings.max_length)
     learn, held = windows.divide(rows, holds_out=settings.schedule.holds_out)
     job = Job(
-        model, rows.lengths.tolist(), learn, rows.pad, teacher.loss, held,
-        student=True, beside=teacher.model,
-    )  # fmt: skip
+        model,
+        rows.lengths.tolist(),
+        learn,
+        rows.pad,
+        teacher.loss,
+        held,
+        student=True,
+        beside=teacher.model,
+    )
     record = training.fit(job, settings.schedule, out)
     if first_process():
         record.write(out, "distill")
@@ -106,6 +112,8 @@ class _Teacher:
         ids = ids if self._numbers is None else self._numbers.to(ids.device)[ids]
         with torch.no_grad():
             return self.model(
-                ids, attention_mask=batch["attention_mask"], use_cache=False,
+                ids,
+                attention_mask=batch["attention_mask"],
+                use_cache=False,
                 output_hidden_states=inner,
-            )  # fmt: skip
+            )

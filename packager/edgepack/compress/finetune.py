@@ -74,8 +74,15 @@ def work(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     if held and figure == "accuracy" and first_process():
         probe = linear.probe(model, rows, [e.label for e in examples], learn, held)
     job = Job(
-        model, rows.lengths.tolist(), learn, collate, _loss, held, judge, figure,
-    )  # fmt: skip
+        model,
+        rows.lengths.tolist(),
+        learn,
+        collate,
+        _loss,
+        held,
+        judge,
+        figure,
+    )
     record = training.fit(job, settings.schedule, out)
     if first_process():
         replace(record, probe=probe).write(out, "finetune")

@@ -40,9 +40,15 @@ def launch(module: str, settings: Any, inputs: Mapping[str, Path], out: Path) ->
     failure.unlink(missing_ok=True)
     job.write_bytes(pickle.dumps((module, settings, dict(inputs), out)))
     command = [
-        sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={schedule.processes}",
-        *(schedule.launcher or ("--standalone",)), "-m", "edgepack.compress.launch", str(job),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        f"--nproc-per-node={schedule.processes}",
+        *(schedule.launcher or ("--standalone",)),
+        "-m",
+        "edgepack.compress.launch",
+        str(job),
+    ]
     done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
     job.unlink(missing_ok=True)
     if done.returncode:

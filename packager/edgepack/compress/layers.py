@@ -41,13 +41,25 @@ _BERT = Family(
     "output.dense",
 )
 _DISTIL = Family(
-    "attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin",
-    "ffn.lin1", "ffn.lin2", "n_layers", "hidden_dim",
-)  # fmt: skip
+    "attention.q_lin",
+    "attention.k_lin",
+    "attention.v_lin",
+    "attention.out_lin",
+    "ffn.lin1",
+    "ffn.lin2",
+    "n_layers",
+    "hidden_dim",
+)
 _LLAMA = Family(
-    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-    "mlp.up_proj", "mlp.down_proj", gate="mlp.gate_proj", stack="layers",
-)  # fmt: skip
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+    gate="mlp.gate_proj",
+    stack="layers",
+)
 FAMILIES = {
     "bert": _BERT,
     "roberta": _BERT,

@@ -59,10 +59,17 @@ def fit(job: Job, schedule: Schedule, out: Path) -> Record:
     ended = "all epochs were done" if not course.bounded else "max_minutes bounded the epochs"
     early = course.patience and history and history[-1]["epoch"] < course.epochs
     return Record(
-        course.learning_rate, course.epochs, course.batch_size, course.precision,
-        len(job.learn), len(job.held), job.figure, "no gain on held-out rows" if early else ended,
-        history, {f"{rate:g}": round(loss, 4) for rate, loss in tried.items()} or None,
-    )  # fmt: skip
+        course.learning_rate,
+        course.epochs,
+        course.batch_size,
+        course.precision,
+        len(job.learn),
+        len(job.held),
+        job.figure,
+        "no gain on held-out rows" if early else ended,
+        history,
+        {f"{rate:g}": round(loss, 4) for rate, loss in tried.items()} or None,
+    )
 
 
 def _course(job: Job, schedule: Schedule) -> tuple[Course, dict[float, float]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgepack.data.rows import Columns, read_examples
 from edgepack.data.texts import GOLDEN
-from edgepack_runtime.bundle.manifest import Audio
+from edgepack_runtime.bundle.description import Audio
 from edgepack_runtime.inputs.audio import AudioReader
 
 TOOLS = ("edgepack", "numpy")

@@ -31,8 +31,11 @@ def stage(variant: Stage, draft: Stage, tokens: tuple[Stage, Stage]) -> Stage:
 
     """
     inputs: dict[str, Stage | Source] = {
-        "variant": variant, "draft": draft, "tokens": tokens[0], "draft_tokens": tokens[1],
-    }  # fmt: skip
+        "variant": variant,
+        "draft": draft,
+        "tokens": tokens[0],
+        "draft_tokens": tokens[1],
+    }
     return Stage("add the draft", join, Settings(), inputs, _TOOLS)
 
 

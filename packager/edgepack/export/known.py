@@ -87,8 +87,10 @@ def survey() -> dict[str, dict[str, Any]]:
         import_module(f"optimum.exporters.{exporter}.model_configs")
     found = {}
     for name, supported in sorted(TasksManager._SUPPORTED_MODEL_TYPE.items()):  # noqa: SLF001
-        tasks = {kind: [task for task in optimum_tasks() if task in supported.get(kind, {})]
-                 for kind in ("onnx", "openvino")}  # fmt: skip
+        tasks = {
+            kind: [task for task in optimum_tasks() if task in supported.get(kind, {})]
+            for kind in ("onnx", "openvino")
+        }
         inputs = _inputs(name, tasks["onnx"])
         slow, fast = TOKENIZER_MAPPING_NAMES.get(name) or (None, None)
         if any(tasks.values()) and (not inputs or MADE & set(inputs)):

@@ -34,10 +34,19 @@ class Trial:
 
 # The most promising first, so that a small budget is well spent.
 TRIALS = (
-    Trial(0.95, ""), Trial(0.5, ""), Trial(0.95, "percentile"), Trial(0.7, ""),
-    Trial(0.95, "min-max"), Trial(0.5, "percentile"), Trial(-1, ""), Trial(0.95, "histogram"),
-    Trial(0.3, ""), Trial(-1, "percentile"), Trial(0.5, "min-max"), Trial(0.5, "histogram"),
-)  # fmt: skip
+    Trial(0.95, ""),
+    Trial(0.5, ""),
+    Trial(0.95, "percentile"),
+    Trial(0.7, ""),
+    Trial(0.95, "min-max"),
+    Trial(0.5, "percentile"),
+    Trial(-1, ""),
+    Trial(0.95, "histogram"),
+    Trial(0.3, ""),
+    Trial(-1, "percentile"),
+    Trial(0.5, "min-max"),
+    Trial(0.5, "histogram"),
+)
 
 
 def parameters(trial: Trial, *, tied: bool) -> Any:

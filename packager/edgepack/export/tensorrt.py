@@ -255,13 +255,22 @@ def _opset_has_per_channel(graph: _Graph) -> Found:
 
 
 RULES: tuple[Callable[[_Graph], Found], ...] = (
-    _only_standard_operators, _no_dynamic_quantization, _scales_are_constants, _types_are_int8,
+    _only_standard_operators,
+    _no_dynamic_quantization,
+    _scales_are_constants,
+    _types_are_int8,
     _int8_is_read_by_pairs_alone,
-    _zero_points_are_zero, _scales_are_positive, _activations_are_per_tensor,
-    _weights_are_per_channel, _pairs_are_complete, _products_are_int8_on_both_sides,
-    _layer_norm_stays_in_float, _no_bias_is_quantized, _scales_match_the_precision,
+    _zero_points_are_zero,
+    _scales_are_positive,
+    _activations_are_per_tensor,
+    _weights_are_per_channel,
+    _pairs_are_complete,
+    _products_are_int8_on_both_sides,
+    _layer_norm_stays_in_float,
+    _no_bias_is_quantized,
+    _scales_match_the_precision,
     _opset_has_per_channel,
-)  # fmt: skip
+)
 
 
 def _dequantized(graph: _Graph, name: str) -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 from edgepack.export import open_as_device, open_reference
 from edgepack.model.opened import are_generated, golden_files, read_items
 from edgepack_runtime import tasks
-from edgepack_runtime.bundle.manifest import Task, canonical_json
+from edgepack_runtime.bundle.description import Task
+from edgepack_runtime.bundle.manifest import canonical_json
 from edgepack_runtime.model.model import Model
 from edgepack_runtime.tasks._likeness import decisions
 

@@ -12,7 +12,8 @@ from typing import Any
 from edgepack.model import marian, pictures, sounds, writing
 from edgepack.tasks import find
 from edgepack_runtime import tasks
-from edgepack_runtime.bundle.manifest import Task, Text, canonical_json
+from edgepack_runtime.bundle.description import Task, Text
+from edgepack_runtime.bundle.manifest import canonical_json
 from edgepack_runtime.errors import InputError
 
 TOOLS = ("edgepack", "transformers", "tokenizers")
@@ -31,7 +32,7 @@ class Settings:
 
 
 def describe(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
-    """Write `config.json`, `task.json` (a `manifest.Task`), and what the inputs are read by.
+    """Write `config.json`, `task.json` (a `description.Task`), and what the inputs are read by.
 
     That is `tokenizer.json` for texts, and `preprocessor_config.json` for images and sounds.
     """
@@ -52,8 +53,7 @@ def describe(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
     if kind == "image":
         task = replace(task, image=pictures.facts(folder))
     elif kind == "audio":
-        writes = tasks.find(settings.task).PER_TOKEN
-        audio, letters = sounds.facts(folder, config, writes=writes)
+        audio, letters = sounds.facts(folder, config)
         task = replace(task, audio=audio, labels=letters or task.labels)
     if kind != "text":
         (out / pictures.FILE).write_bytes((folder / pictures.FILE).read_bytes())
@@ -119,8 +119,10 @@ def _activation(config: Any) -> str:
     """Return what a cross-encoder of sentence-transformers makes its scores by."""
     said = getattr(config, "sentence_transformers", None) or {}
     name = str(said.get("activation_fn", "")) if isinstance(said, dict) else ""
-    known = {"torch.nn.modules.linear.Identity": "none",
-             "torch.nn.modules.activation.Sigmoid": "sigmoid"}  # fmt: skip
+    known = {
+        "torch.nn.modules.linear.Identity": "none",
+        "torch.nn.modules.activation.Sigmoid": "sigmoid",
+    }
     return known.get(name, name)  # the task refuses what it does not know
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime import engines, tasks
 from edgepack_runtime.bundle.adapters import Adapters
-from edgepack_runtime.bundle.manifest import Graph, Requires, Task, Tolerance, Variant, decode_task
+from edgepack_runtime.bundle.description import Task
+from edgepack_runtime.bundle.manifest import Graph, Requires, Tolerance, Variant, decode_task
 from edgepack_runtime.device.facts import cores
 from edgepack_runtime.inputs import Inputs, open_inputs
 from edgepack_runtime.inputs.text import TextEncoder

@@ -8,12 +8,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgepack_runtime.bundle.manifest import Image
+from edgepack_runtime.bundle.description import Image
 from edgepack_runtime.errors import InputError
 
 FILE = "preprocessor_config.json"
-_KNOWN = ("Beit", "Bit", "CLIP", "ConvNext", "DeiT", "MobileNetV1", "MobileNetV2", "MobileViT",
-          "Siglip", "ViT")  # fmt: skip
+_KNOWN = (
+    "Beit",
+    "Bit",
+    "CLIP",
+    "ConvNext",
+    "DeiT",
+    "MobileNetV1",
+    "MobileNetV2",
+    "MobileViT",
+    "Siglip",
+    "ViT",
+)
 _SQUASHED = 384  # from here on, ConvNext does not crop
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgepack_runtime.bundle.manifest import Audio
+from edgepack_runtime.bundle.description import Audio
 from edgepack_runtime.errors import InputError
 
 FILE = "preprocessor_config.json"
 
 
-def facts(folder: Path, config: Any, *, writes: bool) -> tuple[Audio, tuple[str, ...]]:
-    """Read a model's feature extractor, and its letters if it writes.
+def facts(folder: Path, config: Any) -> tuple[Audio, tuple[str, ...]]:
+    """Read a model's feature extractor, and its letters if it writes by CTC.
 
     Raises:
         InputError: there is none, or it does what is not built.
@@ -37,7 +37,7 @@ def facts(folder: Path, config: Any, *, writes: bool) -> tuple[Audio, tuple[str,
         least=_least(config),
         frame=frame,
     )
-    if not writes:
+    if not any(str(name).endswith("ForCTC") for name in config.architectures or ()):
         return audio, ()
     labels, blank, delimiter = _letters(folder, config)
     return Audio(audio.sampling_rate, audio.normalize, audio.least, frame, blank, delimiter), labels

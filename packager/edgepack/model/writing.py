@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgepack_runtime.bundle.manifest import Writing
+from edgepack_runtime.bundle.description import Writing
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.generation.settings import Asked, PairSettings, Settings, settle
 

@@ -56,8 +56,14 @@ def table(item: Built) -> Table:
     captions = [f"milliseconds, text to result, by {unit}"] if cells else []
     if manifest.provenance.get("compared_on", "given") == "generated":
         captions.append("agreement with the float model on generated texts; yours say more")
-    shown = Table(title=title, caption="\n".join(captions), title_style="bold", box=SIMPLE_HEAD,
-                  pad_edge=False, padding=(0, 1, 0, 0))  # fmt: skip
+    shown = Table(
+        title=title,
+        caption="\n".join(captions),
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     shown.add_column("variant", no_wrap=True)
     timed = [*(cell.replace("-", "-\n") for cell in cells), *(["speed-up"] if cells else [])]
     for name in ("MB", *timed, "agreement", "min cos"):

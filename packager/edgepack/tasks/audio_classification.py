@@ -15,11 +15,15 @@ if TYPE_CHECKING:
 OPTIMUM = "audio-classification"
 AUTO_CLASS = "AutoModelForAudioClassification"
 ARCHITECTURES: tuple[str, ...] = (
-    "Wav2Vec2ForSequenceClassification", "HubertForSequenceClassification",
-    "WavLMForSequenceClassification", "UniSpeechForSequenceClassification",
-    "UniSpeechSatForSequenceClassification", "SEWForSequenceClassification",
-    "Data2VecAudioForSequenceClassification", "ForAudioClassification",
-)  # fmt: skip
+    "Wav2Vec2ForSequenceClassification",
+    "HubertForSequenceClassification",
+    "WavLMForSequenceClassification",
+    "UniSpeechForSequenceClassification",
+    "UniSpeechSatForSequenceClassification",
+    "SEWForSequenceClassification",
+    "Data2VecAudioForSequenceClassification",
+    "ForAudioClassification",
+)
 HEAD = "Classification"
 ADAPTER = ""
 READS = "audio"

@@ -94,10 +94,16 @@ def jetson_release(root: Path = Path("/")) -> str:
 
 def captured_arch(root: Path) -> str:
     """Return the architecture of a file tree, by its dynamic loader; empty if it has none."""
-    for pattern, arch in (("ld-linux-aarch64.so*", "aarch64"), ("ld-linux-x86-64.so*", "x86_64"),
-                          ("ld-linux-armhf.so*", "armv7l")):  # fmt: skip
-        if any(True for folder in ("lib", "lib64", "usr/lib", "usr/lib64")
-               for _ in (root / folder).glob(pattern)):  # fmt: skip
+    for pattern, arch in (
+        ("ld-linux-aarch64.so*", "aarch64"),
+        ("ld-linux-x86-64.so*", "x86_64"),
+        ("ld-linux-armhf.so*", "armv7l"),
+    ):
+        if any(
+            True
+            for folder in ("lib", "lib64", "usr/lib", "usr/lib64")
+            for _ in (root / folder).glob(pattern)
+        ):
             return arch
     return ""
 

@@ -199,8 +199,18 @@ def _needs(system: System, provider: str, library: str) -> str:
 
 
 RULES = (
-    _gpu_unused, _gpu_build_without_gpu, _no_kernels_for_gpu, _gpu_too_old, _old_driver,
-    _cuda_missing, _cuda_of_another_major, _cudnn_missing, _tensorrt_missing,
-    _tensorrt_of_another_major, _old_jetpack, _unknown_jetson, _intel_gpu_without_runtime,
+    _gpu_unused,
+    _gpu_build_without_gpu,
+    _no_kernels_for_gpu,
+    _gpu_too_old,
+    _old_driver,
+    _cuda_missing,
+    _cuda_of_another_major,
+    _cudnn_missing,
+    _tensorrt_missing,
+    _tensorrt_of_another_major,
+    _old_jetpack,
+    _unknown_jetson,
+    _intel_gpu_without_runtime,
     _intel_npu_without_driver,
-)  # fmt: skip
+)

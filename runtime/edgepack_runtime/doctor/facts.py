@@ -32,9 +32,15 @@ _PACKAGES = (
     "root/*/lib/python3*/site-packages",
 )
 _LIBRARIES = (
-    "usr/lib/*-linux-gnu", "usr/lib", "usr/lib64", "usr/local/cuda*/lib64",
-    "usr/local/cuda*/targets/*/lib", "usr/local/lib", "opt/*/lib", "opt/conda/lib",
-)  # fmt: skip
+    "usr/lib/*-linux-gnu",
+    "usr/lib",
+    "usr/lib64",
+    "usr/local/cuda*/lib64",
+    "usr/local/cuda*/targets/*/lib",
+    "usr/local/lib",
+    "opt/*/lib",
+    "opt/conda/lib",
+)
 _INTEL = "0x8086"
 _WANTED = re.compile(r"lib(cudart|cudnn|nvinfer|cublas)\.so\.(\d+)")
 

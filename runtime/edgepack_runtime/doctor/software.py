@@ -204,8 +204,22 @@ def _no_dot_product(system: System) -> Found:
 
 
 RULES = (
-    _system_of_32_bits, _no_glibc, _old_glibc, _old_python, _python_3_10, _managed_python,
-    _low_disk, _low_memory, _no_engine, _two_builds, _old_engine, _broken_engine,
-    _numpy_2_with_a_numpy_1_build, _missing_needs, _openvino_on_arm, _no_avx2, _no_vnni,
+    _system_of_32_bits,
+    _no_glibc,
+    _old_glibc,
+    _old_python,
+    _python_3_10,
+    _managed_python,
+    _low_disk,
+    _low_memory,
+    _no_engine,
+    _two_builds,
+    _old_engine,
+    _broken_engine,
+    _numpy_2_with_a_numpy_1_build,
+    _missing_needs,
+    _openvino_on_arm,
+    _no_avx2,
+    _no_vnni,
     _no_dot_product,
-)  # fmt: skip
+)

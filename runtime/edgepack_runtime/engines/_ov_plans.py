@@ -52,8 +52,9 @@ class Lanes:
             if row < count:
                 _start(request, {name: feeds[name][row : row + 1] for name in self._inputs})
         rows = found[:count]
-        return {name: np.concatenate([row[at] for row in rows])
-                for at, name in enumerate(self._outputs)}  # fmt: skip
+        return {
+            name: np.concatenate([row[at] for row in rows]) for at, name in enumerate(self._outputs)
+        }
 
 
 def _start(request: Any, feeds: Mapping[str, Array]) -> None:

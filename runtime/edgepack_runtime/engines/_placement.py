@@ -15,13 +15,35 @@ from typing import Any
 from edgepack_runtime.paths import write_whole
 
 # The operators that a transformer spends its time in.
-HEAVY = frozenset({
-    "MatMul", "Gemm", "Conv", "Attention", "MultiHeadAttention", "QAttention", "MatMulInteger",
-    "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "FusedMatMul", "FusedGemm",
-    "LayerNormalization", "SkipLayerNormalization", "Gelu", "FastGelu", "BiasGelu", "Softmax",
-    "Erf", "EmbedLayerNormalization", "MatMulNBits", "QGemm", "GroupQueryAttention",
-    "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization",
-})  # fmt: skip
+HEAVY = frozenset(
+    {
+        "MatMul",
+        "Gemm",
+        "Conv",
+        "Attention",
+        "MultiHeadAttention",
+        "QAttention",
+        "MatMulInteger",
+        "MatMulIntegerToFloat",
+        "DynamicQuantizeMatMul",
+        "QLinearMatMul",
+        "FusedMatMul",
+        "FusedGemm",
+        "LayerNormalization",
+        "SkipLayerNormalization",
+        "Gelu",
+        "FastGelu",
+        "BiasGelu",
+        "Softmax",
+        "Erf",
+        "EmbedLayerNormalization",
+        "MatMulNBits",
+        "QGemm",
+        "GroupQueryAttention",
+        "SimplifiedLayerNormalization",
+        "SkipSimplifiedLayerNormalization",
+    }
+)
 
 Placement = Mapping[str, Mapping[str, int]]
 

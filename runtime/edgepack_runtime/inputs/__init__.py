@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgepack_runtime.bundle.manifest import Task
+from edgepack_runtime.bundle.description import Task
 from edgepack_runtime.inputs.audio import AudioReader
 from edgepack_runtime.inputs.image import ImageReader
 from edgepack_runtime.inputs.text import TextEncoder

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgepack_runtime.bundle.manifest import Audio
+from edgepack_runtime.bundle.description import Audio
 from edgepack_runtime.errors import DeviceError, InputError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgepack_runtime.bundle.manifest import Image
+from edgepack_runtime.bundle.description import Image
 from edgepack_runtime.errors import DeviceError, InputError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from edgepack_runtime.bundle.manifest import Text
+from edgepack_runtime.bundle.description import Text
 from edgepack_runtime.errors import InputError, TrustError
 
 if TYPE_CHECKING:
@@ -37,9 +37,17 @@ class Tokens:
 
 # Source: `clean_up_tokenization` of transformers 4.57.
 _CLEANED = (
-    (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"),
-    (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
-)  # fmt: skip
+    (" .", "."),
+    (" ?", "?"),
+    (" !", "!"),
+    (" ,", ","),
+    (" ' ", "'"),
+    (" n't", "n't"),
+    (" 'm", "'m"),
+    (" 's", "'s"),
+    (" 've", "'ve"),
+    (" 're", "'re"),
+)
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime import tasks
-from edgepack_runtime.bundle.manifest import Task, Tolerance, Variant
+from edgepack_runtime.bundle.description import Task
+from edgepack_runtime.bundle.manifest import Tolerance, Variant
 from edgepack_runtime.engines import State
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.inputs.calls import read_options

@@ -106,8 +106,16 @@ def _compile(bundle: Bundle, variant: Variant, tick: Tick | None) -> str:
     import tempfile
 
     start = time.monotonic()
-    command = [sys.executable, "-m", "edgepack_runtime", "selftest", str(bundle.path.absolute()),
-               "--variant", variant.name, "--any-device"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "edgepack_runtime",
+        "selftest",
+        str(bundle.path.absolute()),
+        "--variant",
+        variant.name,
+        "--any-device",
+    ]
     with tempfile.TemporaryFile() as said:  # compilers write a lot: a pipe would fill up
         child = subprocess.Popen(  # noqa: S603 (our own program)
             command, stdout=subprocess.DEVNULL, stderr=said, **of_its_own()

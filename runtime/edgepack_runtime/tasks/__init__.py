@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from edgepack_runtime.bundle import manifest
+from edgepack_runtime.bundle import description, manifest
 from edgepack_runtime.errors import TrustError
 from edgepack_runtime.tasks._likeness import Agreement
 from edgepack_runtime.tasks._opened import Opened
@@ -49,7 +49,7 @@ class Task(Protocol):
         """Return the outputs compared with the float model's; each input runs on its own."""
 
     def compare(
-        self, task: manifest.Task, wanted: Sequence[Array], got: Sequence[Array]
+        self, task: description.Task, wanted: Sequence[Array], got: Sequence[Array]
     ) -> Agreement:
         """Compare such outputs with a reference."""
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgepack_runtime.bundle.manifest import Task
+from edgepack_runtime.bundle.description import Task
 from edgepack_runtime.numeric import cosine
 
 if TYPE_CHECKING:

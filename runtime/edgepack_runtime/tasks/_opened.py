@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgepack_runtime.bundle.adapters import Adapters
-from edgepack_runtime.bundle.manifest import Task, Variant
+from edgepack_runtime.bundle.description import Task
+from edgepack_runtime.bundle.manifest import Variant
 from edgepack_runtime.engines import Session
 from edgepack_runtime.errors import DeviceError, TrustError
 from edgepack_runtime.inputs import Inputs

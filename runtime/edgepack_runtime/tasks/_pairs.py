@@ -24,7 +24,7 @@ from edgepack_runtime.tasks._texts import text_of
 from edgepack_runtime.tasks._writing import facts, form_of, judged, texts
 
 if TYPE_CHECKING:
-    from edgepack_runtime.bundle.manifest import Writing
+    from edgepack_runtime.bundle.description import Writing
     from edgepack_runtime.numeric import Array
 
 ENCODER, DECODER = "encoder", "decoder"

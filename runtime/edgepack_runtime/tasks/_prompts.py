@@ -76,9 +76,12 @@ def _dialogue(opened: Opened, messages: Messages, options: PromptOptions, most: 
     if not told.template:
         raise InputError("this bundle has no chat template; give a text instead of messages")
     show = partial(
-        render, told.template, tokens=told.tokens,
-        tools=options.tools, options=options.template_options,
-    )  # fmt: skip
+        render,
+        told.template,
+        tokens=told.tokens,
+        tools=options.tools,
+        options=options.template_options,
+    )
     ids = opened.text.ids(show(messages), special=False)
     while options.on_long == "slide" and len(ids) > most and (fewer := _without_oldest(messages)):
         messages = fewer

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgepack_runtime.bundle.manifest import Task
+from edgepack_runtime.bundle.description import Task
 from edgepack_runtime.engines._batching import runs
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.inputs.calls import Batching, Cutting

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from edgepack_runtime.bundle.manifest import Task, Tolerance
+from edgepack_runtime.bundle.description import Task
+from edgepack_runtime.bundle.manifest import Tolerance
 from edgepack_runtime.numeric import pool
 from edgepack_runtime.tasks._likeness import LEAST_COSINE, Agreement, compare_vectors
 from edgepack_runtime.tasks._opened import Opened

@@ -6,7 +6,8 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from edgepack_runtime.bundle.manifest import Task, Tolerance, Writing
+from edgepack_runtime.bundle.description import Task, Writing
+from edgepack_runtime.bundle.manifest import Tolerance
 from edgepack_runtime.errors import InputError, TrustError
 from edgepack_runtime.generation.grammar import FORMS, Grammar, compile_form
 from edgepack_runtime.generation.text import Pieces

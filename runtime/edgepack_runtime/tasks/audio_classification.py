@@ -16,10 +16,18 @@ from edgepack_runtime.tasks._sounds import CELL_UNIT, CELLS, cell, check, infer
 from edgepack_runtime.tasks._sounds import raw as outputs
 
 __all__ = [
-    "CELLS", "CELL_UNIT", "DECIDES", "PER_TOKEN", "Options",
-    "answer", "cell", "check", "compare", "least",
+    "CELLS",
+    "CELL_UNIT",
+    "DECIDES",
+    "PER_TOKEN",
+    "Options",
+    "answer",
+    "cell",
+    "check",
+    "compare",
+    "least",
     "outputs",
-]  # fmt: skip
+]
 DECIDES = True
 PER_TOKEN = False
 

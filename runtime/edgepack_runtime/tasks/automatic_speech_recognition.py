@@ -18,16 +18,24 @@ from edgepack_runtime.tasks._sounds import CELL_UNIT, CELLS, cell, check, infer
 from edgepack_runtime.tasks._sounds import raw as outputs
 
 if TYPE_CHECKING:
-    from edgepack_runtime.bundle.manifest import Audio
+    from edgepack_runtime.bundle.description import Audio
     from edgepack_runtime.numeric import Array
 
 __all__ = [
-    "CELLS", "CELL_UNIT", "DECIDES", "PER_TOKEN", "Options",
-    "answer", "cell", "check", "compare", "least",
+    "CELLS",
+    "CELL_UNIT",
+    "DECIDES",
+    "PER_TOKEN",
+    "Options",
+    "answer",
+    "cell",
+    "check",
+    "compare",
+    "least",
     "outputs",
-]  # fmt: skip
+]
 DECIDES = True
-PER_TOKEN = True
+PER_TOKEN = False
 _OVERLAP = 6  # a chunk shares a sixth of its length with each neighbour
 Letter = tuple[str, int, int]
 """A letter, with its first frame and the one after its last."""

@@ -16,10 +16,19 @@ from edgepack_runtime.tasks._texts import CELL_UNIT, CELLS, Call, cell, check, r
 from edgepack_runtime.tasks._vectors import compare, least, outputs
 
 __all__ = [
-    "CELLS", "CELL_UNIT", "DECIDES", "PER_TOKEN", "Options",
-    "answer", "cell", "check", "compare", "embed",
-    "least", "outputs",
-]  # fmt: skip
+    "CELLS",
+    "CELL_UNIT",
+    "DECIDES",
+    "PER_TOKEN",
+    "Options",
+    "answer",
+    "cell",
+    "check",
+    "compare",
+    "embed",
+    "least",
+    "outputs",
+]
 
 DECIDES = False
 PER_TOKEN = False

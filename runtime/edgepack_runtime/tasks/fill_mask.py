@@ -21,10 +21,18 @@ if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 
 __all__ = [
-    "CELLS", "CELL_UNIT", "DECIDES", "PER_TOKEN", "Options",
-    "answer", "cell", "check", "compare", "least",
+    "CELLS",
+    "CELL_UNIT",
+    "DECIDES",
+    "PER_TOKEN",
+    "Options",
+    "answer",
+    "cell",
+    "check",
+    "compare",
+    "least",
     "outputs",
-]  # fmt: skip
+]
 DECIDES = False
 PER_TOKEN = False
 
@@ -104,10 +112,14 @@ def _filled(opened: Opened, call: Call, targets: Sequence[int], top_k: int) -> A
         for token in map(int, order):
             filled = [*ids[:place], token, *ids[place + 1 :]]
             sequence = decode(filled, special=len(places) > 1)
-            row.append({
-                "score": float(scores[token]), "token": token,
-                "token_str": decode([token], special=True), "sequence": sequence,
-            })  # fmt: skip
+            row.append(
+                {
+                    "score": float(scores[token]),
+                    "token": token,
+                    "token_str": decode([token], special=True),
+                    "sequence": sequence,
+                }
+            )
         rows.append(row)
     return rows[0] if len(rows) == 1 else rows
 

@@ -17,10 +17,18 @@ from edgepack_runtime.tasks._labels import compare, least
 from edgepack_runtime.tasks._opened import Opened
 
 __all__ = [
-    "CELLS", "CELL_UNIT", "DECIDES", "PER_TOKEN", "Options",
-    "answer", "cell", "check", "compare", "least",
+    "CELLS",
+    "CELL_UNIT",
+    "DECIDES",
+    "PER_TOKEN",
+    "Options",
+    "answer",
+    "cell",
+    "check",
+    "compare",
+    "least",
     "outputs",
-]  # fmt: skip
+]
 DECIDES = True
 PER_TOKEN = False
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgepack_runtime.bundle.manifest import Task, Tolerance
+from edgepack_runtime.bundle.description import Task
+from edgepack_runtime.bundle.manifest import Tolerance
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.inputs.calls import Batching, listed
 from edgepack_runtime.numeric import softmax
@@ -25,10 +26,18 @@ if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 
 __all__ = [
-    "CELLS", "CELL_UNIT", "DECIDES", "PER_TOKEN", "Options",
-    "answer", "cell", "check", "compare", "least",
+    "CELLS",
+    "CELL_UNIT",
+    "DECIDES",
+    "PER_TOKEN",
+    "Options",
+    "answer",
+    "cell",
+    "check",
+    "compare",
+    "least",
     "outputs",
-]  # fmt: skip
+]
 DECIDES = False
 PER_TOKEN = False
 OUTPUTS = ("start_logits", "end_logits")
@@ -124,10 +133,12 @@ def _probabilities(row: Encoding, logits: Array, opened: Opened, context: int) -
     import numpy as np
 
     first = opened.text.spec.first_id
-    can = np.array([
-        place == context or (first is not None and token == first)
-        for place, token in zip(row.sequence_ids, row.ids, strict=True)
-    ])  # fmt: skip
+    can = np.array(
+        [
+            place == context or (first is not None and token == first)
+            for place, token in zip(row.sequence_ids, row.ids, strict=True)
+        ]
+    )
     hidden = np.where(can[:, None], logits, np.float32(_HIDDEN))
     hidden = np.exp(hidden - hidden.max(axis=0))
     shares = hidden / hidden.sum(axis=0)

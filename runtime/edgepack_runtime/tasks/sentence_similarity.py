@@ -19,10 +19,18 @@ from edgepack_runtime.tasks._vectors import compare, least, outputs
 from edgepack_runtime.tasks.feature_extraction import embed
 
 __all__ = [
-    "CELLS", "CELL_UNIT", "DECIDES", "PER_TOKEN", "Options",
-    "answer", "cell", "check", "compare", "least",
+    "CELLS",
+    "CELL_UNIT",
+    "DECIDES",
+    "PER_TOKEN",
+    "Options",
+    "answer",
+    "cell",
+    "check",
+    "compare",
+    "least",
     "outputs",
-]  # fmt: skip
+]
 
 DECIDES = False
 PER_TOKEN = False

@@ -17,10 +17,18 @@ from edgepack_runtime.tasks._opened import Opened
 from edgepack_runtime.tasks._texts import CELL_UNIT, CELLS, Call, cell, check, read_first
 
 __all__ = [
-    "CELLS", "CELL_UNIT", "DECIDES", "PER_TOKEN", "Options",
-    "answer", "cell", "check", "compare", "least",
+    "CELLS",
+    "CELL_UNIT",
+    "DECIDES",
+    "PER_TOKEN",
+    "Options",
+    "answer",
+    "cell",
+    "check",
+    "compare",
+    "least",
     "outputs",
-]  # fmt: skip
+]
 
 _LEFT_OUT: Any = object()  # None and any number have a meaning of their own
 DECIDES = True

@@ -18,10 +18,18 @@ from edgepack_runtime.tasks._texts import CELL_UNIT, CELLS, check, read_first
 from edgepack_runtime.tasks._texts import cell as cell_of_texts
 
 __all__ = [
-    "CELLS", "CELL_UNIT", "DECIDES", "PER_TOKEN", "Options",
-    "answer", "cell", "check", "compare", "least",
+    "CELLS",
+    "CELL_UNIT",
+    "DECIDES",
+    "PER_TOKEN",
+    "Options",
+    "answer",
+    "cell",
+    "check",
+    "compare",
+    "least",
     "outputs",
-]  # fmt: skip
+]
 DECIDES = True
 PER_TOKEN = False
 _FORM = 'text ranking takes {"query": …, "documents": […]}, or a list of pairs (query, document)'

@@ -23,10 +23,18 @@ if TYPE_CHECKING:
     from edgepack_runtime.numeric import Array
 
 __all__ = [
-    "CELLS", "CELL_UNIT", "DECIDES", "PER_TOKEN", "Options",
-    "answer", "cell", "check", "compare", "least",
+    "CELLS",
+    "CELL_UNIT",
+    "DECIDES",
+    "PER_TOKEN",
+    "Options",
+    "answer",
+    "cell",
+    "check",
+    "compare",
+    "least",
     "outputs",
-]  # fmt: skip
+]
 
 Entity = dict[str, Any]
 DECIDES = True

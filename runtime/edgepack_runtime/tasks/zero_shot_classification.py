@@ -18,10 +18,18 @@ from edgepack_runtime.tasks._texts import CELL_UNIT, CELLS, check, infer
 from edgepack_runtime.tasks._texts import cell as cell_of_texts
 
 __all__ = [
-    "CELLS", "CELL_UNIT", "DECIDES", "PER_TOKEN", "Options",
-    "answer", "cell", "check", "compare", "least",
+    "CELLS",
+    "CELL_UNIT",
+    "DECIDES",
+    "PER_TOKEN",
+    "Options",
+    "answer",
+    "cell",
+    "check",
+    "compare",
+    "least",
     "outputs",
-]  # fmt: skip
+]
 DECIDES = True
 PER_TOKEN = False
 _TEMPLATE = "This example is {}."
@@ -63,8 +71,9 @@ def answer(opened: Opened, inputs: object, options: Options) -> Any:
         for hypothesis in said
     ]
     logits = iter(infer(opened, rows, options.batch_size))
-    answers = [_ranked(opened, text, labels, [next(logits) for _ in labels], options)
-               for text in texts]  # fmt: skip
+    answers = [
+        _ranked(opened, text, labels, [next(logits) for _ in labels], options) for text in texts
+    ]
     return answers if isinstance(items, list) else answers[0]
 
 

@@ -73,11 +73,23 @@ def prove_apart(store: Path, seconds: float, most_ms: float, bundle: Bundle) -> 
     """
     import subprocess
 
-    command = [sys.executable, "-m", "edgepack_runtime.update.trial", str(store.absolute()),
-               bundle.digest, str(most_ms)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "edgepack_runtime.update.trial",
+        str(store.absolute()),
+        bundle.digest,
+        str(most_ms),
+    ]
     try:
-        done = run_whole(command, seconds, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                         errors="replace", **of_its_own())  # fmt: skip
+        done = run_whole(
+            command,
+            seconds,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            errors="replace",
+            **of_its_own(),
+        )
     except subprocess.TimeoutExpired as exc:
         raise BrokenOffError(f"the self-test did not end within {seconds:g} s") from exc
     if done.returncode == 0:

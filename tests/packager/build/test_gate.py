@@ -159,8 +159,13 @@ def test_the_table_by_stage_is_printed_and_kept(work: Path, folder: Path) -> Non
     assert code == 0, output
     bundle = Bundle.open(folder / "dist/tiny-cpu-x86-64.epk")
     stages = [row["stage"] for row in bundle.report]
-    assert stages == ["teacher, PyTorch", "trimmed, PyTorch", "pruned, PyTorch",
-                      "exported and optimised", "onnxruntime-int8-avx2"]  # fmt: skip
+    assert stages == [
+        "teacher, PyTorch",
+        "trimmed, PyTorch",
+        "pruned, PyTorch",
+        "exported and optimised",
+        "onnxruntime-int8-avx2",
+    ]
     assert all(stage in output for stage in stages)
     sizes = [row["parameters"] for row in bundle.report[:3]]
     assert sizes[0] > sizes[1] > sizes[2]
@@ -198,7 +203,9 @@ def test_a_search_tries_settings_and_keeps_the_nearest(work: Path, folder: Path)
     reports = list(StageCache().root.glob("*/search.json"))
     (trials,) = [json.loads(path.read_text()) for path in reports]
     assert [(trial["alpha"], trial["ranges"]) for trial in trials] == [
-        (0.95, "nncf"), (0.5, "nncf"), (0.95, "percentile")
-    ]  # fmt: skip
+        (0.95, "nncf"),
+        (0.5, "nncf"),
+        (0.95, "percentile"),
+    ]
     (built,) = json.loads(output)
     assert built["variants"][0]["cosine"] >= max(t["cosine"] for t in trials) - 1e-3

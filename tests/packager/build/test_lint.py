@@ -25,8 +25,12 @@ from edgepack_runtime import InputError
 Get = Callable[..., Path]
 LEAKED = "also in the training data"
 FINETUNE = "[finetune]\nepochs = 1\n"
-GOOD = [("switch it on", "lights"), ("will it rain", "weather"), ("two seats", "booking"),
-        ("who knows", "other")]  # fmt: skip
+GOOD = [
+    ("switch it on", "lights"),
+    ("will it rain", "weather"),
+    ("two seats", "booking"),
+    ("who knows", "other"),
+]
 
 
 @pytest.fixture
@@ -57,24 +61,44 @@ def test_good_data_is_passed_in_silence(found: Callable[..., list[str]]) -> None
 @pytest.mark.parametrize(
     ("train", "evaluation", "said"),
     [
-        ([*GOOD, GOOD[0], GOOD[1]], [],
-         "train.tsv, line 6: this row was there before; 2 of 6 rows are repeated"),
-        ([*GOOD, ("two seats", "other")], [],
-         "train.tsv, line 6: a different label from line 4; 1 texts have two labels"),
-        ([*GOOD, *[(f"row {i}", "other") for i in range(50)]], [],
-         "train.tsv: 51 rows are 'other', 1 'booking'; a class this rare may not be learned"),
-        ([*GOOD, ("one", "7")], [],
-         "train.tsv: labels are names and numbers (7); each one is a class"),
-        (GOOD, [("new", "lights"), GOOD[1], ("b", "booking"), ("c", "other")],
-         f"evaluation.tsv, line 3: {LEAKED} (1 of 4 rows); quality looks too good"),
-        (GOOD, [("new", "lights"), ("b", "booking"), ("c", "other")],
-         "evaluation.tsv: no row for 1 of 4 classes (weather); quality says nothing about them"),
+        (
+            [*GOOD, GOOD[0], GOOD[1]],
+            [],
+            "train.tsv, line 6: this row was there before; 2 of 6 rows are repeated",
+        ),
+        (
+            [*GOOD, ("two seats", "other")],
+            [],
+            "train.tsv, line 6: a different label from line 4; 1 texts have two labels",
+        ),
+        (
+            [*GOOD, *[(f"row {i}", "other") for i in range(50)]],
+            [],
+            "train.tsv: 51 rows are 'other', 1 'booking'; a class this rare may not be learned",
+        ),
+        (
+            [*GOOD, ("one", "7")],
+            [],
+            "train.tsv: labels are names and numbers (7); each one is a class",
+        ),
+        (
+            GOOD,
+            [("new", "lights"), GOOD[1], ("b", "booking"), ("c", "other")],
+            f"evaluation.tsv, line 3: {LEAKED} (1 of 4 rows); quality looks too good",
+        ),
+        (
+            GOOD,
+            [("new", "lights"), ("b", "booking"), ("c", "other")],
+            "evaluation.tsv: no row for 1 of 4 classes (weather); quality says nothing about them",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_misleads_is_one_line(
-    found: Callable[..., list[str]], train: list[tuple[str, str]],
-    evaluation: list[tuple[str, str]], said: str,
-) -> None:  # fmt: skip
+    found: Callable[..., list[str]],
+    train: list[tuple[str, str]],
+    evaluation: list[tuple[str, str]],
+    said: str,
+) -> None:
     """Repeats, conflicts, imbalance, mixed labels, leakage, classes not judged: each by itself."""
     files = {"train": train} | ({"evaluation": evaluation} if evaluation else {})
     assert found(FINETUNE, **files) == [said]
@@ -112,9 +136,12 @@ def test_what_misleads_is_one_line(
     ],
 )
 def test_what_cannot_work_is_refused(
-    found: Callable[..., list[str]], more: str, train: list[tuple[str, str]],
-    evaluation: list[tuple[str, str]], message: str,
-) -> None:  # fmt: skip
+    found: Callable[..., list[str]],
+    more: str,
+    train: list[tuple[str, str]],
+    evaluation: list[tuple[str, str]],
+    message: str,
+) -> None:
     """Labels that are only on one side, or too few of them: an error that names the file."""
     files = {"train": train} if train else {}
     with pytest.raises(InputError, match=message):

@@ -35,9 +35,13 @@ why = "arithmetic"
     ],
 )
 def test_a_bundle_is_built_gated_and_measured(
-    kind: str, task: str, answer: str, model: Callable[[str], Path], tmp_path: Path,
+    kind: str,
+    task: str,
+    answer: str,
+    model: Callable[[str], Path],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """Every stage runs; the bundle gives its golden outputs, and answers as its task does."""
     (tmp_path / "nothing.toml").write_text(BOARD)
     monkeypatch.setenv("EDGEPACK_TARGETS", str(tmp_path))

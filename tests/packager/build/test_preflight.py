@@ -116,9 +116,11 @@ def _stage(name: str, *needs: Stage) -> Stage:
 def test_what_needs_an_optional_stage_is_left_out_with_it() -> None:
     """The rest is still handed out; each that is lacking has the reason."""
     export, make, assess, other = (
-        first := _stage("export"), second := _stage("make", first), _stage("assess", second),
+        first := _stage("export"),
+        second := _stage("make", first),
+        _stage("assess", second),
         _stage("other"),
-    )  # fmt: skip
+    )
     schedule = Schedule([export, make, assess, other], {}, {export.key, make.key, assess.key})
     assert schedule.take(here=True) is export
     reason = StageError("export", "no form", Path("log"))

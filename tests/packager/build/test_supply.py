@@ -24,9 +24,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     (model / "README.md").write_text("---\nlicense: apache-2.0\ntags: [x]\n---\n# A model\n")
     (model / "LICENSE").write_text("Do as you like.\n")
     done = CliRunner().invoke(
-        main, ["build", str(model), "--target", "cpu-x86-64", "-o", str(folder / "dist")],
+        main,
+        ["build", str(model), "--target", "cpu-x86-64", "-o", str(folder / "dist")],
         catch_exceptions=False,
-    )  # fmt: skip
+    )
     assert done.exit_code == 0, done.output
     return Bundle.open(next((folder / "dist").glob("*.epk")))
 
@@ -71,15 +72,20 @@ def test_the_papers_are_true_of_the_files(bundle: Bundle) -> None:
 def test_the_model_is_told_by_digests_that_tools_can_match(bundle: Bundle) -> None:
     """Both documents list the model's own files, each by the hash of its bytes."""
     folder = bundle.path.parents[1] / "model"
-    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
-               for name in ("model.safetensors", "config.json")}  # fmt: skip
+    digests = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in ("model.safetensors", "config.json")
+    }
     bill = read(bundle, sbom.BILL)
     source = next(p for p in bill["components"] if p["type"] == "machine-learning-model")
     listed = {part["name"]: part["hashes"][0]["content"] for part in source["components"]}
     assert "hashes" not in source
     statement = read(bundle, sbom.PROVENANCE)["predicate"]["buildDefinition"]
-    materials = {item["name"]: item["digest"]["sha256"]
-                 for item in statement["resolvedDependencies"] if "name" in item}  # fmt: skip
+    materials = {
+        item["name"]: item["digest"]["sha256"]
+        for item in statement["resolvedDependencies"]
+        if "name" in item
+    }
     for name, digest in digests.items():
         assert listed[name] == materials[name] == digest
 

@@ -60,10 +60,11 @@ def _turn_in_circles(metadata: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (_number_on, "holds version 1"), (_take_the_newest, "lacks the newest"),
+        (_number_on, "holds version 1"),
+        (_take_the_newest, "lacks the newest"),
         (_turn_in_circles, "is not the one that the keys"),
     ],
-)  # fmt: skip
+)
 def test_an_owner_does_not_sign_what_was_moved(
     place: Path, change: Callable[[Path], None], said: str
 ) -> None:

@@ -240,8 +240,9 @@ def test_no_device_goes_back_below_the_minimum(place: Path) -> None:
     with pytest.raises(NothingToDoError, match="the minimum is release 2"):
         device.store.rollback()
     with pytest.raises(InputError, match="up to this one, 3, not 4"):
-        releases.publish(make_bundle(place, 3), place / "channel", place / "keys",
-                        releases.Rollout(minimum=4))  # fmt: skip
+        releases.publish(
+            make_bundle(place, 3), place / "channel", place / "keys", releases.Rollout(minimum=4)
+        )
 
 
 def test_a_wider_rollout_keeps_its_deltas(place: Path) -> None:

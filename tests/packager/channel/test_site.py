@@ -28,14 +28,20 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[st
     server.start()
     address = "http://{}:{}".format(*server.get_host_and_port())
     for name, value in {
-        "AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any",
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "any",
+        "AWS_SECRET_ACCESS_KEY": "any",
         "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():  # fmt: skip
+    }.items():
         monkeypatch.setenv(name, value)
     store = s3fs.S3FileSystem(skip_instance_cache=True)
     store.mkdir("fleet")
-    readable = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject",
-                "Resource": "arn:aws:s3:::fleet/*"}  # fmt: skip
+    readable = {
+        "Effect": "Allow",
+        "Principal": "*",
+        "Action": "s3:GetObject",
+        "Resource": "arn:aws:s3:::fleet/*",
+    }
     policy = json.dumps({"Version": "2012-10-17", "Statement": [readable]})
     store.call_s3("put_bucket_policy", Bucket="fleet", Policy=policy)
     try:
@@ -70,8 +76,18 @@ def _tend(place: Path, url: str, address: str) -> None:
     call("channel", "export", url, "--usb", str(place / "usb"), "--keys", own)
     stick = follow(place / "other", str(place / "usb"))
     assert take_update(stick) == second.digest
-    call("channel", "export", url, "--epk", str(place / "l.epk"), "--name", NAME, "--light",
-         "--keys", own)  # fmt: skip
+    call(
+        "channel",
+        "export",
+        url,
+        "--epk",
+        str(place / "l.epk"),
+        "--name",
+        NAME,
+        "--light",
+        "--keys",
+        own,
+    )
     light = follow(place / "third", str(place / "l.epk"))
     light.store.install(first)
     light.store.confirm()

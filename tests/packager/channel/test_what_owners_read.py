@@ -37,8 +37,10 @@ def test_a_difference_in_blobs_is_not_called_the_size_of_an_update(
     other = next(path for path in tmp_path.glob("*.epk") if path != old)
     lines, _ = _said("diff", old, other)
     assert "~ release: 1 → 2" in lines
-    assert lines[-1] == (f"{new} MB of blobs are new, {shared} MB shared; "
-                         "the deltas of a channel make an update smaller")  # fmt: skip
+    assert lines[-1] == (
+        f"{new} MB of blobs are new, {shared} MB shared; "
+        "the deltas of a channel make an update smaller"
+    )
 
 
 def test_equal_bundles_have_no_difference(tmp_path: Path) -> None:
@@ -73,7 +75,8 @@ def test_a_refresh_warns_of_what_its_keys_cannot_sign(
     monkeypatch.setattr(repository, "_SOON", 400)
     lines, warned = _said("channel", "refresh", place / "channel", "--keys", place / "keys")
     assert [line.partition(" expires on ")[0] for line in warned] == [
-        "warning: root", "warning: targets",
-    ]  # fmt: skip
+        "warning: root",
+        "warning: targets",
+    ]
     assert all(line.endswith("; run this where its key is") for line in warned)
     assert len(lines) == 1

@@ -18,8 +18,12 @@ Get = Callable[..., Path]
 def train(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a file of 48 labelled rows."""
     path = tmp_path_factory.mktemp("data") / "train.tsv"
-    rows = [f"{text}{end}\t{label}" for end in ("", "!", "?", ".") for label, texts in
-            INTENTS.items() for text in texts]  # fmt: skip
+    rows = [
+        f"{text}{end}\t{label}"
+        for end in ("", "!", "?", ".")
+        for label, texts in INTENTS.items()
+        for text in texts
+    ]
     path.write_text("text\tlabel\n" + "\n".join(rows) + "\n")
     return path
 

@@ -46,6 +46,7 @@ def test_a_loss_that_is_no_number_stops_the_training(
     broken.save_pretrained(folder)
     with pytest.raises(InputError, match="not a number at step 0; lower learning_rate"):
         finetune.finetune(
-            finetune.Settings(TASK, plain_schedule()), {"model": folder, "data": train},
+            finetune.Settings(TASK, plain_schedule()),
+            {"model": folder, "data": train},
             new_folder(tmp_path / "out"),
-        )  # fmt: skip
+        )

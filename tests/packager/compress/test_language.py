@@ -26,9 +26,11 @@ from edgepack_runtime import InputError
 
 TASK = "text-generation"
 LINES = [
-    "turn on the lights in the kitchen", "book a table for six at the Blue Lagoon",
-    "what's the weather like in Nairobi", "the quick brown fox jumps over the lazy dog",
-]  # fmt: skip
+    "turn on the lights in the kitchen",
+    "book a table for six at the Blue Lagoon",
+    "what's the weather like in Nairobi",
+    "the quick brown fox jumps over the lazy dog",
+]
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma")
 
 
@@ -93,9 +95,14 @@ def test_a_student_learns_what_its_teacher_expects(
     """One layer of three comes near, and a student that copies random noise does not."""
     out = new_folder(tmp_path / "student")
     settings = Distill(
-        TASK, plain_schedule(epochs=20.0), layers=1, transfer=transfer, transfer_weight=0.1,
-        max_length=32, hard=0.0,
-    )  # fmt: skip
+        TASK,
+        plain_schedule(epochs=20.0),
+        layers=1,
+        transfer=transfer,
+        transfer_weight=0.1,
+        max_length=32,
+        hard=0.0,
+    )
     inputs = {"model": teacher, "teacher": teacher, "unlabelled": data}
     distill_language.distill(settings, inputs, out)
     model = AutoModelForCausalLM.from_pretrained(out)

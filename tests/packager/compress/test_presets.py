@@ -18,9 +18,11 @@ from edgepack_runtime import InputError
 
 Get = Callable[..., Path]
 BERT = {
-    "model_type": "bert", "num_hidden_layers": 6, "num_attention_heads": 12,
+    "model_type": "bert",
+    "num_hidden_layers": 6,
+    "num_attention_heads": 12,
     "intermediate_size": 1536,
-}  # fmt: skip
+}
 
 
 def test_a_size_becomes_layers_heads_and_neurons() -> None:
@@ -64,8 +66,9 @@ def test_a_recipe_names_a_size_at_its_top(model: Get, train: Path, tmp_path: Pat
 def test_a_model_that_cannot_be_cut_has_no_size(model: Get, train: Path) -> None:
     """ALBERT shares its layers: a size is refused by name of the model's type."""
     recipe = Recipe(
-        source=str(model("albert")), data=Data(train=str(train)),
+        source=str(model("albert")),
+        data=Data(train=str(train)),
         compression=Compression(size="small"),
-    )  # fmt: skip
+    )
     with pytest.raises(InputError, match="compress: models of type 'albert' cannot be pruned"):
         plans(recipe, [find_target("cpu-arm64")])

@@ -10,9 +10,17 @@ from edgepack.compress import record
 def _record(figures: list[float], **more: Any) -> record.Record:
     history = [{"epoch": i + 1, "held_out": figure} for i, figure in enumerate(figures)]
     return record.Record(
-        2e-4, len(figures), 32, "float32", 900, 100, "accuracy", "all epochs were done", history,
+        2e-4,
+        len(figures),
+        32,
+        "float32",
+        900,
+        100,
+        "accuracy",
+        "all epochs were done",
+        history,
         **more,
-    )  # fmt: skip
+    )
 
 
 def test_a_training_that_was_too_short_says_so() -> None:

@@ -57,8 +57,10 @@ def test_bfloat16_is_chosen_where_the_processor_computes_in_it(
     import torch
 
     for native, width, wanted in (
-        (True, 384, "bfloat16"), (False, 384, "float32"), (True, 32, "float32"),
-    ):  # fmt: skip
+        (True, 384, "bfloat16"),
+        (False, 384, "float32"),
+        (True, 32, "float32"),
+    ):
         monkeypatch.setattr(
             torch.cpu, "get_capabilities", lambda n=native: {"avx512_bf16": n}, raising=False
         )
@@ -83,9 +85,13 @@ class _Line:
             return ((model(batch["x"]) - batch["x"]) ** 2).mean()
 
         return Job(
-            self.model, [1] * 40, list(range(30)),
-            lambda rows: {"x": torch.ones(len(rows), 1)}, loss, held=list(range(30, 40)),
-        )  # fmt: skip
+            self.model,
+            [1] * 40,
+            list(range(30)),
+            lambda rows: {"x": torch.ones(len(rows), 1)},
+            loss,
+            held=list(range(30, 40)),
+        )
 
 
 def test_a_rate_that_does_harm_is_lowered() -> None:

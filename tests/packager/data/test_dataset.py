@@ -59,8 +59,9 @@ def test_columns_are_guessed_and_can_be_named(tmp_path: Path) -> None:
 def test_several_labels_numbers_and_pairs(tmp_path: Path) -> None:
     """A list is several labels, a float a score, sentence2 the second text."""
     path = tmp_path / "d.jsonl"
-    path.write_text('{"text": "a", "labels": ["x", "y"]}\n{"sentence1": "a", "sentence2": "b", '
-                    '"score": 0.5}\n')  # fmt: skip
+    path.write_text(
+        '{"text": "a", "labels": ["x", "y"]}\n{"sentence1": "a", "sentence2": "b", "score": 0.5}\n'
+    )
     several, pair = read_examples(str(path), "text-classification")
     assert several.label == ("x", "y")
     assert (pair.text, pair.pair, pair.label) == ("a", "b", 0.5)
@@ -148,9 +149,12 @@ def test_a_byte_order_mark_says_the_encoding(name: str, encoding: str, tmp_path:
     """Every text format is read in the encoding that its first bytes name."""
     path, tagged = tmp_path / name, name.endswith(".conll")
     content = {
-        "d.csv": "text\ncafé\n", "d.jsonl": '{"text": "café"}\n', "d.json": '[{"text": "café"}]',
-        "d.txt": "café\r\n", "d.conll": "café\tO\n",
-    }  # fmt: skip
+        "d.csv": "text\ncafé\n",
+        "d.jsonl": '{"text": "café"}\n',
+        "d.json": '[{"text": "café"}]',
+        "d.txt": "café\r\n",
+        "d.conll": "café\tO\n",
+    }
     path.write_bytes(content[name].encode(encoding))
     task = "token-classification" if tagged else TASK
     assert [example.text for example in read_examples(str(path), task)] == ["café"]

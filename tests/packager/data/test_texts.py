@@ -120,7 +120,8 @@ def test_pairs_calibrate_and_compare_as_pairs(tokenizer: Path, tmp_path: Path) -
     assert ["is it 7", "it is not 7"] in texts["calibration"] + texts["evaluation"]
     assert all(isinstance(text, str) for text in texts["golden"])
     assert ("is it 7", "it is not 7") in [
-        *read_items(tmp_path, "calibration"), *read_items(tmp_path, "evaluation")
-    ]  # fmt: skip
+        *read_items(tmp_path, "calibration"),
+        *read_items(tmp_path, "evaluation"),
+    ]
     feeds = list(calibration_feeds({"tokenizer": tokenizer, "texts": tmp_path}))
     assert all(feed["token_type_ids"].max() == 1 for feed in feeds)

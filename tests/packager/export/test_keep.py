@@ -98,8 +98,10 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     model.save_pretrained(folder / "light")
     found = {"folder": folder}
     for name, source, previous in (
-        ("first", "first", ""), ("fresh", "light", ""), ("kept", "light", "first"),
-    ):  # fmt: skip
+        ("first", "first", ""),
+        ("fresh", "light", ""),
+        ("kept", "light", "first"),
+    ):
         kept = f'[quantize]\nprevious = "{found[previous]}"\n' if previous else ""
         recipe = folder / f"{name}.toml"
         recipe.write_text(f'[model]\nsource = "{folder / source}"\nname = "m"\n{kept}')
@@ -124,9 +126,12 @@ def test_the_update_is_smaller_and_as_good(releases: dict[str, Path]) -> None:
         base, new = (releases["folder"] / "files" / part for part in ("first", name))
         sizes[name] = {
             path: len(delta.encode(base / path, new / path))
-            for path in ("onnxruntime-int8/model.onnx", "onnxruntime-int8-avx2/model.onnx",
-                         "openvino-int8/openvino_model.bin")
-        }  # fmt: skip
+            for path in (
+                "onnxruntime-int8/model.onnx",
+                "onnxruntime-int8-avx2/model.onnx",
+                "openvino-int8/openvino_model.bin",
+            )
+        }
     smaller = [path for path in sizes["fresh"] if sizes["kept"][path] < 0.8 * sizes["fresh"][path]]
     same = [path for path in sizes["fresh"] if sizes["kept"][path] == sizes["fresh"][path]]
     assert len(smaller) + len(same) == 3, sizes

@@ -140,8 +140,11 @@ def test_a_trained_transliterator_writes_what_it_writes_in_torch(
             settings = PairSettings(max_new_tokens=30, num_beams=beams)
             found = search(
                 state.begin(31),  # type: ignore[arg-type]
-                Source(ids, encode(held, ids)), [52], settings, [53],
-            )  # fmt: skip
+                Source(ids, encode(held, ids)),
+                [52],
+                settings,
+                [53],
+            )
             assert found == wanted
             written.add(tuple(found))
     assert len(written) > len(names), "beams change an answer"

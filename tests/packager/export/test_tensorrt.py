@@ -43,11 +43,12 @@ def _graph() -> Any:
         helper.make_node("LayerNormalization", ["sum", "gamma"], ["y"], "norm"),
     ]
     made = helper.make_graph(
-        nodes, "valid",
+        nodes,
+        "valid",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, WIDTH])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, LABELS])],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
-    )  # fmt: skip
+    )
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
@@ -161,8 +162,12 @@ def test_every_linear_layer_of_a_distilbert_is_int8(bundle: Get) -> None:
     graph = onnx.load_from_string(bytes(files["model.onnx"])).graph
     nodes, weights = graph.node, {tensor.name: tensor for tensor in graph.initializer}
     maker = {name: node.op_type for node in nodes for name in node.output}
-    linear = [node for node in nodes if node.op_type in ("MatMul", "Gemm")
-              and not node.name.endswith(("attention/MatMul", "attention/MatMul_1"))]  # fmt: skip
+    linear = [
+        node
+        for node in nodes
+        if node.op_type in ("MatMul", "Gemm")
+        and not node.name.endswith(("attention/MatMul", "attention/MatMul_1"))
+    ]
     assert len(linear) == 2 * 6 + 2  # of each layer, and of the head
     sources = {maker.get(name) for node in linear for name in node.input[:2]}
     assert sources == {"DequantizeLinear"}
@@ -183,11 +188,12 @@ def test_a_large_embedding_is_float16_for_tensorrt_alone(tmp_path: Path) -> None
         helper.make_node("MatMul", ["rows", "w"], ["y"], "/layer/MatMul"),
     ]
     made = helper.make_graph(
-        nodes, "embedding",
+        nodes,
+        "embedding",
         [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["rows", "tokens"])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", "tokens", 16])],
         [numpy_helper.from_array(v.astype(np.float32), n) for n, v in weights.items()],
-    )  # fmt: skip
+    )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(model, str(export / "model.onnx"))
     (export / "traits.json").write_text('{"sees_padding": false}')
@@ -199,8 +205,10 @@ def test_a_large_embedding_is_float16_for_tensorrt_alone(tmp_path: Path) -> None
             exporter.make_variant(settings, {"export": export}, folder)
     assert lint(strict / "model.onnx") == []
     assert {b.rule for b in lint(plain / "model.onnx")} == {"int8-is-read-by-pairs-alone"}
-    for folder, least, most in ((strict, 2 * 8000 * 16, 2.2 * 8000 * 16),
-                                (plain, 1 * 8000 * 20, 1.2 * 8000 * 20)):  # fmt: skip
+    for folder, least, most in (
+        (strict, 2 * 8000 * 16, 2.2 * 8000 * 16),
+        (plain, 1 * 8000 * 20, 1.2 * 8000 * 20),
+    ):
         assert least < (folder / "model.onnx").stat().st_size < most
     ids = rng.integers(0, 8000, (1, 9))
     float32, int8 = (

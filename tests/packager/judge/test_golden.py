@@ -13,7 +13,7 @@ from edgepack.build.plan import Plan
 from edgepack.judge.golden import read_assessment, weighted_agreement
 from edgepack.model.opened import read_items
 from edgepack.stages.cache import StageCache
-from edgepack_runtime.bundle.manifest import Task, Text
+from edgepack_runtime.bundle.description import Task, Text
 
 Get = Callable[..., Path]
 

@@ -14,7 +14,7 @@ import tiny
 from edgepack.model.describe import Settings, describe, pooling_of
 from edgepack.model.opened import read_encoder, read_task
 from edgepack_runtime import InputError
-from edgepack_runtime.bundle.manifest import Task, Text
+from edgepack_runtime.bundle.description import Task, Text
 
 Get = Callable[[str], Path]
 TASK = "text-classification"
@@ -59,14 +59,20 @@ def test_a_classifier_is_described_by_its_own_files(folder: Get) -> None:
     assert (task.name, task.problem_type, task.pooling, task.normalize) == (TASK, "", "", False)
     assert task.labels == ("lights", "weather", "booking", "other")
     assert task.text == Text(
-        tokenizer="tokenizer.json", max_length=64, pad_id=names.index("[PAD]"),
-        unk_id=names.index("[UNK]"), mask_id=names.index("[MASK]"), first_id=names.index("[CLS]"),
+        tokenizer="tokenizer.json",
+        max_length=64,
+        pad_id=names.index("[PAD]"),
+        unk_id=names.index("[UNK]"),
+        mask_id=names.index("[MASK]"),
+        first_id=names.index("[CLS]"),
         cleans=True,
-    )  # fmt: skip
+    )
     out = path.with_name("bert-intent-described")
     assert sorted(file.name for file in out.iterdir()) == [
-        "config.json", "task.json", "tokenizer.json",
-    ]  # fmt: skip
+        "config.json",
+        "task.json",
+        "tokenizer.json",
+    ]
     assert (out / "config.json").read_bytes() == (path / "config.json").read_bytes()
 
 
@@ -86,11 +92,20 @@ def test_the_tokenizer_of_a_device_neither_pads_nor_cuts(folder: Get) -> None:
 
     path = folder("bert-intent")
     tokenizer = json.loads((path / "tokenizer.json").read_text())
-    tokenizer["padding"] = {"strategy": {"Fixed": 20}, "direction": "Right", "pad_id": 0,
-                            "pad_to_multiple_of": None, "pad_type_id": 0,
-                            "pad_token": "[PAD]"}  # fmt: skip
-    tokenizer["truncation"] = {"direction": "Right", "max_length": 5, "stride": 0,
-                               "strategy": "LongestFirst"}  # fmt: skip
+    tokenizer["padding"] = {
+        "strategy": {"Fixed": 20},
+        "direction": "Right",
+        "pad_id": 0,
+        "pad_to_multiple_of": None,
+        "pad_type_id": 0,
+        "pad_token": "[PAD]",
+    }
+    tokenizer["truncation"] = {
+        "direction": "Right",
+        "max_length": 5,
+        "stride": 0,
+        "strategy": "LongestFirst",
+    }
     (path / "tokenizer.json").write_text(json.dumps(tokenizer))
     _describe(path)
     out = path.with_name("bert-intent-described")
@@ -112,10 +127,16 @@ def test_the_sides_of_padding_and_cutting_are_the_tokenizers(folder: Get) -> Non
 @pytest.mark.parametrize(
     ("tokenizer", "sentence", "positions", "wanted"),
     [
-        (30, None, 64, 30), (100, None, 64, 64), (64, 20, 64, 20), (20, 64, 64, 20),
-        (10**30, None, 40, 40), (10**30, None, 0, 512), (10**30, 24, 0, 24), (50, 0, 64, 50),
+        (30, None, 64, 30),
+        (100, None, 64, 64),
+        (64, 20, 64, 20),
+        (20, 64, 64, 20),
+        (10**30, None, 40, 40),
+        (10**30, None, 0, 512),
+        (10**30, 24, 0, 24),
+        (50, 0, 64, 50),
     ],
-)  # fmt: skip
+)
 def test_the_least_limit_is_the_length(
     tokenizer: int, sentence: int | None, positions: int, wanted: int, folder: Get
 ) -> None:
@@ -128,8 +149,9 @@ def test_the_least_limit_is_the_length(
     assert _text(path).max_length == wanted
 
 
-@pytest.mark.parametrize(("kind", "task"), [("roberta-ner", "token-classification"),
-                                            ("xlm-roberta", TASK)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "task"), [("roberta-ner", "token-classification"), ("xlm-roberta", TASK)]
+)
 def test_robertas_kin_count_positions_after_the_padding(kind: str, task: str, folder: Get) -> None:
     """With padding at 1 they read two tokens fewer than they have positions; BERT reads all."""
     for name, wanted in ((kind, 64), ("bert-intent", 66)):
@@ -220,12 +242,14 @@ def test_a_model_that_declares_no_pooling_has_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "pooling",
     [
-        {}, {"pooling_mode": "lasttoken"}, {"pooling_mode_lasttoken": True},
+        {},
+        {"pooling_mode": "lasttoken"},
+        {"pooling_mode_lasttoken": True},
         {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True},
         {"pooling_mode_mean_tokens": True, "pooling_mode_lasttoken": True},
         {"pooling_mode_mean_tokens": True, "pooling_mode": "cls"},
     ],
-)  # fmt: skip
+)
 def test_another_pooling_is_refused(pooling: dict[str, object], tmp_path: Path) -> None:
     """None, one that devices lack, or two at once: the error names those that there are."""
     folder = _modules(tmp_path, "Transformer", "Pooling", **pooling)
@@ -236,10 +260,13 @@ def test_another_pooling_is_refused(pooling: dict[str, object], tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("modules.json", "{"), ("modules.json", "3"), ("modules.json", '[{"type": "x.Pooling"}]'),
-        ("1_Pooling/config.json", ""), ("1_Pooling/config.json", "[]"),
+        ("modules.json", "{"),
+        ("modules.json", "3"),
+        ("modules.json", '[{"type": "x.Pooling"}]'),
+        ("1_Pooling/config.json", ""),
+        ("1_Pooling/config.json", "[]"),
     ],
-)  # fmt: skip
+)
 def test_a_broken_file_of_pooling_is_one_clear_error(
     name: str, content: str, tmp_path: Path
 ) -> None:

@@ -62,11 +62,13 @@ def test_the_hash_of_a_model_follows_its_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "task"),
     [
-        ("bert-intent", "text-classification"), ("xlm-roberta", "text-classification"),
-        ("roberta-ner", "token-classification"), ("albert", "feature-extraction"),
+        ("bert-intent", "text-classification"),
+        ("xlm-roberta", "text-classification"),
+        ("roberta-ner", "token-classification"),
+        ("albert", "feature-extraction"),
         ("sentence", "sentence-similarity"),
     ],
-)  # fmt: skip
+)
 def test_the_task_is_detected(kind: str, task: str, model: Get) -> None:
     """By the head that a model was saved with, or the mark of a sentence model."""
     assert fetch(str(model(kind))).task == task
@@ -152,9 +154,9 @@ def test_the_commit_of_the_hub_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("{", "is not valid JSON"), ("[]", "is not a JSON object"),
-                             ("null", "is not a JSON object")],
-)  # fmt: skip
+    ("content", "message"),
+    [("{", "is not valid JSON"), ("[]", "is not a JSON object"), ("null", "is not a JSON object")],
+)
 def test_a_broken_config_is_named(content: str, message: str, tmp_path: Path) -> None:
     """The error begins with the file."""
     path = tmp_path / "config.json"
@@ -203,8 +205,9 @@ def test_a_source_that_is_not_a_model_is_one_clear_error(source: str) -> None:
 
 def test_an_adapter_without_its_base_is_refused(tmp_path: Path) -> None:
     """A base that is not there, or that has no weights, is named."""
-    folder = _adapter(tmp_path / "lora", base_model_name_or_path=str(tmp_path / "base"),
-                      task_type="SEQ_CLS")  # fmt: skip
+    folder = _adapter(
+        tmp_path / "lora", base_model_name_or_path=str(tmp_path / "base"), task_type="SEQ_CLS"
+    )
     with pytest.raises(InputError, match=r"no model folder at .*base"):
         fetch(str(folder))
     base = _model(tmp_path / "base", weights="")

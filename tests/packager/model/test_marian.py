@@ -23,8 +23,20 @@ def _texts() -> list[str]:
     rng = random.Random(3)  # noqa: S311 (not a secret)
     words = [word for text in SOURCE + TARGET for word in text.split()]
     found = [" ".join(rng.choices(words, k=rng.randint(1, 9))) for _ in range(200)]
-    return [*found, "  two  spaces ", "", "UPPER case", "ﬁne ½ ①", "a\tb\nc", "x" * 300,
-            "日本 frog", ">>deu<< the frog", ">>nld<< where?", "ß", "saß"]  # fmt: skip
+    return [
+        *found,
+        "  two  spaces ",
+        "",
+        "UPPER case",
+        "ﬁne ½ ①",
+        "a\tb\nc",
+        "x" * 300,
+        "日本 frog",
+        ">>deu<< the frog",
+        ">>nld<< where?",
+        "ß",
+        "saß",
+    ]
 
 
 def test_tokens_are_those_of_the_slow_tokenizer(slow: Any) -> None:

@@ -14,7 +14,7 @@ from edgepack.model import opened
 from edgepack.model.describe import Settings, describe
 from edgepack.model.opened import Candidate
 from edgepack_runtime import TrustError
-from edgepack_runtime.bundle.manifest import Task
+from edgepack_runtime.bundle.description import Task
 
 Get = Callable[[str], Path]
 TASK = "text-classification"
@@ -86,8 +86,9 @@ def test_outputs_are_compared_by_the_described_task(tokenizer: Path) -> None:
 def test_texts_are_texts_and_pairs(texts: Path) -> None:
     """A pair is a tuple."""
     assert opened.read_items(texts, "calibration") == [
-        "turn on the lights", ("book a table", "for six"),
-    ]  # fmt: skip
+        "turn on the lights",
+        ("book a table", "for six"),
+    ]
     assert opened.read_items(texts, "evaluation") == [("turn on", "the lights")]
     assert opened.read_items(texts, "golden") == ["turn on the lights", "book a table"]
 
@@ -128,14 +129,19 @@ def test_moved_files_replace_those_of_their_name(tmp_path: Path) -> None:
     """Others of the target stay, and nothing is left where they were."""
     folder, target = tmp_path / "from", tmp_path / "to"
     for path, content in {
-        folder / "a": "new", folder / "in/b": "new", target / "a": "old", target / "in/c": "old",
-    }.items():  # fmt: skip
+        folder / "a": "new",
+        folder / "in/b": "new",
+        target / "a": "old",
+        target / "in/c": "old",
+    }.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
     opened.move_files(folder, target)
     assert {name: path.read_text() for name, path in opened.files_of(target).items()} == {
-        "a": "new", "in/b": "new", "in/c": "old",
-    }  # fmt: skip
+        "a": "new",
+        "in/b": "new",
+        "in/c": "old",
+    }
     assert opened.files_of(folder) == {}
 
 

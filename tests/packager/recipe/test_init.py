@@ -64,9 +64,14 @@ def test_every_key_is_there_with_its_default(
         ),
     )
     examples: dict[str, object] = {
-        "calibration": None, "previous": None, "budget": Budget(), "data": Data(),
-        "compression": _without_examples(found.compression), "draft": None, "adapters": {},
-    }  # fmt: skip
+        "calibration": None,
+        "previous": None,
+        "budget": Budget(),
+        "data": Data(),
+        "compression": _without_examples(found.compression),
+        "draft": None,
+        "adapters": {},
+    }
     assert found.adapters == {"support": "path/to/adapter"}
     assert found.draft
     assert found.draft.distill

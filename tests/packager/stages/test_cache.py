@@ -240,12 +240,15 @@ def test_the_key_depends_on_the_code_that_a_stage_reaches(
     files = {
         "__init__.py": "",
         "stage.py": "from edgepack_toy import near\nfrom typing import TYPE_CHECKING\n"
-                    "if TYPE_CHECKING:\n    from edgepack_toy import typed\n"
-                    "def run(settings, inputs, out):\n    from edgepack_toy.plug import find\n",
+        "if TYPE_CHECKING:\n    from edgepack_toy import typed\n"
+        "def run(settings, inputs, out):\n    from edgepack_toy.plug import find\n",
         "near.py": "def lazy():\n    import edgepack_toy.far\n",
-        "far.py": "", "typed.py": "", "other.py": "",
-        "plug/__init__.py": "from importlib import import_module\n", "plug/engine.py": "",
-    }  # fmt: skip
+        "far.py": "",
+        "typed.py": "",
+        "other.py": "",
+        "plug/__init__.py": "from importlib import import_module\n",
+        "plug/engine.py": "",
+    }
     for name, content in files.items():
         (folder / name).write_text(content)
     monkeypatch.syspath_prepend(str(tmp_path))

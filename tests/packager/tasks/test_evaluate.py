@@ -19,8 +19,10 @@ TEXTS = ["turn on the lights", "what's the weather like", "can you book a table"
 
 
 def _examples(labels: list[str]) -> list[Example]:
-    return [Example(text, i, label=label) for i, (text, label) in
-            enumerate(zip(TEXTS, labels, strict=True), 1)]  # fmt: skip
+    return [
+        Example(text, i, label=label)
+        for i, (text, label) in enumerate(zip(TEXTS, labels, strict=True), 1)
+    ]
 
 
 def test_accuracy_is_the_share_of_right_answers(model: Get) -> None:
@@ -131,6 +133,10 @@ def test_the_figure_that_counts_has_a_name_for_people(model: Get, tmp_path: Path
     result = CliRunner().invoke(main, args)
     assert result.exit_code == 0, result.output
     assert f"on 4 rows of {data}: accuracy 0." in result.output
-    names = {"accuracy": "accuracy", "micro_f1": "micro-F1", "entity_f1": "entity F1",
-             "spearman": "Spearman"}  # fmt: skip
+    names = {
+        "accuracy": "accuracy",
+        "micro_f1": "micro-F1",
+        "entity_f1": "entity F1",
+        "spearman": "Spearman",
+    }
     assert {key: Quality(key, {}, 1).name for key in names} == names

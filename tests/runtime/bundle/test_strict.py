@@ -45,14 +45,26 @@ def _read(**changes: object) -> Any:
 def test_a_whole_record_is_read() -> None:
     """Every field has its type: records, tuples of them, mappings, numbers and truth values."""
     found = _read(
-        wheels=[{"size": 3}, {"size": 4, "spokes": 2.5}], spare={"size": 5}, colours=["red"],
-        owner="Ann", covered=True, load={"hay": 0.5}, parts={"left": {"size": 6}},
+        wheels=[{"size": 3}, {"size": 4, "spokes": 2.5}],
+        spare={"size": 5},
+        colours=["red"],
+        owner="Ann",
+        covered=True,
+        load={"hay": 0.5},
+        parts={"left": {"size": 6}},
         notes={"any": [1, {"thing": None}]},
-    )  # fmt: skip
+    )
     assert found == Cart(
-        "c", (Wheel(3), Wheel(4, 2.5)), Wheel(5), ("red",), "Ann", covered=True,
-        load={"hay": 0.5}, parts={"left": Wheel(6)}, notes={"any": [1, {"thing": None}]},
-    )  # fmt: skip
+        "c",
+        (Wheel(3), Wheel(4, 2.5)),
+        Wheel(5),
+        ("red",),
+        "Ann",
+        covered=True,
+        load={"hay": 0.5},
+        parts={"left": Wheel(6)},
+        notes={"any": [1, {"thing": None}]},
+    )
 
 
 def test_what_is_left_out_has_its_default() -> None:

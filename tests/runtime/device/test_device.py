@@ -42,12 +42,20 @@ def test_a_captured_device_is_read_from_its_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "capability"),
-    [("Tesla T4", "7.5"), ("NVIDIA A10G", "8.6"), ("NVIDIA L4", "8.9"), ("NVIDIA L40S", "8.9"),
-     ("NVIDIA A100-SXM4-40GB", "8.0"), ("NVIDIA GeForce RTX 4090", "8.9"),
-     ("NVIDIA H100 80GB HBM3", "9.0"),
-     ("Quadro RTX 4000", "7.5"), ("NVIDIA RTX 5000 Ada Generation", "8.9"),
-     ("NVIDIA GeForce RTX 5080", "12.0"), ("Voodoo 2", "")],
-)  # fmt: skip
+    [
+        ("Tesla T4", "7.5"),
+        ("NVIDIA A10G", "8.6"),
+        ("NVIDIA L4", "8.9"),
+        ("NVIDIA L40S", "8.9"),
+        ("NVIDIA A100-SXM4-40GB", "8.0"),
+        ("NVIDIA GeForce RTX 4090", "8.9"),
+        ("NVIDIA H100 80GB HBM3", "9.0"),
+        ("Quadro RTX 4000", "7.5"),
+        ("NVIDIA RTX 5000 Ada Generation", "8.9"),
+        ("NVIDIA GeForce RTX 5080", "12.0"),
+        ("Voodoo 2", ""),
+    ],
+)
 def test_a_gpu_is_known_by_its_name(name: str, capability: str) -> None:
     """Where no driver can be asked, the name says what the GPU can do."""
     assert capability_of(name) == capability

@@ -108,12 +108,30 @@ def test_values_that_were_brought_in_are_taken() -> None:
 @pytest.mark.parametrize(
     "tail",
     [
-        b"\x3b\x3c", b"\x06", b"\x02\x00", b"\x08", b"\x3a\x7f", b"\x3a\xff\xff\xff\xff\x7f",
-        b"\x08" + b"\x80" * 10 + b"\x01", b"\xba\x80\x80\x80\x10\x00", b"\x3d\x00", b"\x39\x00",
+        b"\x3b\x3c",
+        b"\x06",
+        b"\x02\x00",
+        b"\x08",
+        b"\x3a\x7f",
+        b"\x3a\xff\xff\xff\xff\x7f",
+        b"\x08" + b"\x80" * 10 + b"\x01",
+        b"\xba\x80\x80\x80\x10\x00",
+        b"\x3d\x00",
+        b"\x39\x00",
     ],
-    ids=["group", "wire type", "field 0", "no value", "cut", "huge", "long varint", "33 bits",
-         "cut fixed32", "cut fixed64"],
-)  # fmt: skip
+    ids=[
+        "group",
+        "wire type",
+        "field 0",
+        "no value",
+        "cut",
+        "huge",
+        "long varint",
+        "33 bits",
+        "cut fixed32",
+        "cut fixed64",
+    ],
+)
 def test_a_malformed_graph_is_refused(tail: bytes) -> None:
     """What two parsers may read in two ways is not handed on."""
     with pytest.raises(TrustError, match="malformed"):

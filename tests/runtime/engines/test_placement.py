@@ -26,11 +26,12 @@ def _model() -> bytes:
         helper.make_node("Softmax", ["y"], ["logits"]),
     ]
     made = helper.make_graph(
-        nodes, "small",
+        nodes,
+        "small",
         [helper.make_tensor_value_info("input_ids", TensorProto.INT64, [None, 8])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [None, 4])],
         [numpy_helper.from_array(np.ones((8, 4), np.float32), "w")],
-    )  # fmt: skip
+    )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     content: bytes = model.SerializeToString()
     return content
@@ -38,9 +39,15 @@ def _model() -> bytes:
 
 def _open(provider: str) -> engine.OrtSession:
     variant = Variant(
-        "x", "onnxruntime", provider, "float32", "none", (), Requires(),
+        "x",
+        "onnxruntime",
+        provider,
+        "float32",
+        "none",
+        (),
+        Requires(),
         Tolerance(0.9, 0.9),
-    )  # fmt: skip
+    )
     return engine.open_session({"model.onnx": memoryview(_model())}, variant, 1, None)
 
 

@@ -22,9 +22,16 @@ HOW: list[dict[str, Any]] = [
     {"top_k": 0, "typical_p": 0.6},
     {"top_k": 0, "repetition_penalty": 1.7},
     {"top_k": 0, "no_repeat_ngram_size": 2},
-    {"temperature": 1.4, "top_k": 30, "top_p": 0.9, "min_p": 0.02, "typical_p": 0.9,
-     "repetition_penalty": 1.2, "no_repeat_ngram_size": 3},
-]  # fmt: skip
+    {
+        "temperature": 1.4,
+        "top_k": 30,
+        "top_p": 0.9,
+        "min_p": 0.02,
+        "typical_p": 0.9,
+        "repetition_penalty": 1.2,
+        "no_repeat_ngram_size": 3,
+    },
+]
 
 
 def _theirs(how: dict[str, Any], logits: Any) -> Any:
@@ -118,11 +125,18 @@ def test_what_a_call_says_wins_over_what_the_model_declares() -> None:
 @pytest.mark.parametrize(
     "asked",
     [
-        {"temperature": 0}, {"top_p": 0}, {"min_p": 2}, {"max_new_tokens": 0}, {"top_k": -1},
-        {"typical_p": 1.1}, {"repetition_penalty": 0}, {"stop": [""]}, {"max_time": -1},
+        {"temperature": 0},
+        {"top_p": 0},
+        {"min_p": 2},
+        {"max_new_tokens": 0},
+        {"top_k": -1},
+        {"typical_p": 1.1},
+        {"repetition_penalty": 0},
+        {"stop": [""]},
+        {"max_time": -1},
         {"seed": 1, "do_sample": False},
     ],
-)  # fmt: skip
+)
 def test_settings_that_mean_nothing_are_refused(asked: dict[str, Any]) -> None:
     """Each by one error that names it."""
     with pytest.raises(InputError, match=next(iter(asked))):

@@ -9,9 +9,15 @@ import pytest
 from edgepack_runtime.generation.text import Pieces
 
 TEXTS = [
-    "the quick brown fox", "naïve café — 日本語 and 👩‍👩‍👧 emoji", "नमस्ते दुनिया", "  two  spaces ",
-    "line\nbreaks\n\n", "🇫🇷🇩🇪", "a", "",
-]  # fmt: skip
+    "the quick brown fox",
+    "naïve café — 日本語 and 👩‍👩‍👧 emoji",
+    "नमस्ते दुनिया",
+    "  two  spaces ",
+    "line\nbreaks\n\n",
+    "🇫🇷🇩🇪",
+    "a",
+    "",
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +44,14 @@ def metaspace() -> Any:
         models.BPE({p: i for i, p in enumerate(pieces)}, [], unk_token="<unk>", byte_fallback=True)
     )
     made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    made.decoder = decoders.Sequence([
-        decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
-        decoders.Strip(" ", 1, 0),
-    ])  # fmt: skip
+    made.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
     return made
 
 
@@ -72,11 +82,14 @@ def test_a_character_that_is_not_finished_shows_at_the_end(byte_level: Any) -> N
 @pytest.mark.parametrize(
     ("stops", "wanted"),
     [
-        (["brown"], "the quick "), (["k b"], "the quic"), (["quick", "the"], ""),
-        (["foxes"], "the quick brown fox"), (["ownx", "own fox"], "the quick br"), (["x"], ("the "
-         "quick brown fo")),
+        (["brown"], "the quick "),
+        (["k b"], "the quic"),
+        (["quick", "the"], ""),
+        (["foxes"], "the quick brown fox"),
+        (["ownx", "own fox"], "the quick br"),
+        (["x"], ("the quick brown fo")),
     ],
-)  # fmt: skip
+)
 def test_a_stop_text_is_seen_across_tokens(stops: list[str], wanted: str, byte_level: Any) -> None:
     """The text ends before it, and no part of it was given out."""
     written = Pieces(byte_level, [], stops)

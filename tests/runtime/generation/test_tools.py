@@ -48,8 +48,10 @@ def test_a_call_is_found_in_each_family_s_own_marks(family: str) -> None:
     """And nothing of it is left in the content."""
     wanted = [{"type": "function", "function": CALLED}]
     assert message(WRITTEN[family], TOOLS) == {
-        "role": "assistant", "content": "", "tool_calls": wanted,
-    }  # fmt: skip
+        "role": "assistant",
+        "content": "",
+        "tool_calls": wanted,
+    }
 
 
 def test_words_around_calls_stay() -> None:
@@ -73,14 +75,20 @@ def test_a_text_without_calls_is_left_as_it_is(text: str) -> None:
     [
         ({"name": "rain", "arguments": {}}, "there is no tool 'rain'"),
         ({"name": "weather", "arguments": {}}, "arguments: 'city' is a required property"),
-        ({"name": "weather", "arguments": {"city": 1}},
-         "arguments['city']: 1 is not of type 'string'"),
-        ({"name": "weather", "arguments": {"city": "x", "days": 9}},
-         "arguments['days']: 9 is greater than the maximum of 7"),
-        ({"name": "weather", "arguments": {"city": "x", "colour": 1}},
-         "arguments: Additional properties are not allowed ('colour' was unexpected)"),
+        (
+            {"name": "weather", "arguments": {"city": 1}},
+            "arguments['city']: 1 is not of type 'string'",
+        ),
+        (
+            {"name": "weather", "arguments": {"city": "x", "days": 9}},
+            "arguments['days']: 9 is greater than the maximum of 7",
+        ),
+        (
+            {"name": "weather", "arguments": {"city": "x", "colour": 1}},
+            "arguments: Additional properties are not allowed ('colour' was unexpected)",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_call_is_not_passed_off_as_one(call: dict[str, Any], said: str) -> None:
     """It is in `invalid_tool_calls`, with what is wrong."""
     found = message(f"<tool_call>{json.dumps(call)}</tool_call>", TOOLS)

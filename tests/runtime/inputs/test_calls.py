@@ -42,9 +42,15 @@ TEXTS = ["turn on", "the lights", "a"]
 
 @pytest.mark.parametrize(
     "make",
-    [tuple, iter, lambda texts: (text for text in texts), np.array, lambda texts: _Column(*texts),
-     lambda texts: dict.fromkeys(texts).keys()],
-)  # fmt: skip
+    [
+        tuple,
+        iter,
+        lambda texts: (text for text in texts),
+        np.array,
+        lambda texts: _Column(*texts),
+        lambda texts: dict.fromkeys(texts).keys(),
+    ],
+)
 def test_any_iterable_of_texts_is_a_list(make: Callable[[list[str]], Any], model: Model) -> None:
     """A tuple, a generator, an array and a column answer as a list does."""
     assert model(make(TEXTS)) == model(TEXTS)

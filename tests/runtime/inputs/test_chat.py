@@ -43,29 +43,46 @@ def test_a_template_is_rendered_as_in_transformers(name: str) -> None:
     tokens = {"bos_token": "<s>", "eos_token": "</s>"}
     more = {"enable_thinking": False}
     (wanted,), _ = render_jinja_template(
-        [MESSAGES], tools=TOOLS, chat_template=TEMPLATES[name], add_generation_prompt=True,
-        **tokens, **more,
-    )  # fmt: skip
+        [MESSAGES],
+        tools=TOOLS,
+        chat_template=TEMPLATES[name],
+        add_generation_prompt=True,
+        **tokens,
+        **more,
+    )
     assert render(TEMPLATES[name], MESSAGES, tokens, tools=TOOLS, options=more) == wanted
 
 
 @pytest.mark.parametrize(
     "template",
     [
-        ("{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}"
-        "{% endfor %}{% endfor %}{% endfor %}"),
+        (
+            "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}"
+            "{% endfor %}{% endfor %}{% endfor %}"
+        ),
         "{% for a in messages recursive %}{{ loop(messages) }}{% endfor %}",
-        ("{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}"
-        "{% endfor %}"),
-        ("{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x + ns.x %}"
-        "{% endfor %}"),
-        "{{ 'a' * 999999999999 }}", "{{ 9 ** 9 ** 9 ** 9 }}", "{{ 'a'.ljust(99999999999) }}",
-        "{{ '%099999999999d' % 1 }}", "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-        "{{ messages.append(1) }}", "{{ cycler.__init__.__globals__ }}",
-        "{{ '{:99999999999}'.format(1) }}", "{{ lipsum(n=99999) }}", "{% include 'x' %}",
-        "{{ range(99999999) | list }}", "{{ messages | tojson(indent=99999999) }}",
+        (
+            "{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}"
+            "{% endfor %}"
+        ),
+        (
+            "{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x + ns.x %}"
+            "{% endfor %}"
+        ),
+        "{{ 'a' * 999999999999 }}",
+        "{{ 9 ** 9 ** 9 ** 9 }}",
+        "{{ 'a'.ljust(99999999999) }}",
+        "{{ '%099999999999d' % 1 }}",
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ messages.append(1) }}",
+        "{{ cycler.__init__.__globals__ }}",
+        "{{ '{:99999999999}'.format(1) }}",
+        "{{ lipsum(n=99999) }}",
+        "{% include 'x' %}",
+        "{{ range(99999999) | list }}",
+        "{{ messages | tojson(indent=99999999) }}",
     ],
-)  # fmt: skip
+)
 def test_a_hostile_template_is_refused_in_time(template: str) -> None:
     """No loop without an end, no text without a bound, nothing of Python: an error within 2 s."""
     start = time.monotonic()

@@ -193,9 +193,16 @@ def test_an_option_that_no_bundle_may_have_is_refused(
     from edgepack_runtime.bundle.manifest import Variant
 
     variant = Variant(
-        "x", engine, engines.find(engine).CPU, "int8", "none", (),
-        Requires(), Tolerance(0.9, 0.9), options,
-    )  # fmt: skip
+        "x",
+        engine,
+        engines.find(engine).CPU,
+        "int8",
+        "none",
+        (),
+        Requires(),
+        Tolerance(0.9, 0.9),
+        options,
+    )
     with pytest.raises(TrustError, match=r"which no bundle may|must be"):
         engines.find(engine).open_session({"model.onnx": memoryview(b"")}, variant, 1, None)
 

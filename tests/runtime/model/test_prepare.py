@@ -55,9 +55,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("command", ["prepare", "tune --seconds 0.01"])
 def test_a_command_takes_a_store_for_the_release_that_runs(
-    store: Path, command: str, caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str]
-) -> None:  # fmt: skip
+    store: Path, command: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What works in a process of its own finds the release, though it is a file of no name."""
     verb, *options = command.split()
     assert main([verb, str(store), *options, "--json"]) == 0

@@ -198,8 +198,9 @@ def test_the_real_disk_does_what_the_model_says(releases: Releases, tmp_path: Pa
         live(releases, store, Promises())
     found = {
         path.relative_to(tmp_path).as_posix(): path.read_bytes()
-        for path in tmp_path.rglob("*") if path.is_file() and path.name != LOCK
-    }  # fmt: skip
+        for path in tmp_path.rglob("*")
+        if path.is_file() and path.name != LOCK
+    }
     files = {path: file.current for path, file in model._names.items() if not file.folder}
     assert found == files
 

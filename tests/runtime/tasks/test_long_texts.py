@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 TASK = "token-classification"
 LABELS = ("O", "B-LOC", "I-LOC")
 TABLE = {
-    "new": [0.0, 2.0, 0.0], "york": [0.0, 0.0, 2.0], "is": [2.0, 0.0, 0.0],
-    "##n": [0.0, 0.0, 3.0], "far": [1.0, 0.0, 0.0],
-}  # fmt: skip
+    "new": [0.0, 2.0, 0.0],
+    "york": [0.0, 0.0, 2.0],
+    "is": [2.0, 0.0, 0.0],
+    "##n": [0.0, 0.0, 3.0],
+    "far": [1.0, 0.0, 0.0],
+}
 
 
 def _share(logit: float) -> float:
@@ -83,9 +86,12 @@ def test_an_entity_that_a_window_cuts_is_whole_in_the_next(short: Model) -> None
     """Of two entities that overlap the longest stays."""
     (found,) = short("is is is new york is", aggregation_strategy="simple", stride=1)
     assert found == {
-        "entity_group": "LOC", "score": pytest.approx(_share(2.0)), "word": "new york",
-        "start": 9, "end": 17,
-    }  # fmt: skip
+        "entity_group": "LOC",
+        "score": pytest.approx(_share(2.0)),
+        "word": "new york",
+        "start": 9,
+        "end": 17,
+    }
 
 
 @pytest.mark.parametrize("beginning", [0.5, 2.0])
@@ -139,8 +145,10 @@ def test_offsets_of_words_are_those_of_the_joined_text(
     (found,) = short(["new", "yorkn"], is_split_into_words=True, **options)
     first, second = starts
     assert _places(found) == [
-        ("new", first, first + 3), ("york", second, second + 4), ("##n", second + 4, second + 5),
-    ]  # fmt: skip
+        ("new", first, first + 3),
+        ("york", second, second + 4),
+        ("##n", second + 4, second + 5),
+    ]
 
 
 def test_a_given_word_keeps_its_pieces_together(short: Model) -> None:
@@ -184,7 +192,8 @@ def test_what_is_no_list_of_words_is_refused(inputs: object, message: str, short
 def test_words_without_a_promise_are_texts(short: Model) -> None:
     """A list is several texts unless it is said that it holds words."""
     assert [_places(found) for found in short(["new", "york"])] == [
-        [("new", 0, 3)], [("york", 0, 4)],
-    ]  # fmt: skip
+        [("new", 0, 3)],
+        [("york", 0, 4)],
+    ]
     with pytest.raises(InputError, match="expected text, found list"):
         short([["new", "york"]])

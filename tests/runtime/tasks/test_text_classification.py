@@ -15,7 +15,8 @@ import pytest
 from tables import open_table
 
 from edgepack_runtime import InputError, load, tasks
-from edgepack_runtime.bundle.manifest import Task, Text, Tolerance
+from edgepack_runtime.bundle.description import Task, Text
+from edgepack_runtime.bundle.manifest import Tolerance
 from edgepack_runtime.model.model import Model
 from edgepack_runtime.numeric import sigmoid
 from edgepack_runtime.tasks._likeness import LEAST_AGREEMENT
@@ -119,10 +120,12 @@ SCORES = {
 @pytest.mark.parametrize(
     ("declared", "function"),
     [
-        ("", "softmax"), ("single_label_classification", "softmax"),
-        ("multi_label_classification", "sigmoid"), ("regression", "none"),
+        ("", "softmax"),
+        ("single_label_classification", "softmax"),
+        ("multi_label_classification", "sigmoid"),
+        ("regression", "none"),
     ],
-)  # fmt: skip
+)
 def test_the_model_declares_what_becomes_of_its_logits(declared: str, function: str) -> None:
     """One class: softmax; several: sigmoid; a score: nothing; what a call asks for wins."""
     model = open_table(TASK, LOGITS, whole=True, labels=LABELS, problem_type=declared)

@@ -15,7 +15,8 @@ import pytest
 from tables import open_table
 
 from edgepack_runtime import InputError, load, tasks
-from edgepack_runtime.bundle.manifest import Task, Text, Tolerance
+from edgepack_runtime.bundle.description import Task, Text
+from edgepack_runtime.bundle.manifest import Tolerance
 from edgepack_runtime.model.model import Model
 from edgepack_runtime.tasks._likeness import LEAST_AGREEMENT
 from edgepack_runtime.tasks.token_classification import STRATEGIES
@@ -32,11 +33,17 @@ def _logits(**shares: float) -> list[float]:
 
 
 TABLE = {
-    "anna": _logits(B_PER=0.8), "karl": _logits(B_PER=0.7), "berg": _logits(I_PER=0.6),
-    "york": _logits(I_LOC=0.5), "new": _logits(B_LOC=0.9), "lives": _logits(O=0.9),
-    "in": _logits(O=0.8), "os": _logits(B_LOC=0.6), "##lo": _logits(I_LOC=0.9),
+    "anna": _logits(B_PER=0.8),
+    "karl": _logits(B_PER=0.7),
+    "berg": _logits(I_PER=0.6),
+    "york": _logits(I_LOC=0.5),
+    "new": _logits(B_LOC=0.9),
+    "lives": _logits(O=0.9),
+    "in": _logits(O=0.8),
+    "os": _logits(B_LOC=0.6),
+    "##lo": _logits(I_LOC=0.9),
     "[UNK]": _logits(B_PER=0.4),
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -47,14 +54,23 @@ def ner() -> Model:
 
 def _token(label: str, score: float, index: int, word: str, start: int) -> dict[str, Any]:
     return {
-        "entity": label, "score": pytest.approx(score, abs=1e-6), "index": index, "word": word,
-        "start": start, "end": start + len(word.removeprefix("##")),
-    }  # fmt: skip
+        "entity": label,
+        "score": pytest.approx(score, abs=1e-6),
+        "index": index,
+        "word": word,
+        "start": start,
+        "end": start + len(word.removeprefix("##")),
+    }
 
 
 def _entity(kind: str, score: float, word: str, start: int, end: int) -> dict[str, Any]:
-    return {"entity_group": kind, "score": pytest.approx(score, abs=1e-6), "word": word,
-            "start": start, "end": end}  # fmt: skip
+    return {
+        "entity_group": kind,
+        "score": pytest.approx(score, abs=1e-6),
+        "word": word,
+        "start": start,
+        "end": end,
+    }
 
 
 def test_the_null_engine_answers_what_arithmetic_says(tmp_path: Path) -> None:
@@ -89,10 +105,12 @@ def test_one_text_gives_a_list_and_several_a_list_of_lists(ner: Model) -> None:
 @pytest.mark.parametrize(
     ("ignored", "kept"),
     [
-        (["O"], ["anna", "os", "##lo"]), (("O",), ["anna", "os", "##lo"]),
-        ([], ["anna", "in", "os", "##lo"]), (["B-PER", "I-LOC"], ["in", "os"]),
+        (["O"], ["anna", "os", "##lo"]),
+        (("O",), ["anna", "os", "##lo"]),
+        ([], ["anna", "in", "os", "##lo"]),
+        (["B-PER", "I-LOC"], ["in", "os"]),
     ],
-)  # fmt: skip
+)
 def test_ignored_labels_are_left_out(ignored: list[str], kept: list[str], ner: Model) -> None:
     """Those that are named, in a list or a tuple; with none every token is told."""
     assert [e["word"] for e in ner("anna in oslo", ignore_labels=ignored)] == kept
@@ -131,8 +149,9 @@ def test_labels_without_a_prefix_are_joined_as_they_are(tmp_path: Path) -> None:
     found = model("turn the on lights", aggregation_strategy="simple")
     share = math.e / (math.e + 2)
     assert found == [
-        _entity("beta", share, "turn the", 0, 8), _entity("gamma", share, "on lights", 9, 18)
-    ]  # fmt: skip
+        _entity("beta", share, "turn the", 0, 8),
+        _entity("gamma", share, "on lights", 9, 18),
+    ]
 
 
 # Of one word the first piece says `hot`, the surest one says `cold`, and the mean says `warm`.

@@ -14,9 +14,11 @@ from edgepack_runtime.tune.energy import Meter, find_meter
 def test_energy_is_counted_where_the_kernel_shows_it(tmp_path: Path) -> None:
     """RAPL's counters are summed over packages, a wrap-around included; sub-domains are not."""
     for name, value, what in (
-        ("intel-rapl:0", 900, "package-0"), ("intel-rapl:1", 10, "package-1"),
-        ("intel-rapl:0:0", 5, "core"), ("intel-rapl:2", 7, "psys"),
-    ):  # fmt: skip
+        ("intel-rapl:0", 900, "package-0"),
+        ("intel-rapl:1", 10, "package-1"),
+        ("intel-rapl:0:0", 5, "core"),
+        ("intel-rapl:2", 7, "psys"),
+    ):
         folder = f"sys/class/powercap/{name}"
         devices.write(tmp_path, f"{folder}/name", f"{what}\n")
         devices.write(tmp_path, f"{folder}/energy_uj", str(value))

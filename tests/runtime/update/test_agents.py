@@ -36,9 +36,20 @@ def test_the_mender_client_installs_and_takes_back(site: Site) -> None:
     def install(number: int) -> int:
         out = place / f"{number}.mender"
         done = site.run(
-            "mender-artifact", "write", "module-image", "-T", "edgepack", "-n", f"r{number}",
-            "-t", "test", "-o", out, "-f", site.export(),
-        )  # fmt: skip
+            "mender-artifact",
+            "write",
+            "module-image",
+            "-T",
+            "edgepack",
+            "-n",
+            f"r{number}",
+            "-t",
+            "test",
+            "-o",
+            out,
+            "-f",
+            site.export(),
+        )
         assert done.returncode == 0, done.stderr
         return call("install", out)
 
@@ -57,9 +68,24 @@ def test_the_mender_client_installs_and_takes_back(site: Site) -> None:
 
 def make_certificate(site: Site) -> None:
     """Make `key` and `cert`, which carriers sign with."""
-    done = site.run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key",
-                    "-out", "cert", "-days", "9", "-subj", "/CN=test",
-                    "-addext", "extendedKeyUsage=emailProtection")  # fmt: skip
+    done = site.run(
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        "key",
+        "-out",
+        "cert",
+        "-days",
+        "9",
+        "-subj",
+        "/CN=test",
+        "-addext",
+        "extendedKeyUsage=emailProtection",
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -71,9 +97,7 @@ def test_swupdate_itself_installs_the_image(site: Site) -> None:
 
     def install() -> int:
         image = make_swu(site)
-        done = site.run(
-            "swupdate", "-k", "cert", "-H", "board:1.0", "-i", image
-        )  # fmt: skip
+        done = site.run("swupdate", "-k", "cert", "-H", "board:1.0", "-i", image)
         return done.returncode
 
     assert install() == 0

@@ -121,13 +121,20 @@ def _depend(place: Path) -> None:
 
 
 ATTACKS: dict[str, Callable[[Path], object]] = {
-    "manifest altered": _flip_blob, "files altered": _flip_weights,
-    "targets altered": _edit_targets, "timestamp altered": _edit_timestamp,
-    "arbitrary software": _own_keys, "keys below threshold": _one_root_key,
-    "metadata withheld": _drop_metadata, "mix and match": _mix, "endless data": _endless,
-    "rollback": _yesterday, "indefinite freeze": _freeze, "wrong software": _swap_software,
+    "manifest altered": _flip_blob,
+    "files altered": _flip_weights,
+    "targets altered": _edit_targets,
+    "timestamp altered": _edit_timestamp,
+    "arbitrary software": _own_keys,
+    "keys below threshold": _one_root_key,
+    "metadata withheld": _drop_metadata,
+    "mix and match": _mix,
+    "endless data": _endless,
+    "rollback": _yesterday,
+    "indefinite freeze": _freeze,
+    "wrong software": _swap_software,
     "extraneous dependencies": _depend,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("release", [make_bundle, light_change], ids=["full", "delta"])
@@ -169,9 +176,10 @@ def test_a_truncated_memory_does_not_take_older_metadata(
         stream.truncate(left)
     _yesterday(place)
     sources: dict[str, Source] = {
-        "folder": Folder(place / "channel"), "http": Http(server.url, Link()),
+        "folder": Folder(place / "channel"),
+        "http": Http(server.url, Link()),
         "epk": Archive(as_file(place / "channel", place / "old.epk")),
-    }  # fmt: skip
+    }
     device = new_device(place, sources[over])
     with pytest.raises(TrustError, match="was seen before"):
         device.check()

@@ -76,8 +76,12 @@ def test_greengrass_installs_or_fails(site: Site) -> None:
     (artifact,) = manifest["Artifacts"]
     assert artifact["Unarchive"] == "NONE"
     assert artifact["Uri"].endswith("/model.epk")
-    here = {"runtime": site.settings["RUNTIME"], "store": site.settings["EDGEPACK_STORE"],
-            "root": site.settings["ROOT"], "name": NAME}  # fmt: skip
+    here = {
+        "runtime": site.settings["RUNTIME"],
+        "store": site.settings["EDGEPACK_STORE"],
+        "root": site.settings["ROOT"],
+        "name": NAME,
+    }
     assert set(here) == set(recipe["ComponentConfiguration"]["DefaultConfiguration"])
 
     def run(state: str) -> subprocess.CompletedProcess[str]:
@@ -148,9 +152,12 @@ def test_the_hawkbit_client_takes_a_deployment(site: Site) -> None:
     with serve_hawkbit() as server:
 
         def poll() -> int:
-            return site.run(sys.executable, EXAMPLE / "hawkbit/edgepack_hawkbit.py",
-                            f"{server.url}/t/controller/v1/device",
-                            HAWKBIT_TOKEN="secret").returncode  # fmt: skip
+            return site.run(
+                sys.executable,
+                EXAMPLE / "hawkbit/edgepack_hawkbit.py",
+                f"{server.url}/t/controller/v1/device",
+                HAWKBIT_TOKEN="secret",
+            ).returncode
 
         assert poll() == 0
         server.artifact, server.cut = site.export().read_bytes(), 100_000

@@ -83,8 +83,18 @@ def test_a_target_that_is_not_what_was_signed_is_refused(sim: Sim, field: str) -
     """Its length and its hash bind the release."""
     wrong = {"length": 10, "hashes": {"sha256": "0" * 64}}[field]
     sim.edit("targets", lambda s: s["targets"][NAME].update({field: wrong}))
-    code = runtime(["update", "--store", str(sim.place / "device"), "--channel",
-                    str(sim.place / "channel"), "--name", NAME, "--root",
-                    str(sim.place / "shipped.json")])  # fmt: skip
+    code = runtime(
+        [
+            "update",
+            "--store",
+            str(sim.place / "device"),
+            "--channel",
+            str(sim.place / "channel"),
+            "--name",
+            NAME,
+            "--root",
+            str(sim.place / "shipped.json"),
+        ]
+    )
     assert code in (LINK, REFUSED)
     assert not Store.at(sim.place / "device").state.active

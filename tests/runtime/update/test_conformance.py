@@ -156,16 +156,19 @@ SCENARIOS: dict[str, tuple[Callable[[Sim], None], int]] = {
     "a role without keys": (edit("root", put("roles/timestamp/keyids", [])), REFUSED),
     "a key named twice": (edit("root", key_twice), REFUSED),
     **{f"{role} ran out": (edit(role, expire), REFUSED) for role in ROLES},
-    **{f"{role} by another key": (edit(role, nothing, "root-1"), REFUSED)
-       for role in ROLES},
-    **{f"{role} {how}": (raw(role, change), REFUSED)
-       for role in ROLES
-       for how, change in (
-           ("is empty", lambda _: b""), ("is cut", lambda b: b[: len(b) // 2]),
-           ("is no JSON", lambda _: b"<html></html>"), ("is a list", lambda _: b"[]"),
-           ("lost its signatures", unsigned),
-           ("was changed after it was signed", counted_up),
-       )},
+    **{f"{role} by another key": (edit(role, nothing, "root-1"), REFUSED) for role in ROLES},
+    **{
+        f"{role} {how}": (raw(role, change), REFUSED)
+        for role in ROLES
+        for how, change in (
+            ("is empty", lambda _: b""),
+            ("is cut", lambda b: b[: len(b) // 2]),
+            ("is no JSON", lambda _: b"<html></html>"),
+            ("is a list", lambda _: b"[]"),
+            ("lost its signatures", unsigned),
+            ("was changed after it was signed", counted_up),
+        )
+    },
     "timestamp is the snapshot": (swap, REFUSED),
     "a version that is a text": (edit("timestamp", put("version", "9")), REFUSED),
     "a version of zero": (edit("timestamp", put("version", 0)), REFUSED),
@@ -183,7 +186,7 @@ SCENARIOS: dict[str, tuple[Callable[[Sim], None], int]] = {
     "the right length of the targets": (measured("snapshot", "targets", 0), TAKEN),
     "a shorter length of the targets": (measured("snapshot", "targets", -1), LINK),
     "a target without a hash": (edit("targets", put("targets/other", {})), REFUSED),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -39,8 +39,9 @@ def with_hook(device: Updater) -> Updater:
     def down(_: Bundle) -> None:
         raise SelfTestError("no answer on port 80")
 
-    return Updater(device.store, device.sources, device.root, NAME, device.policy,
-                   hooks=Hooks(after=down))  # fmt: skip
+    return Updater(
+        device.store, device.sources, device.root, NAME, device.policy, hooks=Hooks(after=down)
+    )
 
 
 def test_damage_on_trial_is_no_verdict(place: Path) -> None:
@@ -52,8 +53,19 @@ def test_damage_on_trial_is_no_verdict(place: Path) -> None:
     damage(place, second)
     root = place / "root.json"
     shutil.copy(place / "channel/metadata/1.root.json", root)
-    code = runtime(["update", "--store", str(place / "device"), "--channel",
-                    str(place / "channel"), "--root", str(root), "--name", NAME])  # fmt: skip
+    code = runtime(
+        [
+            "update",
+            "--store",
+            str(place / "device"),
+            "--channel",
+            str(place / "channel"),
+            "--root",
+            str(root),
+            "--name",
+            NAME,
+        ]
+    )
     state = device.store.state
     assert code == 0
     assert (state.active, state.previous, state.bad) == (second, first, ())

@@ -28,7 +28,7 @@ from edgepack_runtime.update.delta import (
     XZ,
     added,
     decode,
-)  # fmt: skip
+)
 
 RNG = np.random.default_rng(0)
 BASE = RNG.normal(0, 20, 3 * PIECE + 1000).astype(np.int8).tobytes()
@@ -66,10 +66,20 @@ def test_a_light_change_is_a_small_delta(share: float, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "new",
-    [b"", b"x", BASE, BASE[: PIECE + 5], BASE + b"more", BASE[1000:], BASE[::-1],
-     bytes(2 * PIECE), b"y" * (PIECE + 1), BASE[:PIECE] + b"new" * 5000 + BASE[2 * PIECE :]],
+    [
+        b"",
+        b"x",
+        BASE,
+        BASE[: PIECE + 5],
+        BASE + b"more",
+        BASE[1000:],
+        BASE[::-1],
+        bytes(2 * PIECE),
+        b"y" * (PIECE + 1),
+        BASE[:PIECE] + b"new" * 5000 + BASE[2 * PIECE :],
+    ],
     ids=range(10),
-)  # fmt: skip
+)
 def test_any_pair_of_files_comes_out(new: bytes, tmp_path: Path) -> None:
     """Shorter, longer, shifted, unlike: exactly the new one, never more than it and 64 KiB."""
     packed = _files(tmp_path, BASE, new)
@@ -114,7 +124,7 @@ BAD = {
     "xz bomb": MAGIC + _op(NEW, XZ, 4, 0, lzma.compress(bytes(50_000_000))[:4000]),
     "xz with a large window": MAGIC + _op(NEW, XZ, 4, 0, lzma.compress(b"four", preset=9)),
     "payload of a short one": MAGIC + _op(NEW, RAW, 4, 0, b"three"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD)

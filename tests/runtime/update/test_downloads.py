@@ -64,8 +64,13 @@ def test_a_mirror_takes_over(place: Path, server: Server) -> None:
     """A mirror that does not answer cannot block one that does."""
     dead = Http("http://127.0.0.1:9", Link(timeout=1))
     device = new_device(place)
-    both = Updater(device.store, [dead, Http(server.url, Link())], device.root, NAME,
-                   Policy(attempts=4, pause=0.0))  # fmt: skip
+    both = Updater(
+        device.store,
+        [dead, Http(server.url, Link())],
+        device.root,
+        NAME,
+        Policy(attempts=4, pause=0.0),
+    )
     assert take_update(both)
 
 
@@ -74,8 +79,13 @@ def test_a_stale_mirror_does_not_block_the_others(place: Path) -> None:
     shutil.copytree(place / "channel", place / "broken")
     (place / "broken/metadata/timestamp.json").write_text("<html>log in</html>")
     device = new_device(place)
-    both = Updater(device.store, [Folder(place / "broken"), Folder(place / "channel")],
-                   device.root, NAME, Policy(attempts=4, pause=0.0))  # fmt: skip
+    both = Updater(
+        device.store,
+        [Folder(place / "broken"), Folder(place / "channel")],
+        device.root,
+        NAME,
+        Policy(attempts=4, pause=0.0),
+    )
     assert take_update(both)
 
 

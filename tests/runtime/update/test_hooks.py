@@ -21,9 +21,11 @@ def test_the_hooks_see_the_switch(place: Path, update: Command) -> None:
     """The one before it and the one after it are told which release it is."""
     log = place / "log"
     code, answer = update(
-        "--before", f'echo "before $EDGEPACK_NAME $EDGEPACK_VERSION $EDGEPACK_RELEASE" >> {log}',
-        "--after", f'echo "after $EDGEPACK_DIGEST" >> {log}',
-    )  # fmt: skip
+        "--before",
+        f'echo "before $EDGEPACK_NAME $EDGEPACK_VERSION $EDGEPACK_RELEASE" >> {log}',
+        "--after",
+        f'echo "after $EDGEPACK_DIGEST" >> {log}',
+    )
     assert code == 0
     assert log.read_text().splitlines() == [f"before {NAME} 1.1 1", f"after {answer['digest']}"]
 
@@ -95,9 +97,22 @@ def test_a_device_that_dies_in_the_hook_comes_back_to_it(place: Path, update: Co
     update()
     before = store.state.active
     publish(place, make_bundle(place, 2))
-    command = [sys.executable, "-m", "edgepack_runtime", "update", "--store", str(place / "device"),
-               "--channel", str(place / "channel"), "--root", str(place / "root.json"), "--name",
-               NAME, "--after", f"echo x >> {place}/died; kill -9 $PPID"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "edgepack_runtime",
+        "update",
+        "--store",
+        str(place / "device"),
+        "--channel",
+        str(place / "channel"),
+        "--root",
+        str(place / "root.json"),
+        "--name",
+        NAME,
+        "--after",
+        f"echo x >> {place}/died; kill -9 $PPID",
+    ]
     codes: list[int] = []
     while store.state.bad == () and len(codes) < 9:
         codes.append(subprocess.run(command, check=False, capture_output=True).returncode)

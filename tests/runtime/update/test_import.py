@@ -31,8 +31,20 @@ def take(place: Path, capsys: pytest.CaptureFixture[str]) -> Import:
     shutil.copy(place / "channel/metadata/1.root.json", root)
 
     def call(file: Path, *options: str) -> tuple[int, dict[str, Any]]:
-        code = runtime(["import", str(file), "--json", "--store", str(place / "device"),
-                        "--root", str(root), "--name", NAME, *options])  # fmt: skip
+        code = runtime(
+            [
+                "import",
+                str(file),
+                "--json",
+                "--store",
+                str(place / "device"),
+                "--root",
+                str(root),
+                "--name",
+                NAME,
+                *options,
+            ]
+        )
         printed = capsys.readouterr().out
         return code, json.loads(printed) if printed else {}
 
@@ -44,10 +56,20 @@ def write_file(place: Path, *options: str, name: str = "update.epk") -> Path:
     out = place / name
     done = CliRunner().invoke(
         packager,
-        ["channel", "export", str(place / "channel"), "--epk", str(out), "--name", NAME,
-         "--keys", str(place / "keys"), *options],
+        [
+            "channel",
+            "export",
+            str(place / "channel"),
+            "--epk",
+            str(out),
+            "--name",
+            NAME,
+            "--keys",
+            str(place / "keys"),
+            *options,
+        ],
         catch_exceptions=False,
-    )  # fmt: skip
+    )
     assert done.exit_code == 0, done.output
     return out
 
@@ -81,8 +103,12 @@ def take_facts(place: Path) -> dict[str, Any]:
     """Return what the command answers for the newest release of a place."""
     said = releases.releases(place / "channel")[NAME]
     version = said["version"]
-    return {"running": f"{NAME} {version}", "version": version, "release": said["release"],
-            "digest": said["digest"]}  # fmt: skip
+    return {
+        "running": f"{NAME} {version}",
+        "version": version,
+        "release": said["release"],
+        "digest": said["digest"],
+    }
 
 
 def test_who_carries_a_file_has_decided(place: Path, take: Import) -> None:
@@ -225,16 +251,31 @@ def test_an_export_says_when_it_runs_out(place: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [(["--name", "small"], "NAME/BOARD"), (["--patience", "0"], "above 0"),
-     (["--store", ""], "not a folder"), (["--store", __file__], "not a folder")],
-)  # fmt: skip
+    [
+        (["--name", "small"], "NAME/BOARD"),
+        (["--patience", "0"], "above 0"),
+        (["--store", ""], "not a folder"),
+        (["--store", __file__], "not a folder"),
+    ],
+)
 def test_wrong_options_are_said(
     place: Path, capfd: pytest.CaptureFixture[str], options: list[str], said: str
 ) -> None:
     """One clear error each, and nothing is made."""
     path, root = write_file(place), place / "channel/metadata/1.root.json"
-    code = runtime(["import", str(path), "--store", str(place / "device"), "--root", str(root),
-                    "--name", NAME, *options])  # fmt: skip
+    code = runtime(
+        [
+            "import",
+            str(path),
+            "--store",
+            str(place / "device"),
+            "--root",
+            str(root),
+            "--name",
+            NAME,
+            *options,
+        ]
+    )
     assert code == 2
     assert said in capfd.readouterr().err
     assert not (place / "device").exists()

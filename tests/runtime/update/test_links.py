@@ -31,10 +31,23 @@ if TYPE_CHECKING:
     from server import Server
 
 LIES = [
-    "", "bytes", "bytes ", "bytes */3145731", "bytes 0-3145730/3145731", "bytes 1-2/3",
-    "bytes -$-9/9", "bytes 0x$-9/*", "items $-9/9", "bytes  $-9/9", "bytes=$-9/9", "bytes $",
-    "bytes 99999999999999999999-9/9", "bytes $$-9/9", "\u00e9", "bytes $-1, $-2",
-]  # fmt: skip
+    "",
+    "bytes",
+    "bytes ",
+    "bytes */3145731",
+    "bytes 0-3145730/3145731",
+    "bytes 1-2/3",
+    "bytes -$-9/9",
+    "bytes 0x$-9/*",
+    "items $-9/9",
+    "bytes  $-9/9",
+    "bytes=$-9/9",
+    "bytes $",
+    "bytes 99999999999999999999-9/9",
+    "bytes $$-9/9",
+    "\u00e9",
+    "bytes $-1, $-2",
+]
 CUTS = [
     0,
     1,
@@ -55,21 +68,34 @@ FAULTS: dict[str, Sequence[Any]] = {
     **{f"{code} after a cut": [cut(CHUNK + 5), status(code)] for code in (200, 206, 404, 500)},
     "whole file for a range": [cut(CHUNK + 5), whole_instead_of_range],
     "another range": [cut(CHUNK + 5), wrong_range],
-    "captive portal": [portal], "portal after a cut": [cut(2 * CHUNK), portal],
-    "garbled": [garbled], "garbled after a cut": [cut(CHUNK), garbled],
-    "longer": [longer], "longer after a cut": [cut(CHUNK), longer],
+    "captive portal": [portal],
+    "portal after a cut": [cut(2 * CHUNK), portal],
+    "garbled": [garbled],
+    "garbled after a cut": [cut(CHUNK), garbled],
+    "longer": [longer],
+    "longer after a cut": [cut(CHUNK), longer],
     **{f"says {lie!r}": [cut(CHUNK + 5), says(lie)] for lie in LIES},
-    "reset": [reset], "reset after a cut": [cut(CHUNK + 5), reset],
-    "no header": [raw(b"")], "half a header": [raw(b"HTTP/1.1 200 OK\r\nContent-Le")],
+    "reset": [reset],
+    "reset after a cut": [cut(CHUNK + 5), reset],
+    "no header": [raw(b"")],
+    "half a header": [raw(b"HTTP/1.1 200 OK\r\nContent-Le")],
     "no HTTP": [raw(b"SSH-2.0-OpenSSH_9.2\r\n")],
     "negative length": [raw(b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n")],
     "endless header": [raw(b"HTTP/1.1 200 OK\r\n" + b"X-More: 1\r\n" * 500)],
     "no length": [raw(b"HTTP/1.0 200 OK\r\n\r\nsome")],
     "chunks that end": [raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\nab")],
     "gzip": [raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope")],
-    "twenty drops": [cut(200_000)] * 20, "everything at once": [
-        cut(5), status(503), portal, garbled, cut(CHUNK), longer, whole_instead_of_range],
-}  # fmt: skip
+    "twenty drops": [cut(200_000)] * 20,
+    "everything at once": [
+        cut(5),
+        status(503),
+        portal,
+        garbled,
+        cut(CHUNK),
+        longer,
+        whole_instead_of_range,
+    ],
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -88,9 +88,13 @@ def test_a_store_keeps_to_its_model(place: Path, update: Command) -> None:
     [("a" * 32, True), ("b" * 32, True), ("uninitialized", False), ("", False), (None, False)],
 )
 def test_a_rollout_finds_devices_by_their_machine_id(
-    place: Path, update: Command, monkeypatch: pytest.MonkeyPatch, machine: str | None, *,
+    place: Path,
+    update: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    machine: str | None,
+    *,
     named: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Without --device each has a name of its own; one that has none waits until all take it."""
     if machine is not None:
         (place / "machine-id").write_text(f"{machine}\n")

@@ -43,22 +43,26 @@ def test_expired_metadata_is_refused(place: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("release", [make_bundle, light_change], ids=["full", "delta"])
 @pytest.mark.parametrize("over", ["folder", "http", "epk"])
 def test_what_one_device_was_sent_is_not_taken_by_another(
-    place: Path, server: Server, over: str,
+    place: Path,
+    server: Server,
+    over: str,
     release: Callable[[Path, int], Bundle],
-) -> None:  # fmt: skip
+) -> None:
     """Replay: one of the same owner with another board, one of another owner."""
     publish(place, release(place, 2))
     sources: dict[str, Source] = {
-        "folder": Folder(place / "channel"), "http": Http(server.url, Link()),
+        "folder": Folder(place / "channel"),
+        "http": Http(server.url, Link()),
         "epk": Archive(as_file(place / "channel", place / "captured.epk")),
-    }  # fmt: skip
+    }
     take_update(new_device(place, sources[over]))
     other = place / "other"
     keys.init(other / "keys")
     publish(other, make_bundle(other, 1))
     foreign = new_device(other, sources[over])
-    board = Updater(Store.at(other / "board"), [sources[over]], new_device(place).root,
-                    "small/jetson", ONCE)  # fmt: skip
+    board = Updater(
+        Store.at(other / "board"), [sources[over]], new_device(place).root, "small/jetson", ONCE
+    )
     with pytest.raises(TrustError):
         foreign.check()
     with pytest.raises(InputError, match="no release 'small/jetson'; it has small/any"):

@@ -88,10 +88,13 @@ def test_a_release_is_for_the_board_that_its_name_says(place: Path) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [{"digest": f"sha256:{'0' * 64}", "size": (16 << 20) + 1}, {"digest": "../lock", "size": 4},
-     {"digest": f"sha256:{'0' * 64}", "size": -1}],
+    [
+        {"digest": f"sha256:{'0' * 64}", "size": (16 << 20) + 1},
+        {"digest": "../lock", "size": 4},
+        {"digest": f"sha256:{'0' * 64}", "size": -1},
+    ],
     ids=["large", "path", "negative"],
-)  # fmt: skip
+)
 def test_a_config_beyond_reason_is_not_fetched(
     place: Path, server: Server, config: dict[str, Any]
 ) -> None:
@@ -105,9 +108,17 @@ def test_a_config_beyond_reason_is_not_fetched(
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"null", b"[]", b"[" * 100_000, b'{"config": []}', b'{"config": {"size": 1e999}}',
-     b'{"config": {"digest": "x", "size": 1e999}}', b"\xff"],
-)  # fmt: skip
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"[" * 100_000,
+        b'{"config": []}',
+        b'{"config": {"size": 1e999}}',
+        b'{"config": {"digest": "x", "size": 1e999}}',
+        b"\xff",
+    ],
+)
 def test_a_signed_manifest_that_is_none_is_malformed(place: Path, content: bytes) -> None:
     """Whatever the bytes are that were signed, the error is ours and nothing is installed."""
     sign_release(place, content)

@@ -96,9 +96,7 @@ def test_a_disk_that_fills_up_during_a_delta_takes_the_whole_blob(
 ) -> None:
     """The delta goes, and its room is used for what it would have made."""
     change = Change(place, server)
-    disk = SmallDisk(
-        place / "device", change.room + change.delta["size"] // 2, claims=1 << 30
-    )  # fmt: skip
+    disk = SmallDisk(place / "device", change.room + change.delta["size"] // 2, claims=1 << 30)
     take_update(change.on(disk))
     assert f"/{BLOBS}/{change.delta['sha256']}" in change.asked
     assert f"/{BLOBS}/{change.delta['blob']}" in change.asked
@@ -125,7 +123,7 @@ def test_memory_does_not_grow_with_a_delta(tmp_path: Path) -> None:
     delta = Delta(names[0], names[1], names[2], len(packed))
     download = Download(
         Store.at(tmp_path / "store"), [Folder(tmp_path / "channel")], 1, 0.0, lambda *_: None
-    )  # fmt: skip
+    )
     tracemalloc.start()
     try:
         download.blobs({names[1]: len(new)}, {}, [delta])

@@ -65,11 +65,14 @@ def test_a_release_that_fails_its_self_test_is_taken_back(place: Path) -> None:
     device = new_device(place)
     first = take_update(device)
     bad = handmade.bundle(
-        place / "bad.epk", change={"release": 2, "version": "1.2"},
-        extra={"golden.json": json.dumps(
-            {"inputs": ["turn on"], "outputs": [{"shape": [3], "data": [0.0, 0.5, 0.5]}]}
-        ).encode()},
-    )  # fmt: skip
+        place / "bad.epk",
+        change={"release": 2, "version": "1.2"},
+        extra={
+            "golden.json": json.dumps(
+                {"inputs": ["turn on"], "outputs": [{"shape": [3], "data": [0.0, 0.5, 0.5]}]}
+            ).encode()
+        },
+    )
     publish(place, Bundle.open(bad))
     device.install(device.check())
     assert "strays from its golden outputs" in device.try_out()
@@ -104,8 +107,16 @@ def test_the_command_updates_tells_and_goes_back(
     store = ["--store", str(place / "device"), "--json"]
     root = place / "root.json"
     shutil.copy(place / "channel/metadata/1.root.json", root)
-    update = ["update", *store, "--channel", str(place / "channel"), "--name", NAME,
-              "--root", str(root)]  # fmt: skip
+    update = [
+        "update",
+        *store,
+        "--channel",
+        str(place / "channel"),
+        "--name",
+        NAME,
+        "--root",
+        str(root),
+    ]
 
     def call(*args: str, code: int = 0) -> dict[str, Any]:
         assert runtime([*args]) == code
@@ -134,8 +145,17 @@ def test_the_command_updates_tells_and_goes_back(
     assert told["running"] == "small 1.1 for any"
     assert told["versions"] == {told["active"]: "1.1"}
     assert call("collect", *store)["bytes_freed"] > 0
-    call("update", *store, "--channel", str(place / "nowhere"), "--name", NAME,
-         "--root", str(root), code=2)  # fmt: skip
+    call(
+        "update",
+        *store,
+        "--channel",
+        str(place / "nowhere"),
+        "--name",
+        NAME,
+        "--root",
+        str(root),
+        code=2,
+    )
     call(*update[:-1], str(place / "no-root"), code=5)
 
 
@@ -143,15 +163,25 @@ def test_what_was_compiled_goes_with_its_release(place: Path) -> None:
     """The forms of the release before stay, those of older ones go, unless they are the same."""
     root = place / "root.json"
     shutil.copy(place / "channel/metadata/1.root.json", root)
-    update = ["update", "--store", str(place / "device"), "--channel", str(place / "channel"),
-              "--name", NAME, "--root", str(root)]  # fmt: skip
+    update = [
+        "update",
+        "--store",
+        str(place / "device"),
+        "--channel",
+        str(place / "channel"),
+        "--name",
+        NAME,
+        "--root",
+        str(root),
+    ]
     folders = []
     for release in (1, 2, 3, 4):
         if release > 1:
             graph = b'{"rank": 2, "size": 3}' + b" " * min(release, 3)
             change = {"release": release, "version": f"1.{release}"}
-            made = handmade.bundle(place / f"c{release}.epk", change=change,
-                                   extra={"null/null.json": graph})  # fmt: skip
+            made = handmade.bundle(
+                place / f"c{release}.epk", change=change, extra={"null/null.json": graph}
+            )
             publish(place, Bundle.open(made))
         assert runtime(update) == 0
         running = open_bundle(place / "device")

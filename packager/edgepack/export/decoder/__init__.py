@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgepack.export.decoder.families import read, unknown_family
+from edgepack.export.decoder.families import read
+from edgepack.export.decoder.known import unknown_family
 from edgepack.model.opened import read_encoder, read_items
 from edgepack.recipe.target import VariantSpec
 from edgepack_runtime.errors import InputError

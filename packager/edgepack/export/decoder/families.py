@@ -295,11 +295,3 @@ def _frame(model: Any, last: str = "norm") -> Decoder:
         head=head(model.lm_head, base.embed_tokens),
         rotary=rotaries(base, config),
     )
-
-
-def unknown_family(model_type: str) -> str:
-    """Say that a family has no decoder; empty if it has one."""
-    if model_type in FAMILIES:
-        return ""
-    name = model_type or "a model without a type"
-    return f"text generation is built for {', '.join(FAMILIES)} so far, not for {name}"

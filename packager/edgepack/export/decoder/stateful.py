@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.export import ir, lora
-from edgepack.export.decoder.families import unknown_family
+from edgepack.export.decoder.known import unknown_family
 from edgepack.export.naming import decoder_layer, layer_of
 from edgepack.recipe.target import VariantSpec
 from edgepack_runtime.errors import InputError

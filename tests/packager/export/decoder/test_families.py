@@ -42,9 +42,13 @@ def test_a_family_writes_what_transformers_writes(kind: str, tmp_path: Path) -> 
     ids = torch.tensor([prompt])
     with torch.no_grad():
         wanted = model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=TOKENS,
-            min_new_tokens=TOKENS, pad_token_id=0,
-        )[0].tolist()  # fmt: skip
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=TOKENS,
+            min_new_tokens=TOKENS,
+            pad_token_id=0,
+        )[0].tolist()
         logits = model(torch.tensor([wanted])).logits[0].numpy()
     reader = Reader(opened(tmp_path / "model.onnx"))
     found = list(prompt)
@@ -102,8 +106,14 @@ def test_another_family_is_refused() -> None:
     """Reading a model of a family that is not known says so."""
     from transformers import OPTConfig, OPTForCausalLM
 
-    config = OPTConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, ffn_dim=16,
-                       num_attention_heads=2, word_embed_proj_dim=16)  # fmt: skip
+    config = OPTConfig(
+        vocab_size=64,
+        hidden_size=16,
+        num_hidden_layers=1,
+        ffn_dim=16,
+        num_attention_heads=2,
+        word_embed_proj_dim=16,
+    )
     model = OPTForCausalLM(config)
     with pytest.raises(InputError, match="no decoder is known for the family 'opt'"):
         read(model)

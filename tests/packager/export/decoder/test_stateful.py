@@ -29,9 +29,16 @@ SCALED = "gpt2 scaled"  # Optimum leaves its scale out
 def opened(folder: Path, precision: str) -> PagedSession:
     """Open the graph of a variant."""
     variant = Variant(
-        "v", "openvino", "CPU", precision, "none", (), Requires(), Tolerance(0, 0),
+        "v",
+        "openvino",
+        "CPU",
+        precision,
+        "none",
+        (),
+        Requires(),
+        Tolerance(0, 0),
         stateful.options(folder),
-    )  # fmt: skip
+    )
     files = {name: memoryview((folder / name).read_bytes()) for name in ir.FILES}
     session = openvino.open_session(files, variant, 1, None)
     assert isinstance(session, PagedSession)
@@ -64,10 +71,18 @@ def test_a_family_writes_what_transformers_writes(kind: str, tmp_path: Path) -> 
     session = make_variant(kind, "float32", tmp_path)
     ids = torch.tensor([PROMPT])
     with torch.no_grad():
-        wanted = make(kind).generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=TOKENS,
-            min_new_tokens=TOKENS, pad_token_id=0,
-        )[0].tolist()  # fmt: skip
+        wanted = (
+            make(kind)
+            .generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                max_new_tokens=TOKENS,
+                min_new_tokens=TOKENS,
+                pad_token_id=0,
+            )[0]
+            .tolist()
+        )
     logits = all_logits(session.begin(len(wanted)), wanted)[len(PROMPT) - 1 : -1].copy()
     logits[:, 95] = -np.inf  # as min_new_tokens has it
     assert logits.argmax(1).tolist() == wanted[len(PROMPT) :]

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgepack_runtime.bundle.manifest import Task, Tolerance
+from edgepack_runtime.bundle.description import Task
+from edgepack_runtime.bundle.manifest import Tolerance
 from edgepack_runtime.tasks._likeness import Agreement, compare_vectors
 from edgepack_runtime.tasks._opened import Opened
 
