@@ -31,7 +31,13 @@ DECODES = False
 PAIRS = False
 LEARNS = False
 MARK = ""
-PACKAGES: tuple[str, ...] = ("soundfile==0.14.0", "soxr==1.1.0", "cffi==2.1.1", "pycparser==3.12")
+PACKAGES: tuple[str, ...] = (
+    "soundfile==0.14.0",
+    "soxr==1.1.0",
+    "cffi==2.1.1",
+    "pycparser==3.12",
+    "typing-extensions==4.16.0",
+)
 
 
 def evaluate(model: Model, examples: Sequence[Example], batch_size: int) -> Quality:  # noqa: ARG001 (a sound runs alone)

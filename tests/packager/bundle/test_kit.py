@@ -31,4 +31,5 @@ def test_a_task_names_all_that_its_packages_need() -> None:
             for text in distribution(item.name).requires or []:
                 needed = Requirement(text)
                 if needed.marker is None or needed.marker.evaluate({"extra": ""}):
-                    assert canonicalize_name(needed.name) in pinned, f"{item} needs {needed}"
+                    there = {*pinned, "numpy"}  # which every target's kit has
+                    assert canonicalize_name(needed.name) in there, f"{item} needs {needed}"

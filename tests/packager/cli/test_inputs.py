@@ -83,7 +83,7 @@ def test_a_task_that_is_not_known_or_cannot_be_told(tmp_path: Path) -> None:
     """An unknown --task lists the tasks; an architecture without one asks for it."""
     (tmp_path / "model.safetensors").write_bytes(b"")
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["XForMindReading"]}))
-    assert "edgepack has feature-extraction" in run(
+    assert "edgepack has audio-classification" in run(
         "build", str(tmp_path), "-t", "cpu-arm64", "--task", "mind-reading"
     )
     assert "cannot tell the task" in run("build", str(tmp_path), "-t", "cpu-arm64")

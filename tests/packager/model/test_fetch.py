@@ -82,7 +82,7 @@ def test_task_and_name_can_be_said(tmp_path: Path) -> None:
 
 def test_an_unknown_task_names_those_there_are(tmp_path: Path) -> None:
     """A task that is misspelt is one clear error."""
-    with pytest.raises(InputError, match="unknown task 'ner'; edgepack has feature-extraction, "):
+    with pytest.raises(InputError, match="unknown task 'ner'; edgepack has audio-classification, "):
         fetch(str(_model(tmp_path / "m")), task="ner")
 
 
