@@ -118,10 +118,10 @@ def pipeline_for(folder: Path) -> Any:
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_image_classification_equals_the_pipeline(family: str, engine: str, made: Get) -> None:
-    """Labels, order and scores, for two hundred images, one or many, as paths, bytes or arrays."""
+    """Labels, order and scores, for two hundred images (forty on OpenVINO), in all their forms."""
     model, bundle = made(family)
     pipeline, ours = pipeline_for(model), er.load(bundle, variant=engine)
-    images = pictured(200)
+    images = pictured(200 if engine == ENGINES[-1] else 40)
     agreement.same(pipeline(images), ours(images, batch_size=7))
     for image in images[:6]:
         wanted = pipeline(image, top_k=2)

@@ -99,11 +99,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Get:
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", ["wav2vec2 words", "hubert words"])
 def test_audio_classification_equals_the_pipeline(kind: str, engine: str, made: Get) -> None:
-    """Labels, order and scores of two hundred sounds."""
+    """Labels, order and scores of two hundred sounds, of fewer on OpenVINO."""
     model, bundle = made(kind)
     pipeline = transformers.pipeline("audio-classification", model=str(model), device="cpu")
     ours = er.load(bundle, variant=engine)
-    sounds = [made_sound(seed) for seed in range(200)]
+    sounds = [made_sound(seed) for seed in range(200 if engine == ENGINES[-1] else 30)]
     for sound, found in zip(sounds, ours(sounds), strict=True):
         agreement.same(pipeline(sound.copy()), found)
     how = {"top_k": 2, "function_to_apply": "sigmoid"}

@@ -8,6 +8,7 @@ the buffer is in the GPU's memory; no GPU has run this yet.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from edgepack_runtime.bundle.adapters import is_of_adapter
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 PAST, PRESENT = "past_key_values.", "present."
 _SEEN = ".encoder."  # what a decoder looks back at, which the encoder made
+_MANY = 32  # positions; a run of more takes memory that single tokens do not need
 _LENGTHS = ("seqlens_k", "total_sequence_length")
 
 
@@ -140,7 +142,7 @@ class OrtState:
         for name in self._outputs:
             self._binding.bind_output(name, "cpu")
         try:
-            self._session.run_with_iobinding(self._binding)
+            self._session.run_with_iobinding(self._binding, _options() if count > _MANY else None)
         except Exception as exc:
             raise DeviceError(f"onnxruntime fails on {count} more positions: {exc}") from exc
         self.length = total
@@ -155,6 +157,16 @@ class OrtState:
     def close(self) -> None:
         """Free the buffers."""
         self._binding, self._shared, self._values, self.capacity = None, {}, {}, 0
+
+
+@cache
+def _options() -> Any:
+    """Return the options of a run whose memory is given back after it."""
+    import onnxruntime as ort
+
+    options = ort.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 def numpy_type(declared: str) -> Any:
