@@ -6,70 +6,42 @@ A folder holds a folder of images for each class, or a table names a file in eac
 from __future__ import annotations
 
 import io
-import json
-import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgepack.data.rows import Columns, read_examples
-from edgepack.data.texts import EVALUATION, GOLDEN, SAMPLES
+from edgepack.data.collected import Settings, shuffled, write_items
+from edgepack.data.texts import EVALUATION, SAMPLES
 from edgepack_runtime.inputs.image import open_image
 
+__all__ = ["TOOLS", "Settings", "as_bytes", "collect", "drawn"]
 TOOLS = ("edgepack", "pillow", "numpy")
 _LARGEST = 640  # pixels of a stored side
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to collect images."""
-
-    columns: Columns = Columns()
-    """The columns of a table."""
-    samples: int = 0
-    """The maximum number of images for calibration; 0 for 64."""
-    seed: int = 0
-    """The seed of the random choice, and of drawn images."""
-
-
 def collect(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
-    """Write images, and `texts.json` as for texts; an item is {"file": its path}.
+    """Write images and their list; see `write_items`.
 
     Raises:
         InputError: the folder has no images, or one cannot be read.
 
     """
     wanted = settings.samples or SAMPLES
-    if "data" in inputs:
-        pictures = _from_data(inputs["data"], settings, EVALUATION + wanted)
+    most, given = EVALUATION + wanted, "data" in inputs
+    if given:
+        found = [_small(example.text) for example in shuffled(inputs["data"], settings, most)]
     else:
-        pictures = [drawn(settings.seed + at) for at in range(EVALUATION + wanted)]
-    (out / "images").mkdir()
-    items = []
-    for number, picture in enumerate(pictures):
-        name = f"images/{number}.png"
-        picture.save(out / name)
-        items.append({"file": name})
-    evaluation = items[:EVALUATION]
-    chosen = {
-        "calibration": items[-wanted:],
-        "evaluation": evaluation,
-        "golden": evaluation[:GOLDEN],
-        "generated": "data" not in inputs,
-    }
-    (out / "texts.json").write_text(json.dumps(chosen))
+        found = [drawn(settings.seed + at) for at in range(most)]
+    counts = (EVALUATION, wanted)
+    write_items(
+        out, found, lambda x, path: x.save(path), counts, suffix=".png", generated=not given
+    )
 
 
-def _from_data(source: Path, settings: Settings, most: int) -> Sequence[Any]:
-    examples = read_examples(str(source), "", settings.columns, labelled=False)
-    random.Random(settings.seed).shuffle(examples)  # noqa: S311 (a choice, not a secret)
-    found = []
-    for example in examples[:most]:
-        picture = open_image(example.text)
-        picture.thumbnail((_LARGEST, _LARGEST))
-        found.append(picture)
-    return found
+def _small(path: str) -> Any:
+    picture = open_image(path)
+    picture.thumbnail((_LARGEST, _LARGEST))
+    return picture
 
 
 def drawn(seed: int) -> Any:

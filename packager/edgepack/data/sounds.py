@@ -2,70 +2,43 @@
 
 from __future__ import annotations
 
-import json
-import random
 import wave
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgepack.data.rows import Columns, read_examples
-from edgepack.data.texts import GOLDEN
+from edgepack.data.collected import Settings, shuffled, write_items
 from edgepack_runtime.bundle.description import Audio
 from edgepack_runtime.inputs.audio import AudioReader
 
+__all__ = ["TOOLS", "Settings", "collect", "made", "write_wav"]
 TOOLS = ("edgepack", "numpy")
 _EVALUATION, _SAMPLES = 24, 32
 _RATE = 16_000
 _LONGEST = 8  # seconds of a stored sound
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to collect sounds."""
-
-    columns: Columns = Columns()
-    """The columns of a table."""
-    samples: int = 0
-    """The maximum number of sounds for calibration; 0 for 32."""
-    seed: int = 0
-    """The seed of the random choice, and of made sounds."""
-
-
 def collect(settings: Settings, inputs: Mapping[str, Path], out: Path) -> None:
-    """Write WAV files, and `texts.json` as for texts; an item is {"file": its path}.
+    """Write sounds as WAV files, and their list; see `write_items`.
 
     Raises:
         InputError: the folder has no sounds, or one cannot be read.
 
     """
     wanted = settings.samples or _SAMPLES
-    if "data" in inputs:
-        sounds = _from_data(inputs["data"], settings, _EVALUATION + wanted)
+    most, given = _EVALUATION + wanted, "data" in inputs
+    if given:
+        read = AudioReader(Audio(_RATE)).read
+        rows = shuffled(inputs["data"], settings, most)
+        found = [read(example.text)[: _LONGEST * _RATE] for example in rows]
     else:
-        sounds = [made(settings.seed + at) for at in range(_EVALUATION + wanted)]
-    (out / "sounds").mkdir()
-    items = []
-    for number, samples in enumerate(sounds):
-        name = f"sounds/{number}.wav"
-        write_wav(out / name, samples)
-        items.append({"file": name})
-    evaluation = items[:_EVALUATION]
-    chosen = {
-        "calibration": items[-wanted:],
-        "evaluation": evaluation,
-        "golden": evaluation[:GOLDEN],
-        "generated": "data" not in inputs,
-    }
-    (out / "texts.json").write_text(json.dumps(chosen))
+        found = [made(settings.seed + at) for at in range(most)]
+    counts = (_EVALUATION, wanted)
+    write_items(out, found, _save, counts, suffix=".wav", generated=not given)
 
 
-def _from_data(source: Path, settings: Settings, most: int) -> Sequence[Any]:
-    examples = read_examples(str(source), "", settings.columns, labelled=False)
-    random.Random(settings.seed).shuffle(examples)  # noqa: S311 (a choice, not a secret)
-    reader = AudioReader(Audio(_RATE))
-    return [reader.read(example.text)[: _LONGEST * _RATE] for example in examples[:most]]
+def _save(samples: Any, path: Path) -> None:
+    write_wav(path, samples)
 
 
 def made(seed: int) -> Any:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgepack_runtime.errors import InputError
-from edgepack_runtime.numeric import sigmoid, softmax
-from edgepack_runtime.tasks._labels import compare, least
+from edgepack_runtime.tasks._labels import activated, check_activation, compare, least
 from edgepack_runtime.tasks._opened import Opened
 from edgepack_runtime.tasks._sounds import CELL_UNIT, CELLS, cell, check, infer
 from edgepack_runtime.tasks._sounds import raw as outputs
@@ -42,11 +41,7 @@ class Options:
     """`softmax`, `sigmoid` or `none`, instead of softmax."""
 
     def __post_init__(self) -> None:
-        if self.function_to_apply not in (None, "softmax", "sigmoid", "none"):
-            raise InputError(
-                "function_to_apply must be softmax, sigmoid or none, "
-                f"not {self.function_to_apply!r}"
-            )
+        check_activation(self.function_to_apply)
         if self.top_k is not None and self.top_k < 1:
             raise InputError(f"top_k must be at least 1, not {self.top_k}")
 
@@ -56,8 +51,6 @@ def answer(opened: Opened, inputs: object, options: Options) -> Any:
     if isinstance(inputs, list):
         return [answer(opened, item, options) for item in inputs]
     logits, labels = infer(opened, opened.audio.read(inputs)), opened.task.labels
-    scores = logits
-    if options.function_to_apply != "none":
-        scores = sigmoid(logits) if options.function_to_apply == "sigmoid" else softmax(logits)
+    scores = activated(logits, options.function_to_apply or "softmax")
     order = sorted(range(len(labels)), key=lambda at: -scores[at])[: options.top_k]
     return [{"score": float(scores[at]), "label": labels[at]} for at in order]

@@ -9,11 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from edgepack_runtime.errors import InputError
-from edgepack_runtime.numeric import sigmoid, softmax
 from edgepack_runtime.tasks._images import CELL_UNIT, CELLS, Batching, cell, check, infer, many
 from edgepack_runtime.tasks._images import raw as outputs
-from edgepack_runtime.tasks._labels import compare, least
+from edgepack_runtime.tasks._labels import activated, check_activation, compare, least
 from edgepack_runtime.tasks._opened import Opened
 
 __all__ = [
@@ -44,11 +42,7 @@ class Options(Batching):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.function_to_apply not in (None, "softmax", "sigmoid", "none"):
-            raise InputError(
-                "function_to_apply must be softmax, sigmoid or none, "
-                f"not {self.function_to_apply!r}"
-            )
+        check_activation(self.function_to_apply)
 
 
 def answer(opened: Opened, inputs: object, options: Options) -> Any:
@@ -66,7 +60,7 @@ def answer(opened: Opened, inputs: object, options: Options) -> Any:
 
 def _ranked(opened: Opened, logits: Any, options: Options) -> list[dict[str, Any]]:
     labels = opened.task.labels
-    scores = _activate(logits, options.function_to_apply or _declared(opened))
+    scores = activated(logits, options.function_to_apply or _declared(opened))
     order = sorted(range(len(labels)), key=lambda at: -scores[at])
     return [{"label": labels[at], "score": float(scores[at])} for at in order[: options.top_k]]
 
@@ -74,9 +68,3 @@ def _ranked(opened: Opened, logits: Any, options: Options) -> list[dict[str, Any
 def _declared(opened: Opened) -> str:
     several = opened.task.problem_type == "multi_label_classification"
     return "sigmoid" if several or len(opened.task.labels) == 1 else "softmax"
-
-
-def _activate(logits: Any, function: str) -> Any:
-    if function == "none":
-        return logits
-    return softmax(logits) if function == "softmax" else sigmoid(logits)

@@ -11,8 +11,7 @@ from typing import Any
 from edgepack_runtime.errors import InputError
 from edgepack_runtime.inputs.calls import Cutting, listed
 from edgepack_runtime.inputs.text import TextEncoder, Tokens
-from edgepack_runtime.numeric import sigmoid, softmax
-from edgepack_runtime.tasks._labels import compare, least, outputs
+from edgepack_runtime.tasks._labels import activated, check_activation, compare, least, outputs
 from edgepack_runtime.tasks._opened import Opened
 from edgepack_runtime.tasks._texts import CELL_UNIT, CELLS, Call, cell, check, read_first
 
@@ -48,11 +47,7 @@ class Options(Cutting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.function_to_apply not in (None, "softmax", "sigmoid", "none"):
-            raise InputError(
-                "function_to_apply must be softmax, sigmoid or none, "
-                f"not {self.function_to_apply!r}"
-            )
+        check_activation(self.function_to_apply)
 
 
 def answer(opened: Opened, inputs: object, options: Options) -> Any:
@@ -81,7 +76,7 @@ def _tokenize(encoder: TextEncoder, item: object, options: Options) -> list[Toke
 def _score(call: Call, options: Options) -> Any:
     logits = call.outputs[0][0]
     labels = call.spec.labels
-    scores = _activate(logits, options.function_to_apply or _declared(call))
+    scores = activated(logits, options.function_to_apply or _declared(call))
     if options.top_k is _LEFT_OUT and not options.return_all_scores:
         best = int(scores.argmax())
         return {"label": labels[best], "score": float(scores[best])}
@@ -101,9 +96,3 @@ def _declared(call: Call) -> str:
     if kind == "multi_label_classification" or len(call.spec.labels) == 1:
         return "sigmoid"
     return "softmax"
-
-
-def _activate(logits: Any, function: str) -> Any:
-    if function == "none":
-        return logits
-    return softmax(logits) if function == "softmax" else sigmoid(logits)
