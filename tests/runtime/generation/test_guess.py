@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 from edgepack_runtime.generation.guess import Draft, Guesser, look_up
+from edgepack_runtime.generation.loop import write
 from edgepack_runtime.generation.reader import Reader
+from edgepack_runtime.generation.scores import Chooser
+from edgepack_runtime.generation.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -92,3 +95,28 @@ def test_what_stood_there_before_is_cheaper_than_a_draft() -> None:
     assert guesser.guess([5, 6, 7, 8], 10) == [9]
     assert guesser.guesses
     assert not Guesser().guesses
+
+
+class _Strict(_Counting):
+    """A model that fails on a token that its vocabulary lacks, as engines do."""
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """Refuse numbers from 100 on."""
+        assert int(feeds["input_ids"].max()) < 100
+        return super().run(feeds)
+
+
+class _Beyond(Guesser):
+    """A draft with more rows than tokens may guess a number that is no token."""
+
+    def guess(self, ids: Sequence[int], room: int) -> list[int]:
+        """Guess right once, then beyond the vocabulary."""
+        return [(ids[-1] + 1) % 100, 500][:room]
+
+
+def test_a_guess_beyond_the_vocabulary_is_not_read() -> None:
+    """The text is what it is without such guesses."""
+    settings = Settings(max_new_tokens=8)
+    reader = Reader(_Strict(), paired=True)
+    found = write(lambda: reader, [1, 2], Chooser(settings, [1, 2], []), settings, [], _Beyond())
+    assert list(found) == [3, 4, 5, 6, 7, 8, 9, 10]
